@@ -1,0 +1,1 @@
+//! Complete systems assembled from the parts of kvrep.

@@ -1,0 +1,148 @@
+//! What clients and replicas say to each other (frames of kind [`Request`](crate::wire::FrameKind::Request) and
+//! [`Reply`](crate::wire::FrameKind::Reply)).
+
+use crate::config::{Read, Token};
+use crate::id::{ReplicaId, Seq, SessionId};
+use crate::protocol::ProtocolStatus;
+use crate::wire::{self, FrameKind};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// One request. `id` pairs it with its reply on one connection; several may be under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client, echoed in the reply.
+    pub id: u64,
+    /// What is wanted.
+    pub op: Op,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// A new session.
+    OpenSession,
+    /// A command, carried out exactly once however often it is sent.
+    Command {
+        /// The session.
+        session: SessionId,
+        /// Its number in the session, from 1.
+        seq: Seq,
+        /// The client has the answers to everything below: they may be forgotten.
+        done_below: Seq,
+        /// The state machine's command.
+        command: Bytes,
+    },
+    /// A command without a session: carried out once for each time it arrives.
+    Plain(Bytes),
+    /// A query.
+    Query {
+        /// How fresh.
+        read: Read,
+        /// The state machine's query.
+        query: Bytes,
+    },
+    /// What the replica knows of itself.
+    Status,
+    /// The end of a session.
+    CloseSession(SessionId),
+}
+
+/// The answer to the request with the same id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's.
+    pub id: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done.
+    Done {
+        /// The state machine's response.
+        response: Bytes,
+        /// What the client has seen now.
+        token: Token,
+    },
+    /// The session is open.
+    Opened {
+        /// Its id.
+        session: SessionId,
+        /// What the client has seen now.
+        token: Token,
+    },
+    /// The session is closed (or there was none).
+    Closed,
+    /// The session is not known (any more); the command was **not** carried out now. Whether an earlier attempt was
+    /// cannot be told.
+    SessionExpired,
+    /// The request's number is outside the session's window, or its answer was already given up. Not carried out now.
+    OutOfWindow,
+    /// The bytes are no command or query of this state machine. Nothing was changed.
+    Malformed(String),
+    /// Larger than allowed. Nothing was changed.
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// Ask the primary. Nothing was changed.
+    NotPrimary {
+        /// Who it is, as far as this replica knows.
+        primary: Option<ReplicaId>,
+        /// Where clients find it.
+        address: Option<String>,
+    },
+    /// Too much is under way. Nothing was changed; retry a little later.
+    Busy,
+    /// The replica has not caught up with the token.
+    Behind,
+    /// Whether the command was or will be carried out is not known. Ask again with the same session and number.
+    Unknown,
+    /// The answer to [`Op::Status`].
+    Status(Box<ProtocolStatus>),
+}
+
+impl Request {
+    /// Its frame.
+    ///
+    /// # Panics
+    /// Never: it is plain data.
+    #[must_use]
+    pub fn to_frame(&self) -> Bytes {
+        let body = postcard::to_stdvec(self).expect("plain data serialises");
+        wire::encode_frame(FrameKind::Request, &body)
+    }
+
+    /// Reads the body of a request frame.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn from_body(body: &[u8]) -> Result<Self, crate::state_machine::Malformed> {
+        crate::state_machine::decode(body)
+    }
+}
+
+impl Reply {
+    /// Its frame.
+    ///
+    /// # Panics
+    /// Never: it is plain data.
+    #[must_use]
+    pub fn to_frame(&self) -> Bytes {
+        let body = postcard::to_stdvec(self).expect("plain data serialises");
+        wire::encode_frame(FrameKind::Reply, &body)
+    }
+
+    /// Reads the body of a reply frame.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub fn from_body(body: &[u8]) -> Result<Self, crate::state_machine::Malformed> {
+        crate::state_machine::decode(body)
+    }
+}

@@ -1,0 +1,215 @@
+//! The knobs. Those of the group are the same on every replica and are hashed into the handshake; those of a node
+//! may differ.
+
+use crate::id::ReplicaId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Who decides who may be primary, and with which in-sync set.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Authority {
+    /// The group itself. Right when replicas crash and restart with their disks intact; **declared unsafe** under
+    /// partitions, pauses and false suspicion: two primaries are then possible, and on heal the divergence is
+    /// found, saved aside and reported.
+    Alone,
+    /// A witness: a tiny process with a durable register ([`ReplicaId::WITNESS`]). Safe under partitions too.
+    Witness,
+}
+
+/// Who has a write before the client hears of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Ack {
+    /// Every member of the in-sync set, each as durable as its storage makes it.
+    AllInSync,
+}
+
+/// Who becomes primary when the primary is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Takeover {
+    /// By itself, the reachable member with the most advanced log; ties go to the lowest id.
+    MostAdvanced,
+}
+
+/// How fresh a read must be. Belongs to the call, not to the group.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum Read {
+    /// Whatever the asked replica has applied. May be stale; never shows what a crash could undo.
+    Local,
+    /// At least as new as the token: one's own writes, and nothing older than what one has seen.
+    AtLeast(Token),
+    /// As if there were one copy. Answered by the primary, confirmed by every in-sync member.
+    #[default]
+    Linearizable,
+}
+
+/// What a client has seen: the position of a write's entry, or of the state a read was answered from. Tokens of
+/// one client never go back.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
+)]
+pub struct Token {
+    /// Term of the entry.
+    pub term: crate::id::Term,
+    /// Its index.
+    pub index: crate::id::Index,
+}
+
+/// How long things take. The group's: a replica with other values would suspect too early or too late.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Timing {
+    /// How often the primary tells its backups that it lives.
+    pub heartbeat_every: Duration,
+    /// How long a silent peer is counted on. At least three heartbeats.
+    pub suspect_after: Duration,
+    /// How long a candidate waits for answers to its probe.
+    pub probe_window: Duration,
+    /// After how long an unanswered message is sent again.
+    pub resend_every: Duration,
+}
+
+impl Default for Timing {
+    /// For a LAN: heartbeats every 50 ms, suspicion after 300 ms.
+    fn default() -> Self {
+        Self {
+            heartbeat_every: Duration::from_millis(50),
+            suspect_after: Duration::from_millis(300),
+            probe_window: Duration::from_millis(25),
+            resend_every: Duration::from_millis(100),
+        }
+    }
+}
+
+/// How much. The group's, because every replica must be able to hold what another sends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Largest command, query or response in bytes.
+    pub command_bytes_max: usize,
+    /// Largest frame body in bytes.
+    pub frame_bytes_max: usize,
+    /// Uncommitted entries at the primary; beyond it proposals are answered *busy*.
+    pub uncommitted_entries_max: usize,
+    /// Uncommitted bytes at the primary; beyond it proposals are answered *busy*.
+    pub uncommitted_bytes_max: usize,
+    /// Bytes in flight to one backup before the sender waits for its acknowledgement.
+    pub inflight_bytes_max: usize,
+    /// A snapshot is taken when the log behind the last one is larger than this.
+    pub snapshot_log_bytes: usize,
+    /// A snapshot is taken when the log behind the last one has more entries than this.
+    pub snapshot_log_entries: u64,
+    /// Entries kept before the last snapshot, so that a backup that was away for a moment needs no snapshot.
+    pub retained_entries: u64,
+    /// Reads waiting for a confirmation or for the log.
+    pub pending_reads_max: usize,
+    /// Sessions of clients; the least recently used goes when one more is opened.
+    pub sessions_max: usize,
+    /// Requests of one session whose answers are kept.
+    pub session_window: u64,
+    /// A session unused for this long (by the log's timestamps) is expired.
+    pub session_ttl: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            command_bytes_max: 1 << 20,
+            frame_bytes_max: 4 << 20,
+            uncommitted_entries_max: 65_536,
+            uncommitted_bytes_max: 64 << 20,
+            inflight_bytes_max: 8 << 20,
+            snapshot_log_bytes: 64 << 20,
+            snapshot_log_entries: 1_000_000,
+            retained_entries: 10_000,
+            pending_reads_max: 65_536,
+            sessions_max: 65_536,
+            session_window: 1_024,
+            session_ttl: Duration::from_secs(3_600),
+        }
+    }
+}
+
+/// What the whole group agrees on under the passive scheme.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct GroupConfig {
+    /// Everybody who belongs to the group (without the witness).
+    pub members: BTreeSet<ReplicaId>,
+    /// See [`Authority`].
+    pub authority: Authority,
+    /// See [`Ack`].
+    pub ack: Ack,
+    /// See [`Takeover`].
+    pub takeover: Takeover,
+    /// See [`Timing`].
+    pub timing: Timing,
+    /// See [`Limits`].
+    pub limits: Limits,
+}
+
+impl GroupConfig {
+    /// A group of these members with defaults for everything else.
+    pub fn new(members: impl IntoIterator<Item = ReplicaId>, authority: Authority) -> Self {
+        Self {
+            members: members.into_iter().collect(),
+            authority,
+            ack: Ack::AllInSync,
+            takeover: Takeover::MostAdvanced,
+            timing: Timing::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// What replicas compare in the handshake.
+    ///
+    /// # Panics
+    /// Never: the configuration is plain data.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let bytes = postcard::to_stdvec(self).expect("plain data serialises");
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+
+    /// Checks that the values fit each other.
+    ///
+    /// # Errors
+    /// A sentence that says what to change.
+    pub fn validate(&self) -> Result<(), String> {
+        let (t, l) = (&self.timing, &self.limits);
+        if self.members.is_empty() {
+            return Err("a group needs at least one member".into());
+        }
+        if self.members.len() > 64 {
+            return Err("at most 64 members: every one must acknowledge every write".into());
+        }
+        for reserved in [ReplicaId::WITNESS, ReplicaId::NOBODY] {
+            if self.members.contains(&reserved) {
+                return Err(format!("replica id {} is reserved", reserved.0));
+            }
+        }
+        if t.heartbeat_every.is_zero() || t.probe_window.is_zero() || t.resend_every.is_zero() {
+            return Err("heartbeat_every, probe_window and resend_every must not be zero".into());
+        }
+        if t.suspect_after < t.heartbeat_every * 3 {
+            return Err("suspect_after must be at least three times heartbeat_every".into());
+        }
+        if l.command_bytes_max == 0 || l.frame_bytes_max < l.command_bytes_max + 4_096 {
+            return Err("frame_bytes_max must exceed command_bytes_max by 4096 bytes".into());
+        }
+        if l.frame_bytes_max > u32::MAX as usize / 2 {
+            return Err("frame_bytes_max must be below 2 GiB".into());
+        }
+        if l.uncommitted_entries_max == 0
+            || l.uncommitted_bytes_max < l.command_bytes_max
+            || l.inflight_bytes_max == 0
+            || l.pending_reads_max == 0
+            || l.sessions_max == 0
+            || l.session_window == 0
+            || l.snapshot_log_entries == 0
+        {
+            return Err("limits must not be zero, and uncommitted_bytes_max must hold a command".into());
+        }
+        Ok(())
+    }
+}

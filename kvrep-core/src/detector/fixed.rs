@@ -1,0 +1,1 @@
+//! A fixed timeout: two levels.

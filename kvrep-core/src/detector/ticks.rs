@@ -1,0 +1,1 @@
+//! Four levels counted in ticks.

@@ -1,0 +1,50 @@
+//! Why an operation was not carried out; each says what it did to the state.
+
+use crate::id::ReplicaId;
+
+/// Why a command was not appended. Nothing was, in every case.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProposeError {
+    /// Only the primary takes commands.
+    #[error("not the primary{}", hint(.primary))]
+    NotPrimary {
+        /// Who is, as far as this replica knows.
+        primary: Option<ReplicaId>,
+    },
+    /// Too much is in flight. Retry a little later.
+    #[error("busy: too many commands in flight; retry")]
+    Busy,
+    /// The command is larger than `Limits::command_bytes_max`.
+    #[error("a command of {bytes} bytes; at most {bytes_max} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+/// Why a query was not answered. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// Only the primary answers linearizable reads.
+    #[error("not the primary{}", hint(.primary))]
+    NotPrimary {
+        /// Who is, as far as this replica knows.
+        primary: Option<ReplicaId>,
+    },
+    /// Too many reads wait. Retry a little later.
+    #[error("busy: too many reads wait; retry")]
+    Busy,
+    /// This replica has not caught up with the token. Ask another one, or later.
+    #[error("this replica is behind the token; ask another one, or later")]
+    Behind,
+}
+
+fn hint(primary: &Option<ReplicaId>) -> String {
+    primary
+        .map(|p| format!("; {p} is"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,27 @@
+//! Who belongs to the group: numbered views.
+
+pub mod fixed;
+
+use crate::detector::Verdict;
+use crate::id::ReplicaId;
+use std::collections::BTreeSet;
+
+/// One view of the group. Two views with equal numbers at one node are equal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct View {
+    /// Grows with every change, from 1.
+    pub number: u64,
+    /// Everybody who belongs to the group, live or not.
+    pub members: BTreeSet<ReplicaId>,
+    /// Those who are counted on now.
+    pub live: BTreeSet<ReplicaId>,
+}
+
+/// Keeps the view from verdicts.
+pub trait Membership: Send + 'static {
+    /// The current view.
+    fn view(&self) -> &View;
+
+    /// A peer looks like this now. Returns whether the view changed.
+    fn on_verdict(&mut self, peer: ReplicaId, verdict: Verdict) -> bool;
+}

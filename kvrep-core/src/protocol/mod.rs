@@ -1,0 +1,196 @@
+//! Replication schemes as sans-IO state machines.
+//!
+//! A [`Protocol`] is told what happened and puts what is to be done into an [`Outbox`]. It knows no clock, socket,
+//! file or thread; the same object runs in the tokio driver and in the simulator.
+
+pub mod outbox;
+pub mod passive;
+pub mod witness;
+
+pub use outbox::{Action, Outbox};
+
+use crate::config::Read;
+use crate::error::ProposeError;
+use crate::id::{Configuration, Index, LogPoint, PersistToken, ReplicaId, Term, Ticket};
+use crate::storage::SnapshotMeta;
+use crate::time::{Time, Timestamp};
+use crate::transport::Hint;
+use crate::wire::Envelope;
+use bytes::Bytes;
+use std::fmt::Debug;
+
+/// A replication scheme at one replica. Everything that happens comes in through a method with the time and an
+/// outbox; everything to be done goes out through the outbox.
+pub trait Protocol: Send + 'static {
+    /// Once, before anything else.
+    fn start(&mut self, now: Time, out: &mut Outbox);
+
+    /// A message came. `body` is what follows the envelope: unchecked bytes of a peer.
+    fn on_message(&mut self, now: Time, envelope: &Envelope, body: Bytes, out: &mut Outbox);
+
+    /// The ordered stream delivered `bytes` at `position` (schemes over a total order).
+    fn on_delivered(&mut self, now: Time, position: u64, bytes: Bytes, out: &mut Outbox) {
+        let _ = (now, position, bytes, out);
+    }
+
+    /// The ordered stream lost its continuity.
+    fn on_stream_reset(&mut self, now: Time, out: &mut Outbox) {
+        let _ = (now, out);
+    }
+
+    /// The time of [`next_deadline`](Self::next_deadline) has come (or passed).
+    fn on_tick(&mut self, now: Time, out: &mut Outbox);
+
+    /// The transport saw something of a peer.
+    fn on_hint(&mut self, now: Time, peer: ReplicaId, hint: Hint, out: &mut Outbox) {
+        let _ = (now, peer, hint, out);
+    }
+
+    /// Everything up to `token` is as durable as the storage makes it.
+    fn on_persisted(&mut self, now: Time, token: PersistToken, out: &mut Outbox) {
+        let _ = (now, token, out);
+    }
+
+    /// The state machine has applied everything up to `index`.
+    fn on_applied(&mut self, now: Time, index: Index, out: &mut Outbox) {
+        let _ = (now, index, out);
+    }
+
+    /// The snapshot asked for with [`Action::TakeSnapshot`] is durable.
+    fn on_snapshot_ready(&mut self, now: Time, meta: SnapshotMeta, out: &mut Outbox) {
+        let _ = (now, meta, out);
+    }
+
+    /// The piece asked for with [`Action::ReadSnapshot`]; `None` when there is no snapshot to read.
+    fn on_snapshot_piece(
+        &mut self,
+        now: Time,
+        peer: ReplicaId,
+        piece: Option<SnapshotPiece>,
+        out: &mut Outbox,
+    ) {
+        let _ = (now, peer, piece, out);
+    }
+
+    /// The state machine now holds the snapshot of [`Action::Restore`].
+    fn on_restored(&mut self, now: Time, meta: SnapshotMeta, out: &mut Outbox) {
+        let _ = (now, meta, out);
+    }
+
+    /// Appends commands, in order, at consecutive indices: all or none.
+    ///
+    /// # Errors
+    /// Nothing was appended.
+    fn propose(
+        &mut self,
+        now: Time,
+        wall: Timestamp,
+        commands: Vec<Bytes>,
+        out: &mut Outbox,
+    ) -> Result<Index, ProposeError>;
+
+    /// Asks for a read; answered, now or later, by [`Action::ReadReady`] or [`Action::ReadFailed`].
+    fn read(&mut self, now: Time, ticket: Ticket, read: Read, out: &mut Outbox);
+
+    /// When [`on_tick`](Self::on_tick) is next needed.
+    fn next_deadline(&self, now: Time) -> Option<Time>;
+
+    /// What an operator wants to know.
+    fn status(&self) -> ProtocolStatus;
+
+    /// Asserts what must hold inside this replica at any moment; each assertion names its rule.
+    fn check_invariants(&self) {}
+}
+
+/// A piece of a snapshot, read for a peer.
+#[derive(Clone, Debug)]
+pub struct SnapshotPiece {
+    /// Of which snapshot.
+    pub meta: SnapshotMeta,
+    /// Where it starts.
+    pub offset: u64,
+    /// The bytes; empty only at the end.
+    pub data: Bytes,
+}
+
+/// What a replica does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Role {
+    /// Knows no primary: asks around, or waits for those it must hear.
+    Seeking,
+    /// Tries to become primary.
+    Candidate,
+    /// Orders and ships.
+    Primary,
+    /// Follows a primary; counts or not as the configuration says.
+    Backup,
+    /// Keeps the group's register.
+    Witness,
+}
+
+/// What a replica knows of itself and the group.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProtocolStatus {
+    /// Its role.
+    pub role: Role,
+    /// The highest term it has promised or serves.
+    pub term: Term,
+    /// The primary it knows.
+    pub primary: Option<ReplicaId>,
+    /// Whether it takes writes and linearizable reads now (as primary, with an entry of its own term committed).
+    pub serving: bool,
+    /// The newest configuration that it knows.
+    pub configuration: Option<Configuration>,
+    /// Number of the view of live members.
+    pub view: u64,
+    /// Last entry of its log.
+    pub last: LogPoint,
+    /// Up to here it is durable.
+    pub durable: Index,
+    /// Up to here it is decided.
+    pub commit: Index,
+    /// Up to here it is applied.
+    pub applied: Index,
+    /// The entry before the first one that it still has.
+    pub log_start: Index,
+    /// What it waits for, in a sentence for an operator; empty when nothing is amiss.
+    pub waiting_for: String,
+    /// Messages dropped: malformed, stale, of another life.
+    pub dropped: u64,
+}
+
+/// Something an operator should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The role changed.
+    RoleChanged {
+        /// The new one.
+        role: Role,
+        /// In this term.
+        term: Term,
+    },
+    /// A configuration counts.
+    Configured(Configuration),
+    /// A member was dropped from the in-sync set (decided).
+    Dropped(ReplicaId),
+    /// A member joined the in-sync set (decided).
+    Joined(ReplicaId),
+    /// An uncommitted tail was cut off and saved aside: its writes were never acknowledged.
+    TailTruncated {
+        /// The first entry cut.
+        from: Index,
+        /// How many.
+        entries: u64,
+    },
+    /// A history below this replica's own commit point was refuted: **acknowledged writes are lost**. Possible
+    /// only with [`crate::Authority::Alone`] under a partition, a pause or a lost disk, or after a forced start.
+    AcknowledgedWritesLost {
+        /// The first index at which the histories differ, as far as this replica can tell.
+        from: Index,
+        /// This replica's commit point.
+        commit: Index,
+    },
+    /// This replica may not serve and says why.
+    Refused(String),
+}

@@ -1,0 +1,141 @@
+//! What is to be done, in order.
+
+use super::{Event, ReplicaId};
+use crate::config::Token;
+use crate::entry::Entry;
+use crate::error::ReadError;
+use crate::id::{GroupId, Incarnation, PersistToken, Ticket};
+use crate::storage::{SnapshotMeta, StorageOp};
+use crate::wire::{self, Envelope, FrameKind};
+use bytes::{Bytes, BytesMut};
+
+/// One thing to be done.
+#[derive(Debug)]
+pub enum Action {
+    /// Change the storage. What follows **in this outbox** waits until it is durable; what is in later outboxes does
+    /// not. Completion is told through [`on_persisted`](super::Protocol::on_persisted), in order of the tokens,
+    /// before what waited is done.
+    Persist {
+        /// Names the batch.
+        token: PersistToken,
+        /// The changes.
+        ops: Vec<StorageOp>,
+    },
+    /// Send a frame.
+    Send {
+        /// To whom.
+        to: ReplicaId,
+        /// The whole frame.
+        frame: Bytes,
+    },
+    /// Apply decided entries, consecutive and in order; then call [`on_applied`](super::Protocol::on_applied).
+    Apply(Vec<Entry>),
+    /// The read may be answered from the state as it is now.
+    ReadReady {
+        /// Which read.
+        ticket: Ticket,
+        /// What the client has seen then.
+        token: Token,
+    },
+    /// The read cannot be answered.
+    ReadFailed {
+        /// Which read.
+        ticket: Ticket,
+        /// Why.
+        error: ReadError,
+    },
+    /// Every proposal still waiting has an unknown outcome: this replica is no longer primary in their term.
+    Abandon,
+    /// Freeze the state as it is now and write it as a snapshot.
+    TakeSnapshot,
+    /// Read a piece of the current snapshot for `peer`.
+    ReadSnapshot {
+        /// For whom.
+        peer: ReplicaId,
+        /// From where; 0 opens the current snapshot.
+        offset: u64,
+        /// How much at most.
+        bytes_max: usize,
+    },
+    /// Load the installed snapshot into the state machine.
+    Restore(SnapshotMeta),
+    /// Put the state machine back to its initial state.
+    ResetMachine,
+    /// Tell the operator.
+    Event(Event),
+}
+
+/// Collects actions; **run top to bottom**.
+///
+/// Within one outbox a `Persist` before a `Send` means durable first; a `Send` before a `Persist` is the primary's
+/// parallel disk write.
+#[derive(Debug)]
+pub struct Outbox {
+    group: GroupId,
+    from: ReplicaId,
+    incarnation: Incarnation,
+    actions: Vec<Action>,
+    next_token: PersistToken,
+}
+
+impl Outbox {
+    /// An empty outbox of this replica in this life.
+    #[must_use]
+    pub fn new(group: GroupId, from: ReplicaId, incarnation: Incarnation) -> Self {
+        Self {
+            group,
+            from,
+            incarnation,
+            actions: Vec::new(),
+            next_token: PersistToken(1),
+        }
+    }
+
+    /// Adds an action.
+    pub fn push(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    /// Adds a change of the storage and returns its token.
+    pub fn persist(&mut self, ops: Vec<StorageOp>) -> PersistToken {
+        let token = self.next_token;
+        self.next_token = token.next();
+        self.actions.push(Action::Persist { token, ops });
+        token
+    }
+
+    /// Adds a message to `to`, written by `body` behind the envelope.
+    pub fn send(
+        &mut self,
+        to: ReplicaId,
+        to_incarnation: Incarnation,
+        body: impl FnOnce(&mut BytesMut),
+    ) {
+        let mut frame = BytesMut::with_capacity(256);
+        let start = wire::begin_frame(&mut frame, FrameKind::Peer);
+        Envelope {
+            group: self.group,
+            from: self.from,
+            incarnation: self.incarnation,
+            to_incarnation,
+        }
+        .encode(&mut frame);
+        body(&mut frame);
+        wire::end_frame(&mut frame, start);
+        self.actions.push(Action::Send {
+            to,
+            frame: frame.freeze(),
+        });
+    }
+
+    /// Takes everything out.
+    pub fn take(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whether nothing is to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+}

@@ -1,0 +1,1 @@
+//! Primary-backup with an in-sync set (PacificA).

@@ -1,0 +1,218 @@
+//! How frames get from replica to replica.
+//!
+//! A transport is datagram-shaped: it may lose, duplicate and reorder frames unless its [`Capabilities`] say more,
+//! and protocols are written for the worst. What it must keep: a frame arrives whole and unchanged or not at all;
+//! `send` never blocks; every queue is bounded, and what does not fit is dropped and counted.
+
+use crate::id::{GroupId, Incarnation, ReplicaId};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// Who this node is, for the handshake.
+#[derive(Clone, Debug)]
+pub struct LocalPeer {
+    /// The group.
+    pub group: GroupId,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Hash of everything the group must agree on; peers with another one are refused.
+    pub config_hash: u64,
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// To one replica (or the witness).
+    One(ReplicaId),
+    /// To every other member of the group.
+    Group,
+}
+
+/// In which order frames arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Any.
+    None,
+    /// As sent, between two replicas, while both live and the connection lasts.
+    FifoPerPeer,
+    /// The same for everybody.
+    Total,
+}
+
+/// What a transport promises beyond a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// The order of delivery.
+    pub order: Order,
+    /// Whether [`Destination::Group`] is one send on the network.
+    pub native_group: bool,
+    /// Largest frame in bytes, header included.
+    pub frame_bytes_max: usize,
+}
+
+/// What a transport tells the node.
+#[non_exhaustive]
+pub enum InboxEvent {
+    /// A peer frame's body (envelope and message), already checked.
+    Peer(Bytes),
+    /// Something seen about a peer; only ever a hint.
+    Hint {
+        /// About whom.
+        peer: ReplicaId,
+        /// What was seen.
+        hint: Hint,
+    },
+    /// A client's request (the body of a request frame) and where the reply goes.
+    Client {
+        /// The body.
+        request: Bytes,
+        /// Takes the reply frame.
+        reply: ReplyTo,
+    },
+}
+
+/// What a transport can see of a peer's health.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hint {
+    /// A connection to it was made.
+    Connected,
+    /// The connection ended and the peer's machine says that nobody listens there any more: the process is gone.
+    Gone,
+}
+
+/// Where the reply to a client's request goes. Never blocks; a client that is gone or does not read is dropped by
+/// its transport.
+#[derive(Clone)]
+pub struct ReplyTo(Arc<dyn Fn(Bytes) + Send + Sync>);
+
+impl ReplyTo {
+    /// Replies by calling `send` with the whole reply frame.
+    pub fn new(send: impl Fn(Bytes) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(send))
+    }
+
+    /// Sends the reply frame.
+    pub fn send(&self, frame: Bytes) {
+        (self.0)(frame);
+    }
+}
+
+impl fmt::Debug for ReplyTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplyTo")
+    }
+}
+
+impl fmt::Debug for InboxEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(body) => write!(f, "Peer({} bytes)", body.len()),
+            Self::Hint { peer, hint } => write!(f, "Hint({peer}, {hint:?})"),
+            Self::Client { request, .. } => write!(f, "Client({} bytes)", request.len()),
+        }
+    }
+}
+
+/// The node's bounded queue, as a transport sees it.
+#[async_trait]
+pub trait InboxSink: Send + Sync {
+    /// Puts the event in the queue, or gives it back when the queue is full or the node has stopped.
+    ///
+    /// # Errors
+    /// The event, not delivered.
+    fn try_deliver(&self, event: InboxEvent) -> Result<(), InboxEvent>;
+
+    /// Waits for room. Returns whether the node still runs. For transports that can make a sender wait (TCP).
+    async fn deliver(&self, event: InboxEvent) -> bool;
+}
+
+/// Where a transport delivers to.
+#[derive(Clone)]
+pub struct Inbox(Arc<dyn InboxSink>);
+
+impl Inbox {
+    /// An inbox over `sink`.
+    pub fn new(sink: Arc<dyn InboxSink>) -> Self {
+        Self(sink)
+    }
+
+    /// See [`InboxSink::try_deliver`].
+    ///
+    /// # Errors
+    /// The event, not delivered.
+    pub fn try_deliver(&self, event: InboxEvent) -> Result<(), InboxEvent> {
+        self.0.try_deliver(event)
+    }
+
+    /// See [`InboxSink::deliver`].
+    pub async fn deliver(&self, event: InboxEvent) -> bool {
+        self.0.deliver(event).await
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Inbox")
+    }
+}
+
+/// Why a transport could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// The address cannot be listened on. Nothing was started.
+    #[error("cannot listen on {address}: {source}. {remedy}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// What the system said.
+        source: std::io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A setting is wrong. Nothing was started.
+    #[error("{0}")]
+    Config(String),
+}
+
+/// What a transport did and dropped since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TransportCounters {
+    /// Frames handed to the network.
+    pub frames_sent: u64,
+    /// Frames delivered to the node.
+    pub frames_received: u64,
+    /// Frames dropped because a queue was full or nobody was connected.
+    pub frames_dropped: u64,
+    /// Connections or frames refused: another group, version or configuration, too large, garbage.
+    pub refused: u64,
+}
+
+/// Carries frames. See the [module](self) for what it must and need not keep.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Starts listening and connecting; frames arrive in `inbox` from now on.
+    ///
+    /// # Errors
+    /// When it cannot; nothing runs then.
+    async fn start(&self, me: LocalPeer, inbox: Inbox) -> Result<(), TransportError>;
+
+    /// Sends a frame (whole, header included). Never blocks; drops and counts what does not fit.
+    fn send(&self, to: Destination, frame: Bytes);
+
+    /// What this transport promises.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Where clients find this replica, for redirects; `None` when unknown.
+    fn address_of(&self, peer: ReplicaId) -> Option<String>;
+
+    /// What was sent and dropped so far.
+    fn counters(&self) -> TransportCounters;
+
+    /// Ends every task and connection; returns when they have ended. The second call does nothing.
+    async fn close(&self);
+}
