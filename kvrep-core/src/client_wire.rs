@@ -90,6 +90,11 @@ pub enum Outcome {
         /// The limit.
         bytes_max: u64,
     },
+    /// The command was carried out (or the query answered), but the answer is larger than a reply may be.
+    ResponseTooLarge {
+        /// Its size.
+        bytes: u64,
+    },
     /// Ask the primary. Nothing was changed.
     NotPrimary {
         /// Who it is, as far as this replica knows.

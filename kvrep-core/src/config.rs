@@ -108,6 +108,8 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Requests of one session whose answers are kept.
     pub session_window: u64,
+    /// Bytes of kept answers of all sessions; beyond it the least recently used sessions expire.
+    pub session_answer_bytes_max: usize,
     /// A session unused for this long (by the log's timestamps) is expired.
     pub session_ttl: Duration,
 }
@@ -126,6 +128,7 @@ impl Default for Limits {
             pending_reads_max: 65_536,
             sessions_max: 65_536,
             session_window: 1_024,
+            session_answer_bytes_max: 64 << 20,
             session_ttl: Duration::from_secs(3_600),
         }
     }
@@ -208,7 +211,9 @@ impl GroupConfig {
             || l.session_window == 0
             || l.snapshot_log_entries == 0
         {
-            return Err("limits must not be zero, and uncommitted_bytes_max must hold a command".into());
+            return Err(
+                "limits must not be zero, and uncommitted_bytes_max must hold a command".into(),
+            );
         }
         Ok(())
     }

@@ -3,12 +3,14 @@
 pub mod client_wire;
 pub mod config;
 pub mod detector;
+pub mod engine;
 pub mod entry;
 pub mod error;
 pub mod id;
 pub mod membership;
 pub mod protocol;
 pub mod random;
+pub mod session;
 pub mod state_machine;
 pub mod storage;
 pub mod time;

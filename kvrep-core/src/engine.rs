@@ -1,0 +1,472 @@
+//! The engine: runs a [`Protocol`]'s outbox against a state machine and a [`Host`].
+//!
+//! This is the part of a driver that both drivers share, the tokio one and the simulator: what runs in a test is what
+//! runs in production, but for sockets, files and the clock, which are the host's. Still sans-IO: calls come in with
+//! the time, effects go to the host, and the host tells about their completion later through another call. A host
+//! never calls back from within a call.
+//!
+//! Invariants:
+//! * actions of one outbox run top to bottom; what stands behind a `Persist` waits for it, later outboxes do not;
+//! * every ticket handed in is answered exactly once, by [`Host::reply`], unless the node stops first;
+//! * queries see only applied entries.
+
+use crate::client_wire::{Op, Outcome};
+use crate::config::{Limits, Read, Token};
+use crate::entry::Entry;
+use crate::error::{ProposeError, ReadError};
+use crate::id::{GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, Ticket};
+use crate::protocol::{Action, Event, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
+use crate::session::{Applied, Envelope as Command, Keep, Machine};
+use crate::state_machine::{FrozenState, Malformed};
+use crate::storage::{SnapshotMeta, StorageOp};
+use crate::time::{Time, Timestamp};
+use crate::transport::Hint;
+use crate::wire::Envelope;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+/// What an engine needs done. Nothing here blocks, and nothing calls back.
+pub trait Host {
+    /// Send a frame.
+    fn send(&mut self, to: ReplicaId, frame: Bytes);
+    /// Carry out storage operations; then, once durable, [`Engine::on_persisted`], in order of the tokens.
+    fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>);
+    /// Answer a request.
+    fn reply(&mut self, ticket: Ticket, outcome: Outcome);
+    /// Write a snapshot of `state`, which ends at `last`; then [`Engine::on_snapshot_written`].
+    fn write_snapshot(&mut self, last: LogPoint, state: FrozenState);
+    /// Read a piece of the current snapshot (offset 0 opens it anew); then [`Engine::on_snapshot_piece`].
+    fn read_snapshot(&mut self, peer: ReplicaId, offset: u64, bytes_max: usize);
+    /// Load the installed snapshot; then [`Engine::on_snapshot_loaded`].
+    fn load_snapshot(&mut self, meta: SnapshotMeta);
+    /// Tell the operator.
+    fn event(&mut self, event: Event);
+    /// The node cannot go on.
+    fn fatal(&mut self, reason: String);
+    /// An entry was applied (for observers).
+    fn applied(&mut self, entry: &Entry) {
+        let _ = entry;
+    }
+}
+
+/// Who an engine works for.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// The group.
+    pub group: GroupId,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// This life.
+    pub incarnation: Incarnation,
+}
+
+/// Runs one protocol object with one state machine. See the [module](self).
+pub struct Engine {
+    identity: Identity,
+    protocol: Box<dyn Protocol>,
+    machine: Machine,
+    limits: Limits,
+    out: Outbox,
+    held: VecDeque<(PersistToken, Vec<Action>)>,
+    /// Proposals of this term at this primary, by index.
+    waiting: VecDeque<(Index, Ticket)>,
+    reads: BTreeMap<Ticket, Bytes>,
+    applied: LogPoint,
+    keep: Keep,
+    dropped: u64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Engine({}, applied {:?})",
+            self.identity.replica, self.applied
+        )
+    }
+}
+
+impl Engine {
+    /// An engine whose machine holds the state at `applied`.
+    #[must_use]
+    pub fn new(
+        identity: Identity,
+        protocol: Box<dyn Protocol>,
+        machine: Machine,
+        applied: LogPoint,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            identity,
+            protocol,
+            machine,
+            limits,
+            out: Outbox::new(identity.group, identity.replica, identity.incarnation),
+            held: VecDeque::new(),
+            waiting: VecDeque::new(),
+            reads: BTreeMap::new(),
+            applied,
+            keep: Keep::Sessions,
+            dropped: 0,
+        }
+    }
+
+    /// Leaves the sessions out of snapshots: a planted bug.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn plant_snapshots_without_sessions(&mut self) {
+        self.keep = Keep::Nothing;
+    }
+
+    /// Starts the protocol. Once, first.
+    pub fn start(&mut self, now: Time, host: &mut dyn Host) {
+        self.protocol.start(now, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// A peer frame's body came.
+    pub fn on_frame(&mut self, now: Time, mut body: Bytes, host: &mut dyn Host) {
+        match Envelope::decode(&mut body) {
+            Ok(envelope) if self.is_for_me(&envelope) => {
+                self.protocol
+                    .on_message(now, &envelope, body, &mut self.out);
+                self.run(now, host);
+            }
+            Ok(_) | Err(_) => self.dropped += 1,
+        }
+    }
+
+    /// The transport saw something of a peer.
+    pub fn on_hint(&mut self, now: Time, peer: ReplicaId, hint: Hint, host: &mut dyn Host) {
+        self.protocol.on_hint(now, peer, hint, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// Requests came. Commands that stand together are proposed together.
+    pub fn on_requests(
+        &mut self,
+        now: Time,
+        wall: Timestamp,
+        requests: impl IntoIterator<Item = (Ticket, Op)>,
+        host: &mut dyn Host,
+    ) {
+        let mut batch = Vec::new();
+        for (ticket, op) in requests {
+            let command = match op {
+                Op::Plain(command) => Command::Plain(command),
+                Op::OpenSession => Command::Open,
+                Op::CloseSession(session) => Command::Close(session),
+                Op::Command {
+                    session,
+                    seq,
+                    done_below,
+                    command,
+                } => Command::Command {
+                    session,
+                    seq,
+                    done_below,
+                    command,
+                },
+                Op::Query { read, query } => {
+                    self.propose(now, wall, &mut batch, host);
+                    self.read(now, ticket, read, query, host);
+                    continue;
+                }
+                Op::Status => {
+                    host.reply(ticket, Outcome::Status(Box::new(self.status())));
+                    continue;
+                }
+            };
+            let bytes = match &command {
+                Command::Plain(c) | Command::Command { command: c, .. } => c.len(),
+                Command::Open | Command::Close(_) => 0,
+            };
+            if bytes > self.limits.command_bytes_max {
+                host.reply(ticket, self.too_large(bytes));
+            } else {
+                batch.push((ticket, command.encode()));
+            }
+        }
+        self.propose(now, wall, &mut batch, host);
+        self.run(now, host);
+    }
+
+    /// Everything up to `token` is durable.
+    pub fn on_persisted(&mut self, now: Time, token: PersistToken, host: &mut dyn Host) {
+        self.protocol.on_persisted(now, token, &mut self.out);
+        let said = self.out.take();
+        while let Some((held, _)) = self.held.front()
+            && *held <= token
+            && let Some((_, rest)) = self.held.pop_front()
+        {
+            self.carry_out(now, rest, host);
+        }
+        self.carry_out(now, said, host);
+        self.run(now, host);
+    }
+
+    /// A snapshot was written.
+    pub fn on_snapshot_written(&mut self, now: Time, meta: SnapshotMeta, host: &mut dyn Host) {
+        self.protocol.on_snapshot_ready(now, meta, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// A piece of the current snapshot was read; `None` when there is none or it could not be read.
+    pub fn on_snapshot_piece(
+        &mut self,
+        now: Time,
+        peer: ReplicaId,
+        piece: Option<SnapshotPiece>,
+        host: &mut dyn Host,
+    ) {
+        self.protocol
+            .on_snapshot_piece(now, peer, piece, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// The installed snapshot's bytes, to be put into the state machine.
+    pub fn on_snapshot_loaded(
+        &mut self,
+        now: Time,
+        meta: SnapshotMeta,
+        state: &mut dyn std::io::Read,
+        host: &mut dyn Host,
+    ) {
+        if let Err(e) = self.machine.restore(state) {
+            host.fatal(format!(
+                "the snapshot at {} does not fit this state machine: {e}. Run the same version on all replicas",
+                meta.last.index
+            ));
+            return;
+        }
+        self.applied = meta.last;
+        self.protocol.on_restored(now, meta, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// The time of [`next_deadline`](Self::next_deadline) has come.
+    pub fn tick(&mut self, now: Time, host: &mut dyn Host) {
+        self.protocol.on_tick(now, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// When [`tick`](Self::tick) is next needed.
+    #[must_use]
+    pub fn next_deadline(&self, now: Time) -> Option<Time> {
+        self.protocol.next_deadline(now)
+    }
+
+    /// What an operator wants to know.
+    #[must_use]
+    pub fn status(&self) -> ProtocolStatus {
+        let mut status = self.protocol.status();
+        status.dropped += self.dropped;
+        status
+    }
+
+    /// Where the state machine is.
+    #[must_use]
+    pub fn applied(&self) -> LogPoint {
+        self.applied
+    }
+
+    /// The state machine with its sessions.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Asserts what must hold inside this node.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_invariants(&self) {
+        self.protocol.check_invariants();
+        let status = self.protocol.status();
+        assert!(
+            self.applied.index <= status.commit,
+            "only decided entries are applied"
+        );
+    }
+
+    fn is_for_me(&self, envelope: &Envelope) -> bool {
+        envelope.group == self.identity.group
+            && envelope.from != self.identity.replica
+            && (envelope.to_incarnation == self.identity.incarnation
+                || envelope.to_incarnation == Incarnation::UNKNOWN)
+    }
+
+    fn propose(
+        &mut self,
+        now: Time,
+        wall: Timestamp,
+        batch: &mut Vec<(Ticket, Bytes)>,
+        host: &mut dyn Host,
+    ) {
+        if batch.is_empty() {
+            return;
+        }
+        let (tickets, commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        match self.protocol.propose(now, wall, commands, &mut self.out) {
+            Ok(first) => {
+                let mut index = first;
+                for ticket in tickets {
+                    self.waiting.push_back((index, ticket));
+                    index = index.next();
+                }
+            }
+            Err(error) => {
+                for ticket in tickets {
+                    host.reply(ticket, refusal(&error));
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, now: Time, ticket: Ticket, read: Read, query: Bytes, host: &mut dyn Host) {
+        if query.len() > self.limits.command_bytes_max {
+            host.reply(ticket, self.too_large(query.len()));
+            return;
+        }
+        self.reads.insert(ticket, query);
+        self.protocol.read(now, ticket, read, &mut self.out);
+        self.run(now, host);
+    }
+
+    fn run(&mut self, now: Time, host: &mut dyn Host) {
+        while !self.out.is_empty() {
+            let actions = self.out.take();
+            self.carry_out(now, actions, host);
+        }
+    }
+
+    fn carry_out(&mut self, now: Time, actions: Vec<Action>, host: &mut dyn Host) {
+        let mut actions = actions.into_iter();
+        while let Some(action) = actions.next() {
+            match action {
+                Action::Persist { token, ops } => {
+                    host.persist(token, ops);
+                    let rest: Vec<_> = actions.collect();
+                    if !rest.is_empty() {
+                        self.held.push_back((token, rest));
+                    }
+                    return;
+                }
+                Action::Send { to, frame } => host.send(to, frame),
+                Action::Apply(entries) => self.apply(now, &entries, host),
+                Action::ReadReady { ticket, token } => self.answer_read(ticket, token, host),
+                Action::ReadFailed { ticket, error } => {
+                    self.reads.remove(&ticket);
+                    host.reply(ticket, unreadable(&error));
+                }
+                Action::Abandon => {
+                    for (_, ticket) in self.waiting.drain(..) {
+                        host.reply(ticket, Outcome::Unknown);
+                    }
+                }
+                Action::TakeSnapshot => {
+                    host.write_snapshot(self.applied, self.machine.freeze_with(self.keep));
+                }
+                Action::ReadSnapshot {
+                    peer,
+                    offset,
+                    bytes_max,
+                } => host.read_snapshot(peer, offset, bytes_max),
+                Action::Restore(meta) => host.load_snapshot(meta),
+                Action::ResetMachine => {
+                    self.applied = LogPoint::ZERO;
+                    if let Err(e) = self.machine.reset() {
+                        host.fatal(format!("the state machine refuses its initial state: {e}"));
+                    }
+                }
+                Action::Event(event) => host.event(event),
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Time, entries: &[Entry], host: &mut dyn Host) {
+        for entry in entries {
+            assert_eq!(
+                entry.index,
+                self.applied.index.next(),
+                "entries are applied one after the other"
+            );
+            let applied = self.machine.apply(entry);
+            self.applied = entry.point();
+            host.applied(entry);
+            if let Some((index, _)) = self.waiting.front()
+                && *index == entry.index
+                && let Some((_, ticket)) = self.waiting.pop_front()
+            {
+                let token = Token {
+                    term: entry.term,
+                    index: entry.index,
+                };
+                host.reply(ticket, self.outcome(applied, token));
+            }
+        }
+        if let Some(last) = entries.last() {
+            self.protocol.on_applied(now, last.index, &mut self.out);
+        }
+    }
+
+    fn answer_read(&mut self, ticket: Ticket, token: Token, host: &mut dyn Host) {
+        let Some(query) = self.reads.remove(&ticket) else {
+            return;
+        };
+        let outcome = match self.machine.query(&query) {
+            Ok(response) => self.outcome(Some(Applied::Response(response)), token),
+            Err(Malformed(why)) => Outcome::Malformed(why),
+        };
+        host.reply(ticket, outcome);
+    }
+
+    fn outcome(&self, applied: Option<Applied>, token: Token) -> Outcome {
+        match applied {
+            Some(Applied::Response(response)) if response.len() > self.limits.command_bytes_max => {
+                Outcome::ResponseTooLarge {
+                    bytes: response.len() as u64,
+                }
+            }
+            Some(Applied::Response(response)) => Outcome::Done { response, token },
+            Some(Applied::Opened(session)) => Outcome::Opened { session, token },
+            Some(Applied::Closed) => Outcome::Closed,
+            Some(Applied::Expired) => Outcome::SessionExpired,
+            Some(Applied::OutOfWindow) => Outcome::OutOfWindow,
+            Some(Applied::Malformed(why)) => Outcome::Malformed(why),
+            None => unreachable!("a ticket waits for a command, and commands have an outcome"),
+        }
+    }
+
+    fn too_large(&self, bytes: usize) -> Outcome {
+        Outcome::TooLarge {
+            bytes: bytes as u64,
+            bytes_max: self.limits.command_bytes_max as u64,
+        }
+    }
+}
+
+fn refusal(error: &ProposeError) -> Outcome {
+    match *error {
+        ProposeError::NotPrimary { primary } => Outcome::NotPrimary {
+            primary,
+            address: None,
+        },
+        ProposeError::Busy => Outcome::Busy,
+        ProposeError::TooLarge { bytes, bytes_max } => Outcome::TooLarge {
+            bytes: bytes as u64,
+            bytes_max: bytes_max as u64,
+        },
+    }
+}
+
+fn unreadable(error: &ReadError) -> Outcome {
+    match *error {
+        ReadError::NotPrimary { primary } => Outcome::NotPrimary {
+            primary,
+            address: None,
+        },
+        ReadError::Busy => Outcome::Busy,
+        ReadError::Behind => Outcome::Behind,
+    }
+}

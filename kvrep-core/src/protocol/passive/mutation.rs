@@ -1,0 +1,64 @@
+//! Bugs planted on purpose, to prove that the simulator can catch them. Nothing else uses this.
+
+/// One planted bug of the passive scheme.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Mutation {
+    /// A backup acknowledges entries before they are durable.
+    AckBeforeDurable,
+    /// A backup does not compare terms: it takes appends of a deposed primary.
+    TermCheckForgotten,
+    /// The primary acknowledges without the dropped backup before the drop is decided.
+    DropRecordedLate,
+    /// While an addition is pending, writes are acknowledged with the old set only.
+    JoinerNotAwaited,
+    /// A joiner is proposed when it has merely the snapshot, not everything committed.
+    JoinerProposedEarly,
+    /// A restarted primary goes on in its old term.
+    TermResumed,
+    /// A read is confirmed by one backup instead of every in-sync member.
+    ReadConfirmedByOne,
+    /// Every read round uses the same nonce.
+    NonceReused,
+    /// A snapshot claims an index one higher than its state.
+    SnapshotOffByOne,
+    /// Snapshots are written without the sessions.
+    SessionsNotInSnapshot,
+    /// A backup lets itself be truncated below its commit point without a word.
+    TruncateBelowCommit,
+    /// A node outside the last in-sync set promotes itself.
+    LastManIgnored,
+    /// The first of the members always starts as primary.
+    RoleFromArguments,
+    /// A new primary serves reads before an entry of its own term is committed.
+    ServeBeforeOwnTerm,
+    /// The promised term is not made durable.
+    TermNotDurable,
+    /// An old value of the register is taken for the failure of one's own change.
+    OldRegisterTaken,
+    /// `Alone`: the intent of a change is not made durable first.
+    IntentNotDurable,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::AckBeforeDurable,
+        Self::TermCheckForgotten,
+        Self::DropRecordedLate,
+        Self::JoinerNotAwaited,
+        Self::JoinerProposedEarly,
+        Self::TermResumed,
+        Self::ReadConfirmedByOne,
+        Self::NonceReused,
+        Self::SnapshotOffByOne,
+        Self::SessionsNotInSnapshot,
+        Self::TruncateBelowCommit,
+        Self::LastManIgnored,
+        Self::RoleFromArguments,
+        Self::ServeBeforeOwnTerm,
+        Self::TermNotDurable,
+        Self::OldRegisterTaken,
+        Self::IntentNotDurable,
+    ];
+}

@@ -1,0 +1,454 @@
+//! Exactly-once client sessions, wrapped around the state machine.
+//!
+//! A client opens a session with a command of its own; the session's id is the index of that command, so it is never
+//! given twice and is known to be old when it is not in the table any more. Each request carries (session, seq). The
+//! first arrival in the log is carried out and its answer kept; a repeated one gets the kept answer. The table is
+//! part of every snapshot.
+//!
+//! Invariants:
+//! * a (session, seq) changes the state at most once, whatever is retried, and across failovers;
+//! * everything here depends only on the log, so every replica keeps the same table;
+//! * the table is bounded: in sessions, in answers per session and in bytes of answers. What goes is *expired
+//!   explicitly*: the client gets an error, never a silent second execution.
+//!
+//! Caveat: requests of one session that are under way together are carried out in the order in which they reach the
+//! log, which is not necessarily that of their numbers.
+
+use crate::config::Limits;
+use crate::entry::{Entry, EntryKind};
+use crate::id::{Seq, SessionId};
+use crate::state_machine::{ApplyContext, FrozenState, Malformed, RawStateMachine};
+use crate::time::Timestamp;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read};
+
+/// A command as it stands in an entry's payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// Carried out once for each time it is in the log.
+    Plain(Bytes),
+    /// Opens a session.
+    Open,
+    /// Carried out once for each (session, seq).
+    Command {
+        /// The session.
+        session: SessionId,
+        /// Number in the session.
+        seq: Seq,
+        /// Answers below are not needed any more.
+        done_below: Seq,
+        /// The state machine's command.
+        command: Bytes,
+    },
+    /// Ends a session.
+    Close(SessionId),
+}
+
+impl Envelope {
+    /// Bytes that an envelope adds to a command, at most.
+    pub const BYTES_MAX: usize = 1 + 3 * 8;
+
+    /// The payload of an entry.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Self::BYTES_MAX + self.command_bytes());
+        match self {
+            Self::Plain(command) => {
+                out.put_u8(0);
+                out.put_slice(command);
+            }
+            Self::Open => out.put_u8(1),
+            Self::Command {
+                session,
+                seq,
+                done_below,
+                command,
+            } => {
+                out.put_u8(2);
+                out.put_u64(session.0);
+                out.put_u64(seq.0);
+                out.put_u64(done_below.0);
+                out.put_slice(command);
+            }
+            Self::Close(session) => {
+                out.put_u8(3);
+                out.put_u64(session.0);
+            }
+        }
+        out.freeze()
+    }
+
+    /// Reads the payload of an entry.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not one.
+    pub fn decode(mut payload: Bytes) -> Result<Self, Malformed> {
+        let short = || Malformed("a command without its session header".into());
+        if payload.is_empty() {
+            return Err(short());
+        }
+        match payload.get_u8() {
+            0 => Ok(Self::Plain(payload)),
+            1 if payload.is_empty() => Ok(Self::Open),
+            2 if payload.len() >= 24 => Ok(Self::Command {
+                session: SessionId(payload.get_u64()),
+                seq: Seq(payload.get_u64()),
+                done_below: Seq(payload.get_u64()),
+                command: payload,
+            }),
+            3 if payload.len() == 8 => Ok(Self::Close(SessionId(payload.get_u64()))),
+            _ => Err(short()),
+        }
+    }
+
+    fn command_bytes(&self) -> usize {
+        match self {
+            Self::Plain(command) | Self::Command { command, .. } => command.len(),
+            Self::Open | Self::Close(_) => 0,
+        }
+    }
+}
+
+/// What became of an applied command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The state machine's response, of now or of the first time.
+    Response(Bytes),
+    /// A session was opened.
+    Opened(SessionId),
+    /// A session was closed, or there was none.
+    Closed,
+    /// The session is not in the table: not carried out.
+    Expired,
+    /// The number is outside the window, or its answer is gone: not carried out.
+    OutOfWindow,
+    /// Not a command: nothing changed.
+    Malformed(String),
+}
+
+/// The state machine with its sessions: what a node applies entries to.
+pub struct Machine {
+    inner: Box<dyn RawStateMachine>,
+    sessions: Sessions,
+    initial: Vec<u8>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Machine({} sessions)", self.sessions.table.len())
+    }
+}
+
+impl Machine {
+    /// Wraps `inner`, whose state now is the initial one.
+    ///
+    /// # Errors
+    /// When the initial state cannot be written.
+    pub fn new(inner: Box<dyn RawStateMachine>, limits: &Limits) -> io::Result<Self> {
+        let mut initial = Vec::new();
+        inner.freeze()(&mut initial)?;
+        Ok(Self {
+            inner,
+            sessions: Sessions::new(limits),
+            initial,
+        })
+    }
+
+    /// Applies a decided entry; `None` for one that is not a command.
+    pub fn apply(&mut self, entry: &Entry) -> Option<Applied> {
+        match entry.kind {
+            EntryKind::Noop => None,
+            EntryKind::Command => Some(self.carry_out(entry)),
+        }
+    }
+
+    fn carry_out(&mut self, entry: &Entry) -> Applied {
+        let mut context = ApplyContext::new(entry.index, entry.timestamp, entry.seed);
+        let envelope = match Envelope::decode(entry.payload.clone()) {
+            Ok(envelope) => envelope,
+            Err(Malformed(why)) => return Applied::Malformed(why),
+        };
+        match envelope {
+            Envelope::Plain(command) => match self.inner.apply(&mut context, &command) {
+                Ok(response) => Applied::Response(response),
+                Err(Malformed(why)) => Applied::Malformed(why),
+            },
+            Envelope::Open => {
+                let id = SessionId(entry.index.0);
+                self.sessions.open(id, entry.timestamp);
+                Applied::Opened(id)
+            }
+            Envelope::Close(id) => {
+                self.sessions.close(id);
+                Applied::Closed
+            }
+            Envelope::Command {
+                session,
+                seq,
+                done_below,
+                command,
+            } => {
+                let at = (entry.index.0, entry.timestamp);
+                match self.sessions.admit(session, seq, done_below, at) {
+                    Admission::Repeated(answer) => answer.into(),
+                    Admission::Expired => Applied::Expired,
+                    Admission::OutOfWindow => Applied::OutOfWindow,
+                    Admission::First => {
+                        let answer = match self.inner.apply(&mut context, &command) {
+                            Ok(response) => Answer::Response(response),
+                            Err(Malformed(why)) => Answer::Malformed(why),
+                        };
+                        self.sessions.keep(session, seq, answer.clone());
+                        answer.into()
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the bytes are no query.
+    pub fn query(&self, query: &[u8]) -> Result<Bytes, Malformed> {
+        self.inner.query(query)
+    }
+
+    /// Freezes state and sessions.
+    #[must_use]
+    pub fn freeze(&self) -> FrozenState {
+        self.freeze_with(Keep::Sessions)
+    }
+
+    /// Freezes with or without the sessions (the simulator plants their absence).
+    pub(crate) fn freeze_with(&self, keep: Keep) -> FrozenState {
+        let table = match keep {
+            Keep::Sessions => self.sessions.table.clone(),
+            #[cfg(feature = "sim")]
+            Keep::Nothing => BTreeMap::new(),
+        };
+        let state = self.inner.freeze();
+        Box::new(move |out| {
+            let head = postcard::to_stdvec(&table).map_err(io::Error::other)?;
+            out.write_all(&(head.len() as u64).to_be_bytes())?;
+            out.write_all(&head)?;
+            state(out)
+        })
+    }
+
+    /// Replaces state and sessions by what [`freeze`](Self::freeze) wrote.
+    ///
+    /// # Errors
+    /// When the bytes are not that. The machine must not be used then.
+    pub fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut length = [0; 8];
+        from.read_exact(&mut length)?;
+        let length = u64::from_be_bytes(length);
+        let mut head = Vec::new();
+        from.take(length).read_to_end(&mut head)?;
+        if head.len() as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let table = postcard::from_bytes(&head)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        self.inner.restore(from)?;
+        self.sessions.replace(table);
+        Ok(())
+    }
+
+    /// Back to the state it was made with.
+    ///
+    /// # Errors
+    /// When the state machine refuses its own initial state.
+    pub fn reset(&mut self) -> io::Result<()> {
+        self.inner.restore(&mut self.initial.as_slice())?;
+        self.sessions.replace(BTreeMap::new());
+        Ok(())
+    }
+
+    /// A number that differs when state or sessions differ, computed from the frozen state: as expensive as a snapshot.
+    ///
+    /// # Panics
+    /// When the state machine cannot write its state to memory.
+    #[must_use]
+    pub fn full_digest(&self) -> u64 {
+        let mut bytes = Vec::new();
+        self.freeze()(&mut bytes).expect("a state can be written to memory");
+        xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+
+    /// The state machine's own digest, if it has one.
+    #[must_use]
+    pub fn digest(&self) -> Option<u64> {
+        self.inner.digest()
+    }
+}
+
+/// What a snapshot keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// State and sessions.
+    Sessions,
+    /// The state alone: a planted bug.
+    #[cfg(feature = "sim")]
+    Nothing,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Answer {
+    Response(Bytes),
+    Malformed(String),
+}
+
+impl Answer {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Response(bytes) => bytes.len(),
+            Self::Malformed(why) => why.len(),
+        }
+    }
+}
+
+impl From<Answer> for Applied {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Response(bytes) => Self::Response(bytes),
+            Answer::Malformed(why) => Self::Malformed(why),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Session {
+    used_at: Timestamp,
+    used_index: u64,
+    done_below: Seq,
+    /// Sorted by number; mostly a queue.
+    answers: VecDeque<(Seq, Answer)>,
+}
+
+enum Admission {
+    First,
+    Repeated(Answer),
+    Expired,
+    OutOfWindow,
+}
+
+struct Sessions {
+    table: BTreeMap<SessionId, Session>,
+    answer_bytes: usize,
+    sessions_max: usize,
+    answer_bytes_max: usize,
+    window: u64,
+    ttl_micros: u64,
+}
+
+impl Sessions {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            table: BTreeMap::new(),
+            answer_bytes: 0,
+            sessions_max: limits.sessions_max,
+            answer_bytes_max: limits.session_answer_bytes_max,
+            window: limits.session_window,
+            ttl_micros: u64::try_from(limits.session_ttl.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn replace(&mut self, table: BTreeMap<SessionId, Session>) {
+        self.answer_bytes = table.values().map(Session::answer_bytes).sum();
+        self.table = table;
+    }
+
+    fn open(&mut self, id: SessionId, now: Timestamp) {
+        if self.table.len() >= self.sessions_max {
+            self.expire_oldest();
+        }
+        self.table.insert(
+            id,
+            Session {
+                used_at: now,
+                used_index: id.0,
+                done_below: Seq(1),
+                answers: VecDeque::new(),
+            },
+        );
+    }
+
+    fn close(&mut self, id: SessionId) {
+        if let Some(gone) = self.table.remove(&id) {
+            self.answer_bytes -= gone.answer_bytes();
+        }
+    }
+
+    fn admit(
+        &mut self,
+        id: SessionId,
+        seq: Seq,
+        done_below: Seq,
+        (index, now): (u64, Timestamp),
+    ) -> Admission {
+        let Some(session) = self.table.get_mut(&id) else {
+            return Admission::Expired;
+        };
+        if now.0.saturating_sub(session.used_at.0) > self.ttl_micros {
+            self.close(id);
+            return Admission::Expired;
+        }
+        session.used_at = now;
+        session.used_index = index;
+        // A client cannot be done with what it has not asked yet.
+        let done_below = done_below.min(seq).max(session.done_below);
+        session.done_below = done_below;
+        while let Some((first, answer)) = session.answers.front() {
+            if *first >= done_below {
+                break;
+            }
+            self.answer_bytes -= answer.bytes();
+            session.answers.pop_front();
+        }
+        if seq < done_below || seq.0 >= done_below.0.saturating_add(self.window) {
+            return Admission::OutOfWindow;
+        }
+        match session.answers.binary_search_by_key(&seq, |(s, _)| *s) {
+            Ok(at) => Admission::Repeated(session.answers[at].1.clone()),
+            Err(_) => Admission::First,
+        }
+    }
+
+    fn keep(&mut self, id: SessionId, seq: Seq, answer: Answer) {
+        if let Some(session) = self.table.get_mut(&id)
+            && let Err(at) = session.answers.binary_search_by_key(&seq, |(s, _)| *s)
+        {
+            self.answer_bytes += answer.bytes();
+            session.answers.insert(at, (seq, answer));
+        }
+        while self.answer_bytes > self.answer_bytes_max && !self.table.is_empty() {
+            self.expire_oldest();
+        }
+    }
+
+    /// Expires the least recently used quarter (at least one), so that its cost is shared by many openings.
+    fn expire_oldest(&mut self) {
+        let mut by_use: Vec<(u64, SessionId)> = self
+            .table
+            .iter()
+            .map(|(id, s)| (s.used_index, *id))
+            .collect();
+        by_use.sort_unstable();
+        for (_, id) in by_use.iter().take(by_use.len().div_ceil(4)) {
+            self.close(*id);
+        }
+    }
+}
+
+impl Session {
+    fn answer_bytes(&self) -> usize {
+        self.answers.iter().map(|(_, a)| a.bytes()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;
