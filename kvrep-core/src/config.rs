@@ -208,7 +208,9 @@ impl GroupConfig {
             || l.session_window == 0
             || l.snapshot_log_entries == 0
         {
-            return Err("limits must not be zero, and uncommitted_bytes_max must hold a command".into());
+            return Err(
+                "limits must not be zero, and uncommitted_bytes_max must hold a command".into(),
+            );
         }
         Ok(())
     }

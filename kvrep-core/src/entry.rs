@@ -199,7 +199,10 @@ mod tests {
     fn the_hash_depends_on_everything_before() {
         let a = sample();
         let b = Entry::following(
-            LogPoint { hash: 1, ..LogPoint::ZERO },
+            LogPoint {
+                hash: 1,
+                ..LogPoint::ZERO
+            },
             a.term,
             a.timestamp,
             a.seed,

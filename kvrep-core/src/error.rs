@@ -44,7 +44,5 @@ pub enum ReadError {
 }
 
 fn hint(primary: &Option<ReplicaId>) -> String {
-    primary
-        .map(|p| format!("; {p} is"))
-        .unwrap_or_default()
+    primary.map(|p| format!("; {p} is")).unwrap_or_default()
 }

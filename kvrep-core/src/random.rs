@@ -28,7 +28,10 @@ impl Rng {
     }
 
     /// The next number.
-    #[allow(clippy::should_implement_trait, reason = "an endless source, not an iterator")]
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "an endless source, not an iterator"
+    )]
     pub fn next(&mut self) -> u64 {
         splitmix(&mut self.0)
     }

@@ -154,8 +154,8 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
     fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         state.read_to_end(&mut bytes)?;
-        let (snapshot, rest) =
-            postcard::take_from_bytes(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        let (snapshot, rest) = postcard::take_from_bytes(&bytes)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
         if !rest.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -42,7 +42,9 @@ pub enum FrameError {
     #[error("not a kvrep frame (it starts with {0:02x?})")]
     Magic([u8; 4]),
     /// Another version of the wire.
-    #[error("wire version {found}, this is version {VERSION}: run the same kvrep version on all replicas")]
+    #[error(
+        "wire version {found}, this is version {VERSION}: run the same kvrep version on all replicas"
+    )]
     Version {
         /// The version the peer speaks.
         found: u8,
