@@ -42,7 +42,9 @@ pub enum FrameError {
     #[error("not a kvrep frame (it starts with {0:02x?})")]
     Magic([u8; 4]),
     /// Another version of the wire.
-    #[error("wire version {found}, this is version {VERSION}: run the same kvrep version on all replicas")]
+    #[error(
+        "wire version {found}, this is version {VERSION}: run the same kvrep version on all replicas"
+    )]
     Version {
         /// The version the peer speaks.
         found: u8,
@@ -134,6 +136,15 @@ pub fn decode_datagram(
         Some(length) if datagram.len() == HEADER_BYTES + length => open(datagram),
         Some(_) | None => Err(FrameError::Truncated("a datagram is exactly one frame")),
     }
+}
+
+/// The body of a whole frame that this process made itself: kind and length are looked at, the checksum is not
+/// computed again. `None` when it is not one frame of this kind.
+#[must_use]
+pub fn own_body(frame: &Bytes, kind: FrameKind) -> Option<Bytes> {
+    let length = frame_length(frame, usize::MAX).ok().flatten()?;
+    (frame[5] == kind as u8 && frame.len() == HEADER_BYTES + length)
+        .then(|| frame.slice(HEADER_BYTES..))
 }
 
 /// Length of the body of the frame that starts here; `None` while the header is incomplete.
