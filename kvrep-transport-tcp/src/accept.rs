@@ -90,7 +90,10 @@ async fn greet(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         Caller::Foreign => serve_foreign(&shared, stream, rest.freeze(), from).await,
         Caller::Client(first) => match Arc::clone(&shared.clients).try_acquire_owned() {
             Ok(permit) => {
-                serve_client(&shared, stream, rest, first).await;
+                let welcome = welcome(&shared).to_frame();
+                if first.is_some() || stream.write_all(&welcome).await.is_ok() {
+                    serve_client(&shared, stream, rest, first).await;
+                }
                 drop(permit);
             }
             Err(_) => {
@@ -185,10 +188,6 @@ async fn identify(
         shared.counters.refused();
         return None;
     };
-    if matches!(caller, Caller::Client(None)) {
-        let welcome = welcome(shared).to_frame();
-        reader.get_mut().write_all(&welcome).await.ok()?;
-    }
     let (_, rest) = reader.into_parts();
     Some((caller, rest))
 }

@@ -67,11 +67,6 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         (self.from, self.buffer)
     }
 
-    /// What is read from, for writing to it.
-    pub(crate) fn get_mut(&mut self) -> &mut R {
-        &mut self.from
-    }
-
     /// The next frame, with a body of at most `body_bytes_max(kind byte)`. Nothing is lost when the future is
     /// dropped.
     pub(crate) async fn next(
