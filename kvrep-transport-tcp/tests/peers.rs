@@ -204,3 +204,36 @@ async fn a_peer_that_falls_silent_without_a_word_is_disconnected() {
         "neither connected nor gone"
     );
 }
+
+#[tokio::test]
+async fn a_transport_that_is_dropped_without_close_ends_too() {
+    let (one, two) = two(|config| config).await;
+    one.await_hint(ReplicaId(2), Hint::Connected).await;
+    drop(two);
+    one.await_hint(ReplicaId(2), Hint::Gone).await;
+}
+
+#[tokio::test]
+async fn a_long_queue_does_not_hold_up_the_signs_of_life() {
+    let mut timing = TcpTiming::default();
+    timing.idle_after = Duration::from_millis(600);
+    let (one, two) = two(|config| config.timing(timing)).await;
+    one.await_hint(ReplicaId(2), Hint::Connected).await;
+    two.await_hint(ReplicaId(1), Hint::Connected).await;
+    let frame = kvrep_core::wire::encode_frame(kvrep_core::wire::FrameKind::Peer, &[0; 60_000]);
+    for _ in 0..500 {
+        one.transport
+            .send(Destination::One(ReplicaId(2)), frame.clone());
+    }
+    // Read slowly: about twice the idle time for all of it.
+    let mut heard = 0;
+    while heard < 500 {
+        match two.mailbox.next(PATIENCE).await {
+            Some(InboxEvent::Peer(_)) => heard += 1,
+            other => panic!("after {heard} frames: {other:?}"),
+        }
+        tokio::time::sleep(Duration::from_micros(1_500)).await;
+    }
+    let seen = one.mailbox.next(Duration::ZERO).await;
+    assert!(seen.is_none(), "disconnected meanwhile: {seen:?}");
+}
