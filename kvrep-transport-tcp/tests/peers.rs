@@ -129,7 +129,7 @@ async fn a_peer_whose_process_ended_is_reported_gone_at_once() {
     let began = Instant::now();
     one.await_hint(ReplicaId(2), Hint::Gone).await;
     assert!(
-        began.elapsed() < Duration::from_millis(500),
+        began.elapsed() < Duration::from_secs(2),
         "{:?}",
         began.elapsed()
     );
@@ -173,11 +173,11 @@ async fn a_new_life_replaces_the_connections_of_the_old() {
 #[tokio::test]
 async fn a_quiet_group_stays_connected_by_its_signs_of_life() {
     let mut timing = TcpTiming::default();
-    timing.idle_after = Duration::from_millis(150);
+    timing.idle_after = Duration::from_millis(600);
     let (one, two) = two(|config| config.timing(timing)).await;
     reaches(&one, &two, 1).await;
     reaches(&two, &one, 1).await;
-    let quiet = Duration::from_millis(1_500);
+    let quiet = Duration::from_millis(2_000);
     let (seen_by_one, seen_by_two) = tokio::join!(one.mailbox.next(quiet), two.mailbox.next(quiet));
     assert!(
         seen_by_one.is_none() && seen_by_two.is_none(),
@@ -216,7 +216,7 @@ async fn a_transport_that_is_dropped_without_close_ends_too() {
 #[tokio::test]
 async fn a_long_queue_does_not_hold_up_the_signs_of_life() {
     let mut timing = TcpTiming::default();
-    timing.idle_after = Duration::from_millis(600);
+    timing.idle_after = Duration::from_millis(1_000);
     let (one, two) = two(|config| config.timing(timing)).await;
     one.await_hint(ReplicaId(2), Hint::Connected).await;
     two.await_hint(ReplicaId(1), Hint::Connected).await;
@@ -232,7 +232,7 @@ async fn a_long_queue_does_not_hold_up_the_signs_of_life() {
             Some(InboxEvent::Peer(_)) => heard += 1,
             other => panic!("after {heard} frames: {other:?}"),
         }
-        tokio::time::sleep(Duration::from_micros(1_500)).await;
+        tokio::time::sleep(Duration::from_millis(3)).await;
     }
     let seen = one.mailbox.next(Duration::ZERO).await;
     assert!(seen.is_none(), "disconnected meanwhile: {seen:?}");
