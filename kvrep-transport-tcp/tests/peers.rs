@@ -19,7 +19,7 @@ async fn a_port_in_use_is_reported_with_a_remedy() {
     assert!(error.to_string().contains("choose another port"), "{error}");
     // The same when the address is bound only at the start.
     let late = TcpTransport::new(TcpConfig::new(one.address()));
-    let mailbox = kvrep_core::testing::transport_suite::Mailbox::new(1);
+    let mailbox = kvrep_core::testing::mailbox::Mailbox::new(1);
     assert!(late.start(me(2), mailbox.inbox()).await.is_err());
 }
 
@@ -133,6 +133,9 @@ async fn a_peer_whose_process_ended_is_reported_gone_at_once() {
         "{:?}",
         began.elapsed()
     );
+    // Once: further attempts find nobody either, which is no news.
+    let more = one.mailbox.next(Duration::from_millis(300)).await;
+    assert!(more.is_none(), "{more:?}");
 }
 
 #[tokio::test]
@@ -236,4 +239,31 @@ async fn a_long_queue_does_not_hold_up_the_signs_of_life() {
     }
     let seen = one.mailbox.next(Duration::ZERO).await;
     assert!(seen.is_none(), "disconnected meanwhile: {seen:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_dead_in_the_middle_is_given_up_without_calling_the_peer_gone() {
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(1), "127.0.0.1:9");
+    let two = Node::start(me(2), TcpTransport::bind(config).await.unwrap()).await;
+    let through = proxy.local_addr().unwrap().to_string();
+    let mut timing = TcpTiming::default();
+    timing.idle_after = Duration::from_millis(300);
+    let one = Node::alone(|config| config.timing(timing).peer(ReplicaId(2), through)).await;
+    let (mut dialled, _) = proxy.accept().await.unwrap();
+    let mut onward = tokio::net::TcpStream::connect(two.address()).await.unwrap();
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut dialled, &mut onward) => panic!("it ended"),
+        () = reaches(&one, &two, 1) => {}
+    }
+    // From here on nothing is carried, though everything stays open.
+    let before = one.counters().frames_dropped;
+    until("given up", || {
+        one.send(ReplicaId(2), 2);
+        one.counters().frames_dropped > before
+    })
+    .await;
+    one.await_hint(ReplicaId(2), Hint::Connected).await;
+    let more = one.mailbox.next(Duration::ZERO).await;
+    assert!(more.is_none(), "{more:?}");
 }

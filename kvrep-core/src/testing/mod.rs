@@ -1,3 +1,4 @@
 //! Conformance suites for implementers.
 
+pub mod mailbox;
 pub mod transport_suite;

@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kvrep_core::testing::transport_suite::Mailbox;
+use kvrep_core::testing::mailbox::Mailbox;
 use kvrep_core::transport::{
     Destination, Hint, InboxEvent, LocalPeer, Transport, TransportCounters,
 };
