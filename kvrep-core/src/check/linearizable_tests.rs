@@ -567,9 +567,9 @@ fn many_clients_on_many_keys_take_few_steps_per_operation() {
 #[test]
 fn a_hot_key_with_lost_writes_is_decided() {
     let rng = &mut Rng::new(2);
-    let history = execution(rng, 16, 5_000, 1, 200);
+    let history = execution(rng, 8, 5_000, 1, 200);
     let budget = Budget {
-        steps_max: 5_000_000,
+        steps_max: 20_000_000,
         ..Budget::default()
     };
     assert_eq!(check(&Kv::new(), &history, budget), Linearizability::Holds);
