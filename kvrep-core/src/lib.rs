@@ -19,6 +19,8 @@ pub mod wire;
 
 #[cfg(feature = "check")]
 pub mod check;
+#[cfg(feature = "runtime")]
+pub mod node;
 #[cfg(feature = "testing")]
 pub mod testing;
 

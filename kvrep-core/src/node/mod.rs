@@ -1,0 +1,5 @@
+//! The tokio driver.
+
+pub mod link;
+
+pub use link::{ClientLink, LinkError};
