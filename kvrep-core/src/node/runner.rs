@@ -76,7 +76,7 @@ enum Woken {
 }
 
 /// Runs until stopped or failed. Whoever still waits then is told *unknown* (or *behind*).
-pub(super) async fn run(core: Box<Core>, mut queues: Queues) -> Result<(), NodeError> {
+pub(super) async fn run(core: Box<Core>, mut queues: Queues) -> Result<Stop, NodeError> {
     let (mut core, ended) = serve(core, &mut queues).await;
     queues.requests.close();
     while let Ok(asked) = queues.requests.try_recv() {
@@ -84,13 +84,16 @@ pub(super) async fn run(core: Box<Core>, mut queues: Queues) -> Result<(), NodeE
     }
     core.host.pending.give_up();
     core.publish();
+    if let Ok(Stop::Abandon) = ended {
+        return ended;
+    }
     // Before the storage is let go: a snapshot half written would be found by whoever opens it next.
     let jobs = async { while core.host.jobs.join_next().await.is_some() {} };
     drop(tokio::time::timeout(core.bounds.drain_within, jobs).await);
     ended
 }
 
-async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<(), NodeError>) {
+async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<Stop, NodeError>) {
     let mut peers = Vec::with_capacity(GULP);
     let mut asked = Vec::with_capacity(GULP);
     let mut alarm = Alarm::new();
@@ -106,19 +109,19 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<(
         if let Some(until) = draining_until
             && (core.host.pending.len() == 0 || Instant::now() >= until)
         {
-            return (core, Ok(()));
+            return (core, Ok(Stop::Graceful));
         }
         alarm.set(core.next_deadline(draining_until));
         let woken = tokio::select! {
             biased;
             control = queues.control.recv() => match control {
                 Some(control) => Woken::Control(control),
-                None => return (core, Ok(())),
+                None => return (core, Ok(Stop::Abandon)),
             },
             _ = queues.peers.recv_many(&mut peers, GULP) => Woken::Queue,
             n = queues.requests.recv_many(&mut asked, GULP), if draining_until.is_none() => {
                 if n == 0 {
-                    return (core, Ok(()));
+                    return (core, Ok(Stop::Abandon));
                 }
                 Woken::Queue
             }
@@ -131,7 +134,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<(
         };
         while let Some(event) = control {
             match event {
-                Control::Stop(Stop::Abandon) => return (core, Ok(())),
+                Control::Stop(Stop::Abandon) => return (core, Ok(Stop::Abandon)),
                 Control::Stop(Stop::Graceful) => {
                     draining_until = Some(Instant::now() + core.bounds.drain_within);
                     queues.requests.close();
