@@ -1,3 +1,4 @@
 //! Conformance suites for implementers.
 
+pub mod detector_suite;
 pub mod transport_suite;
