@@ -33,3 +33,6 @@ pub use id::{
 };
 pub use state_machine::{ApplyContext, Malformed, RawStateMachine, StateMachine, Typed};
 pub use time::{Time, Timestamp};
+
+#[cfg(feature = "runtime")]
+pub use node::{Client, Node};

@@ -1,14 +1,17 @@
 //! What a node is made of.
 
-use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use super::Node;
+use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
-use crate::id::{Incarnation, ReplicaId, StoreId};
+use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
 use crate::protocol::Protocol;
+use crate::protocol::passive::{self, Passive, Start};
+use crate::protocol::witness::Witness;
 use crate::state_machine::{
     ApplyContext, FrozenState, Malformed, RawStateMachine, StateMachine, Typed,
 };
 use crate::storage::memory::MemoryStorage;
+use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{Recovered, Storage};
 use crate::transport::{
     Capabilities, Destination, Inbox, LocalPeer, Order, Transport, TransportCounters,
@@ -19,6 +22,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +38,8 @@ pub struct NodeBuilder {
     parts: Parts,
 }
 
-type MakeCustom = Box<
-    dyn FnOnce(ProtocolContext, Recovered) -> Result<Box<dyn Protocol>, Malformed> + Send,
->;
+type MakeCustom =
+    Box<dyn FnOnce(ProtocolContext, Recovered) -> Result<Box<dyn Protocol>, Malformed> + Send>;
 
 /// What a protocol of one's own may know, besides what was recovered. See [`NodeBuilder::protocol`].
 #[derive(Clone, Debug)]
@@ -53,8 +56,14 @@ pub struct ProtocolContext {
 #[derive(Default)]
 struct Parts {
     transport: Option<Arc<dyn Transport>>,
-    storage: Option<Box<dyn Storage>>,
+    storage: Option<Place>,
     options: Options,
+}
+
+/// Where the data is kept.
+enum Place {
+    Directory(PathBuf),
+    Storage(Box<dyn Storage>),
 }
 
 macro_rules! common_settings {
@@ -66,10 +75,19 @@ macro_rules! common_settings {
             self
         }
 
-        /// Where log, snapshots and hard state are kept. Without one, in memory.
+        /// Keeps log, snapshots and hard state in this directory, in a [`Wal`] with default options. It is made where
+        /// there is none.
+        #[must_use]
+        pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+            self.parts.storage = Some(Place::Directory(directory.into()));
+            self
+        }
+
+        /// Where log, snapshots and hard state are kept. Without one, in memory: such a replica leaves the group by
+        /// stopping, and joins it anew.
         #[must_use]
         pub fn storage(mut self, storage: impl Storage) -> Self {
-            self.parts.storage = Some(Box::new(storage));
+            self.parts.storage = Some(Place::Storage(Box::new(storage)));
             self
         }
 
@@ -216,7 +234,7 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn start(self) -> Result<Node, StartError> {
+    pub async fn start(mut self) -> Result<Node, StartError> {
         let config = self.config;
         config.validate().map_err(StartError::Config)?;
         if !config.members.contains(&self.replica) {
@@ -240,12 +258,12 @@ impl NodeBuilder {
         };
         let make = self.protocol.unwrap_or_else(|| passive(self.start));
         start::start(Plan {
+            storage: self.parts.storage(&self.group, self.replica),
             group: self.group,
             replica: self.replica,
             config_hash,
             limits,
             transport,
-            storage: self.parts.storage.unwrap_or_else(in_memory),
             machine,
             protocol: Box::new(move |recovered| make(context, recovered)),
             options: self.parts.options,
@@ -274,19 +292,16 @@ impl WitnessBuilder {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn start(self) -> Result<Node, StartError> {
-        let make: MakeProtocol = Box::new(|recovered| {
-            let _ = recovered;
-            Err(Malformed("no witness".into()))
-        });
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let make: MakeProtocol = Box::new(|recovered| Ok(Box::new(Witness::new(&recovered)?)));
         start::start(Plan {
+            transport: self.parts.transport(false)?,
+            storage: self.parts.storage(&self.group, ReplicaId::WITNESS),
             group: self.group,
             replica: ReplicaId::WITNESS,
             // The witness serves any configuration of its group.
             config_hash: 0,
             limits: witness_limits(),
-            transport: self.parts.transport(false)?,
-            storage: self.parts.storage.unwrap_or_else(in_memory),
             machine: Box::new(Nothing),
             protocol: make,
             options: self.parts.options,
@@ -302,8 +317,23 @@ impl Parts {
             Some(transport) => Ok(Arc::clone(transport)),
             None if alone => Ok(Arc::new(Nowhere)),
             None => Err(StartError::Config(
-                "a member of a group needs a transport to reach the others: call transport(…)".into(),
+                "a member of a group needs a transport to reach the others: call transport(…)"
+                    .into(),
             )),
+        }
+    }
+}
+
+impl Parts {
+    fn storage(&mut self, group: &str, replica: ReplicaId) -> Box<dyn Storage> {
+        match self.storage.take() {
+            Some(Place::Storage(storage)) => storage,
+            Some(Place::Directory(directory)) => {
+                let mut options = WalOptions::new(GroupId::named(group), replica, draw());
+                options.incarnation_min = this_life();
+                Box::new(Wal::open_dir(directory, options))
+            }
+            None => Box::new(MemoryStorage::new(StoreId(draw()), this_life())),
         }
     }
 }
@@ -311,7 +341,9 @@ impl Parts {
 impl Options {
     fn check(&self) -> Result<(), String> {
         if self.request_queue_max == 0 || self.peer_queue_max == 0 || self.pending_max == 0 {
-            return Err("request_queue_max, peer_queue_max and pending_max must not be zero".into());
+            return Err(
+                "request_queue_max, peer_queue_max and pending_max must not be zero".into(),
+            );
         }
         let queues = self.request_queue_max.max(self.peer_queue_max);
         if queues > QUEUE_MAX || self.pending_max > QUEUE_MAX {
@@ -324,17 +356,16 @@ impl Options {
     }
 }
 
-/// A storage in memory, of an identity never seen before.
-fn in_memory() -> Box<dyn Storage> {
+/// A life that comes after every earlier one, even if the data was lost meanwhile.
+fn this_life() -> Incarnation {
     #[allow(
         clippy::disallowed_methods,
-        reason = "the driver's side: a life in memory is told from the last one by the clock"
+        reason = "the driver's side: lives are told apart by the clock where nothing else is left of the last one"
     )]
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
-    let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-    Box::new(MemoryStorage::new(StoreId(draw()), Incarnation(micros.max(1))))
+    Incarnation(u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1))
 }
 
 /// A number from the system's random source.
@@ -411,14 +442,13 @@ impl fmt::Debug for WitnessBuilder {
 
 const QUEUE_MAX: usize = 1 << 24;
 
-/// Temporary, until the passive scheme is here.
-enum Start {
-    Normal,
-    Forced,
-}
-
-fn passive(_: Start) -> MakeCustom {
-    Box::new(|_, _| Err(Malformed("no scheme".into())))
+/// The default scheme.
+fn passive(start: Start) -> MakeCustom {
+    Box::new(move |context, recovered| {
+        let mut options = passive::Options::new(context.replica, context.config, context.seed);
+        options.start = start;
+        Ok(Box::new(Passive::new(options, recovered)?))
+    })
 }
 
 /// What a witness and its callers say is small.

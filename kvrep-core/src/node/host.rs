@@ -228,7 +228,8 @@ impl Host for TokioHost {
 }
 
 /// The piece a job read.
-pub(super) type ReadPiece = Result<Option<(SnapshotPiece, OpenSnapshot)>, crate::storage::StorageError>;
+pub(super) type ReadPiece =
+    Result<Option<(SnapshotPiece, OpenSnapshot)>, crate::storage::StorageError>;
 
 /// What a job wrote.
 pub(super) type Written = Result<SnapshotMeta, SnapshotError>;

@@ -69,7 +69,7 @@ impl LogThread {
             .name(format!("kvrep-log {name}"))
             .spawn(move || {
                 writer.run();
-                drop(done.send(()));
+                let _ = done.send(());
             })?;
         Ok((
             Self {

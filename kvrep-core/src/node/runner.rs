@@ -8,7 +8,7 @@ use super::host::{ReadPiece, TokioHost, Written};
 use super::log_thread::Synced;
 use super::pending::{AtDeadline, Waiter};
 use super::queue::{Asked, FromPeer};
-use super::snapshots;
+use super::snapshots::{self, SnapshotError};
 use super::{NodeError, NodeEvent, NodeStatus, StateDigest};
 use crate::client_wire::{Op, Outcome, Reply, Request};
 use crate::engine::Engine;
@@ -225,10 +225,10 @@ impl Core {
                     }
                 },
                 Asked::Digest(reply) => {
-                    drop(reply.send(StateDigest {
+                    let _ = reply.send(StateDigest {
                         applied: self.engine.applied(),
                         digest: self.engine.machine().full_digest(),
-                    }));
+                    });
                     continue;
                 }
             };
@@ -270,6 +270,10 @@ impl Core {
             Control::SnapshotWritten(Ok(meta)) => {
                 tracing::info!(last = ?meta.last, bytes = meta.bytes, "snapshot written");
                 self.engine.on_snapshot_written(now, meta, &mut self.host);
+            }
+            // A newer history has come meanwhile; the protocol knows.
+            Control::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
+                tracing::info!("a snapshot was superseded while it was written");
             }
             Control::SnapshotWritten(Err(error)) => self
                 .host
@@ -334,7 +338,9 @@ impl Core {
             transport: self.host.transport.counters(),
             node: self.host.telemetry.counters,
         };
-        self.host.telemetry.show(&status.protocol, &status.transport);
+        self.host
+            .telemetry
+            .show(&status.protocol, &status.transport);
         self.status.send_replace(status);
     }
 

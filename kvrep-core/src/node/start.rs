@@ -134,8 +134,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         incarnation: identity.incarnation,
         store: opened.recovered.store,
     };
-    let protocol =
-        protocol(opened.recovered).map_err(|Malformed(why)| StartError::Foreign(why))?;
+    let protocol = protocol(opened.recovered).map_err(|Malformed(why)| StartError::Foreign(why))?;
     let engine = Engine::new(identity, protocol, opened.machine, opened.applied, limits);
 
     let (control, control_queue) = mpsc::unbounded_channel();
@@ -297,10 +296,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    async fn watch(
-        self,
-        runner: JoinHandle<Result<Stop, NodeError>>,
-    ) -> Result<(), NodeError> {
+    async fn watch(self, runner: JoinHandle<Result<Stop, NodeError>>) -> Result<(), NodeError> {
         let ended = match runner.await {
             Ok(ended) => ended,
             Err(error) => Err(NodeError::Panicked(panic_text(error))),

@@ -260,7 +260,13 @@ impl Shared {
 
     fn route(&self, start: Start) -> Route<'_> {
         let deadline = Instant::now() + self.options.deadline;
-        Route::new(&*self.link, &self.routes, start, deadline, self.options.attempt)
+        Route::new(
+            &*self.link,
+            &self.routes,
+            start,
+            deadline,
+            self.options.attempt,
+        )
     }
 
     async fn execute(&self, command: Bytes) -> Result<Bytes, ClientError> {

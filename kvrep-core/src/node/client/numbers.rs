@@ -95,7 +95,10 @@ impl Numbers {
             return true;
         }
         let at = number.seq.0 - self.done_below.0;
-        if let Some(done) = usize::try_from(at).ok().and_then(|at| self.done.get_mut(at)) {
+        if let Some(done) = usize::try_from(at)
+            .ok()
+            .and_then(|at| self.done.get_mut(at))
+        {
             *done = true;
         }
         let before = self.done_below;

@@ -66,7 +66,9 @@ impl Routes {
 
     /// Half to all of `pause`, so that clients that failed together do not come back together.
     fn jittered(&self, pause: Duration) -> Duration {
-        let mut state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let mut state = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let part = (splitmix(&mut state) % 512) as u32;
         pause * (512 + part) / 1_024
     }
@@ -150,8 +152,8 @@ impl<'a> Route<'a> {
             let until = self.deadline.min(now + self.attempt);
             let met = match self.link.call(self.target, op(), until).await {
                 Ok(Outcome::NotPrimary { primary, address }) => {
-                    let hinted = primary
-                        .and_then(|primary| self.link.resolve(primary, address.as_deref()));
+                    let hinted =
+                        primary.and_then(|primary| self.link.resolve(primary, address.as_deref()));
                     if self.follow(hinted, now) {
                         continue;
                     }
