@@ -1,0 +1,646 @@
+//! The timeline as SVG: throughput above, latency below, kills and takeovers across both.
+//!
+//! Colours are those of Okabe and Ito, told apart with every kind of colour vision; lines differ in their dashes too.
+
+use super::report::{grouped, percentile};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
+
+/// One run of the demo. Times count from its start.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Timeline {
+    /// The headline.
+    pub title: String,
+    /// The line below it.
+    pub subtitle: String,
+    /// Time covered by one bucket; 50–100 ms look best.
+    pub bucket_every: Duration,
+    /// The buckets, one after the other from the start.
+    pub buckets: Vec<Bucket>,
+    /// What happened, in any order.
+    pub marks: Vec<Mark>,
+}
+
+/// What was acknowledged within one bucket's time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Bucket {
+    /// How many writes.
+    pub acknowledged: u64,
+    /// Their median and 99th percentile of latency; `None` when there were none.
+    pub latency: Option<(Duration, Duration)>,
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub kind: MarkKind,
+    /// In a few words, for example `n1 killed`.
+    pub label: String,
+}
+
+/// Kinds of marks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MarkKind {
+    /// A replica was killed.
+    Kill,
+    /// Another is primary and acknowledges.
+    Takeover,
+    /// One that was restarted has caught up.
+    CaughtUp,
+}
+
+impl Timeline {
+    /// Puts acknowledgements, each with its time and its latency, into buckets. Those after `BUCKETS_MAX` buckets are left
+    /// out.
+    #[must_use]
+    pub fn new(
+        title: impl Into<String>,
+        subtitle: impl Into<String>,
+        bucket_every: Duration,
+        acknowledgements: impl IntoIterator<Item = (Duration, Duration)>,
+        marks: Vec<Mark>,
+    ) -> Self {
+        let bucket_every = bucket_every.max(Duration::from_millis(1));
+        let mut latencies: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
+        for (at, latency) in acknowledgements {
+            let bucket = usize::try_from(at.as_nanos() / bucket_every.as_nanos());
+            if let Ok(bucket) = bucket
+                && bucket < BUCKETS_MAX
+            {
+                latencies.entry(bucket).or_default().push(latency);
+            }
+        }
+        let count = latencies.last_key_value().map_or(0, |(last, _)| last + 1);
+        let mut buckets = vec![Bucket::default(); count];
+        for (n, mut latencies) in latencies {
+            latencies.sort_unstable();
+            buckets[n] = Bucket {
+                acknowledged: latencies.len() as u64,
+                latency: Some((percentile(&latencies, 50), percentile(&latencies, 99))),
+            };
+        }
+        Self {
+            title: title.into(),
+            subtitle: subtitle.into(),
+            bucket_every,
+            buckets,
+            marks,
+        }
+    }
+
+    /// The picture.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        let mut svg = String::new();
+        Picture::of(self)
+            .write(&mut svg)
+            .expect("writing to a string does not fail");
+        svg
+    }
+}
+
+/// A timeline with its scales.
+struct Picture<'a> {
+    timeline: &'a Timeline,
+    /// Seconds from the left to the right edge.
+    seconds: f64,
+    /// Writes a second at the top of the upper panel, and the distance of its grid lines.
+    rate: (f64, f64),
+    /// Powers of ten of a millisecond at the bottom and at the top of the lower panel.
+    decades: (i32, i32),
+    marks: Vec<PlacedMark<'a>>,
+    /// Rows of labels above the upper panel.
+    rows: usize,
+}
+
+struct PlacedMark<'a> {
+    mark: &'a Mark,
+    x: f64,
+    row: usize,
+    side: Side,
+}
+
+/// On which side of its line a label stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+impl<'a> Picture<'a> {
+    fn of(timeline: &'a Timeline) -> Self {
+        let every = timeline.bucket_every.as_secs_f64();
+        let last_mark = timeline.marks.iter().map(|mark| mark.at.as_secs_f64());
+        let seconds = last_mark
+            .fold(timeline.buckets.len() as f64 * every, f64::max)
+            .max(every);
+        let most = timeline
+            .buckets
+            .iter()
+            .map(|bucket| bucket.acknowledged)
+            .max();
+        let rate_step = round_step(most.unwrap_or(0) as f64 / every / 4.0).max(1.0);
+        let rate_max = (most.unwrap_or(0) as f64 / every / rate_step)
+            .ceil()
+            .max(1.0)
+            * rate_step;
+        let latencies = timeline.buckets.iter().filter_map(|bucket| bucket.latency);
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for (p50, p99) in latencies {
+            low = low.min(decade_of(p50));
+            high = high.max(decade_of(p99));
+        }
+        let decades = if low <= high {
+            (
+                low.floor() as i32,
+                (high.ceil() as i32).max(low.floor() as i32 + 1),
+            )
+        } else {
+            (0, 2)
+        };
+        let mut this = Self {
+            timeline,
+            seconds,
+            rate: (rate_max, rate_step),
+            decades,
+            marks: Vec::new(),
+            rows: 0,
+        };
+        this.place_marks();
+        this
+    }
+
+    /// Gives each label a row in which it does not touch its neighbours.
+    fn place_marks(&mut self) {
+        let mut sorted: Vec<_> = self.timeline.marks.iter().collect();
+        sorted.sort_by_key(|mark| (mark.at, mark.kind));
+        let mut row_ends: Vec<f64> = Vec::new();
+        for mark in sorted {
+            let x = self.x(mark.at.as_secs_f64());
+            let wide = mark.label.chars().count() as f64 * LETTER + 8.0;
+            // A kill and the takeover after it are close together: one label to each side.
+            let side = match mark.kind {
+                MarkKind::Kill if x - wide > LEFT => Side::Left,
+                MarkKind::Takeover | MarkKind::CaughtUp if x + wide > RIGHT => Side::Left,
+                MarkKind::Kill | MarkKind::Takeover | MarkKind::CaughtUp => Side::Right,
+            };
+            let (from, to) = match side {
+                Side::Left => (x - wide, x),
+                Side::Right => (x, x + wide),
+            };
+            let free = row_ends.iter().position(|&end| end + 4.0 <= from);
+            let row = free.unwrap_or(row_ends.len());
+            if row == row_ends.len() {
+                row_ends.push(to);
+            } else {
+                row_ends[row] = to;
+            }
+            self.marks.push(PlacedMark { mark, x, row, side });
+        }
+        self.rows = row_ends.len();
+    }
+
+    fn x(&self, seconds: f64) -> f64 {
+        LEFT + (RIGHT - LEFT) * (seconds / self.seconds)
+    }
+
+    fn rate_top(&self) -> f64 {
+        HEAD + self.rows as f64 * ROW + 8.0
+    }
+
+    fn rate_y(&self, rate: f64) -> f64 {
+        self.rate_top() + PANEL * (1.0 - rate / self.rate.0)
+    }
+
+    fn latency_top(&self) -> f64 {
+        self.rate_top() + PANEL + GAP
+    }
+
+    fn latency_y(&self, decade: f64) -> f64 {
+        let (low, high) = (f64::from(self.decades.0), f64::from(self.decades.1));
+        let share = ((decade - low) / (high - low)).clamp(0.0, 1.0);
+        self.latency_top() + PANEL * (1.0 - share)
+    }
+
+    fn bottom(&self) -> f64 {
+        self.latency_top() + PANEL
+    }
+
+    fn write(&self, out: &mut String) -> fmt::Result {
+        let height = self.bottom() + FOOT;
+        let (title, subtitle) = (
+            escaped(&self.timeline.title),
+            escaped(&self.timeline.subtitle),
+        );
+        writeln!(
+            out,
+            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" font-family="system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif" font-size="12" fill="#333">
+<title>{title}</title>
+<desc>Acknowledged writes a second and latency over time; kills, takeovers and returns as vertical lines. {subtitle}</desc>
+<rect width="100%" height="100%" fill="#ffffff"/>
+<text x="{LEFT}" y="30" font-size="18" font-weight="600" fill="#111">{title}</text>
+<text x="{LEFT}" y="50" fill="#555">{subtitle}</text>"##
+        )?;
+        self.write_outages(out)?;
+        self.write_time_axis(out)?;
+        self.write_rate(out)?;
+        self.write_latency(out)?;
+        self.write_marks(out)?;
+        self.write_legend(out)?;
+        writeln!(out, "</svg>")
+    }
+
+    /// Shades the time between each kill and the takeover after it.
+    fn write_outages(&self, out: &mut String) -> fmt::Result {
+        let mut killed: Option<f64> = None;
+        for placed in &self.marks {
+            match (placed.mark.kind, killed) {
+                (MarkKind::Kill, None) => killed = Some(placed.x),
+                (MarkKind::Takeover, Some(from)) => {
+                    let wide = placed.x - from;
+                    for top in [self.rate_top(), self.latency_top()] {
+                        writeln!(
+                            out,
+                            r##"<rect x="{from:.1}" y="{top:.1}" width="{wide:.1}" height="{PANEL}" fill="{VERMILION}" fill-opacity="0.15"/>"##
+                        )?;
+                    }
+                    killed = None;
+                }
+                (MarkKind::Kill | MarkKind::Takeover | MarkKind::CaughtUp, _) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn write_time_axis(&self, out: &mut String) -> fmt::Result {
+        let step = round_step(self.seconds / 10.0);
+        let digits = usize::from(step < 1.0) + usize::from(step < 0.1);
+        let bottom = self.bottom();
+        let mut n = 0;
+        while f64::from(n) * step <= self.seconds * 1.000_001 {
+            let seconds = f64::from(n) * step;
+            let x = self.x(seconds);
+            for top in [self.rate_top(), self.latency_top()] {
+                let end = top + PANEL;
+                writeln!(
+                    out,
+                    r##"<path d="M{x:.1} {top:.1}V{end:.1}" stroke="{GRID}"/>"##
+                )?;
+            }
+            let y = bottom + 17.0;
+            writeln!(
+                out,
+                r##"<text x="{x:.1}" y="{y:.1}" text-anchor="middle">{seconds:.digits$}</text>"##
+            )?;
+            n += 1;
+        }
+        let (x, y) = (f64::midpoint(LEFT, RIGHT), bottom + 36.0);
+        writeln!(
+            out,
+            r##"<text x="{x:.1}" y="{y:.1}" text-anchor="middle" fill="#555">time since the start (s)</text>"##
+        )
+    }
+
+    fn write_rate(&self, out: &mut String) -> fmt::Result {
+        let (max, step) = self.rate;
+        let mut n = 0;
+        while f64::from(n) * step <= max * 1.000_001 {
+            let rate = f64::from(n) * step;
+            write_grid_line(out, self.rate_y(rate), &grouped(rate as u64))?;
+            n += 1;
+        }
+        write_axis_title(out, self.rate_top(), "acknowledged writes / s")?;
+        let every = self.timeline.bucket_every.as_secs_f64();
+        // Steps, not slopes: a bucket's rate is that of all its time.
+        let mut line = String::new();
+        for (n, bucket) in self.timeline.buckets.iter().enumerate() {
+            let y = self.rate_y(bucket.acknowledged as f64 / every);
+            let (from, to) = (self.x(n as f64 * every), self.x((n + 1) as f64 * every));
+            let command = if n == 0 { 'M' } else { 'L' };
+            write!(line, "{command}{from:.1} {y:.1}H{to:.1}")?;
+        }
+        if line.is_empty() {
+            return Ok(());
+        }
+        let zero = self.rate_y(0.0);
+        writeln!(
+            out,
+            r##"<path d="{line}V{zero:.1}H{LEFT}Z" fill="{BLUE}" fill-opacity="0.15"/>
+<path d="{line}" fill="none" stroke="{BLUE}" stroke-width="1.6" stroke-linejoin="round"/>"##
+        )
+    }
+
+    fn write_latency(&self, out: &mut String) -> fmt::Result {
+        for decade in self.decades.0..=self.decades.1 {
+            write_grid_line(
+                out,
+                self.latency_y(f64::from(decade)),
+                &decade_label(decade),
+            )?;
+        }
+        write_axis_title(out, self.latency_top(), "latency (logarithmic)")?;
+        self.write_latency_line(out, |(_, p99)| p99, P99_STYLE)?;
+        self.write_latency_line(out, |(p50, _)| p50, P50_STYLE)
+    }
+
+    /// A line through the middle of the buckets, interrupted where nothing was acknowledged.
+    fn write_latency_line(
+        &self,
+        out: &mut String,
+        which: impl Fn((Duration, Duration)) -> Duration,
+        style: &str,
+    ) -> fmt::Result {
+        let every = self.timeline.bucket_every.as_secs_f64();
+        let mut path = String::new();
+        let mut pen = 'M';
+        for (n, bucket) in self.timeline.buckets.iter().enumerate() {
+            let Some(latency) = bucket.latency else {
+                pen = 'M';
+                continue;
+            };
+            let x = self.x((n as f64 + 0.5) * every);
+            let y = self.latency_y(decade_of(which(latency)));
+            write!(path, "{pen}{x:.1} {y:.1}")?;
+            if pen == 'M' {
+                write!(path, "h0.1")?; // a lone bucket is a dot
+            }
+            pen = 'L';
+        }
+        writeln!(
+            out,
+            r##"<path d="{path}" fill="none" stroke-linejoin="round" stroke-linecap="round" {style}/>"##
+        )
+    }
+
+    fn write_marks(&self, out: &mut String) -> fmt::Result {
+        for &PlacedMark { mark, x, row, side } in &self.marks {
+            let (colour, dashes) = look(mark.kind);
+            let y = HEAD + row as f64 * ROW + 11.0;
+            let top = y - 9.0;
+            let bottom = self.bottom();
+            let (anchor, dx) = match side {
+                Side::Left => ("end", -4.0),
+                Side::Right => ("start", 4.0),
+            };
+            let (label, text_x) = (escaped(&mark.label), x + dx);
+            writeln!(
+                out,
+                r##"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="{colour}" stroke-width="1.4" stroke-dasharray="{dashes}"/>
+<text x="{text_x:.1}" y="{y:.1}" text-anchor="{anchor}" font-size="11" font-weight="600" fill="{colour}" stroke="#ffffff" stroke-width="3" paint-order="stroke">{label}</text>"##
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_legend(&self, out: &mut String) -> fmt::Result {
+        let y = self.bottom() + 62.0;
+        let mark = |kind| {
+            let (colour, dashes) = look(kind);
+            format!(r#"stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dashes}""#)
+        };
+        let rate = format!(r#"stroke="{BLUE}" stroke-width="1.6""#);
+        let mut entries = vec![
+            ("acknowledged writes", rate),
+            ("p50 latency", P50_STYLE.to_owned()),
+            ("p99 latency", P99_STYLE.to_owned()),
+        ];
+        for (kind, text) in [
+            (MarkKind::Kill, "kill (SIGKILL)"),
+            (MarkKind::Takeover, "takeover"),
+            (MarkKind::CaughtUp, "caught up again"),
+        ] {
+            if self.timeline.marks.iter().any(|mark| mark.kind == kind) {
+                entries.push((text, mark(kind)));
+            }
+        }
+        let mut x = LEFT;
+        for (text, style) in entries {
+            let (end, line_y, text_x) = (x + 26.0, y - 4.0, x + 32.0);
+            writeln!(
+                out,
+                r##"<path d="M{x:.1} {line_y:.1}H{end:.1}" fill="none" {style}/>
+<text x="{text_x:.1}" y="{y:.1}">{text}</text>"##
+            )?;
+            x = text_x + text.len() as f64 * LETTER + 24.0;
+        }
+        Ok(())
+    }
+}
+
+fn write_grid_line(out: &mut String, y: f64, label: &str) -> fmt::Result {
+    let (text_x, text_y) = (LEFT - 8.0, y + 4.0);
+    writeln!(
+        out,
+        r##"<path d="M{LEFT} {y:.1}H{RIGHT}" stroke="{GRID}"/>
+<text x="{text_x:.1}" y="{text_y:.1}" text-anchor="end">{label}</text>"##
+    )
+}
+
+fn write_axis_title(out: &mut String, top: f64, text: &str) -> fmt::Result {
+    let y = top + PANEL / 2.0;
+    writeln!(
+        out,
+        r##"<text x="18" y="{y:.1}" transform="rotate(-90 18 {y:.1})" text-anchor="middle" fill="#555">{text}</text>"##
+    )
+}
+
+/// The colour and the dashes of a mark.
+fn look(kind: MarkKind) -> (&'static str, &'static str) {
+    match kind {
+        MarkKind::Kill => (VERMILION, "5 3"),
+        MarkKind::Takeover => (GREEN, "none"),
+        MarkKind::CaughtUp => (GREY, "1.5 3"),
+    }
+}
+
+/// A step of 1, 2 or 5 times a power of ten, at least `least`.
+fn round_step(least: f64) -> f64 {
+    if least <= 0.0 || !least.is_finite() {
+        return 1.0;
+    }
+    let power = 10_f64.powf(least.log10().floor());
+    let factor = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|&factor| factor * power >= least);
+    factor.unwrap_or(10.0) * power
+}
+
+/// The logarithm of a latency in milliseconds; nothing is below a microsecond.
+fn decade_of(latency: Duration) -> f64 {
+    (latency.as_secs_f64() * 1e3).max(1e-3).log10()
+}
+
+fn decade_label(decade: i32) -> String {
+    match decade {
+        ..0 => format!("{} µs", 10_f64.powi(decade + 3)),
+        0..3 => format!("{} ms", 10_f64.powi(decade)),
+        3.. => format!("{} s", 10_f64.powi(decade - 3)),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}
+
+/// Two minutes of buckets of 50 ms.
+const BUCKETS_MAX: usize = 2_400;
+
+const WIDTH: f64 = 1100.0;
+const LEFT: f64 = 92.0;
+const RIGHT: f64 = 1076.0;
+const HEAD: f64 = 66.0;
+const ROW: f64 = 15.0;
+const PANEL: f64 = 190.0;
+const GAP: f64 = 26.0;
+const FOOT: f64 = 80.0;
+/// Width of a letter, about.
+const LETTER: f64 = 6.6;
+
+const BLUE: &str = "#0072b2";
+const VERMILION: &str = "#d55e00";
+const GREEN: &str = "#007a5a";
+const GREY: &str = "#6b6b6b";
+const GRID: &str = "#e4e4e4";
+const P50_STYLE: &str = r##"stroke="#0072b2" stroke-width="1.8""##;
+const P99_STYLE: &str = r##"stroke="#a8527f" stroke-width="1.6" stroke-dasharray="4 2.5""##;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    /// Twelve seconds with three kills, as the demo makes them.
+    fn sample() -> Timeline {
+        let kills = [(2_600, 2_648), (5_800, 5_871), (9_000, 9_039)];
+        let mut acknowledgements = Vec::new();
+        let mut noise = 1_u64;
+        for at in (300..12_000).map(ms) {
+            let down = kills
+                .iter()
+                .find(|&&(from, to)| ms(from) <= at && at < ms(to));
+            if down.is_some() {
+                continue;
+            }
+            for _ in 0..9 {
+                noise = noise
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let after_kill = kills.iter().any(|&(_, to)| ms(to) <= at && at < ms(to + 3));
+                let base = if after_kill { 52_000 } else { 900 };
+                if noise >> 62 != 0 || after_kill {
+                    let tail = if (noise >> 40).is_multiple_of(50) {
+                        9_000
+                    } else {
+                        0
+                    };
+                    let latency = base + (noise >> 33) % 700 + tail;
+                    acknowledgements.push((at, Duration::from_micros(latency)));
+                }
+            }
+        }
+        let mut marks = Vec::new();
+        for (n, &(from, to)) in kills.iter().enumerate() {
+            let mark = |at, kind, label: String| Mark {
+                at: ms(at),
+                kind,
+                label,
+            };
+            marks.push(mark(from, MarkKind::Kill, format!("n{} killed", n + 1)));
+            marks.push(mark(
+                to,
+                MarkKind::Takeover,
+                format!("n{} primary after {} ms", n + 2, to - from),
+            ));
+            marks.push(mark(
+                from + 1_400,
+                MarkKind::CaughtUp,
+                format!("n{} caught up", n + 1),
+            ));
+        }
+        let subtitle = "34,006 records, 3 replicas, authority: witness; buckets of 50 ms";
+        Timeline::new(
+            "kvrep demo: load through three kills",
+            subtitle,
+            ms(50),
+            acknowledgements,
+            marks,
+        )
+    }
+
+    #[test]
+    fn acknowledgements_fall_into_their_buckets() {
+        let acknowledgements = [(ms(10), ms(1)), (ms(49), ms(3)), (ms(150), ms(7))];
+        let timeline = Timeline::new("", "", ms(50), acknowledgements, Vec::new());
+        let bucket = |acknowledged, p50, p99| Bucket {
+            acknowledged,
+            latency: Some((ms(p50), ms(p99))),
+        };
+        let none = Bucket::default();
+        assert_eq!(
+            timeline.buckets,
+            [bucket(2, 1, 3), none, none, bucket(1, 7, 7)]
+        );
+    }
+
+    #[test]
+    fn the_picture_shows_every_mark_and_is_well_formed() {
+        let timeline = sample();
+        let svg = timeline.svg();
+        for mark in &timeline.marks {
+            assert!(
+                svg.contains(&format!(">{}</text>", mark.label)),
+                "{}",
+                mark.label
+            );
+        }
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+        assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+        if let Some(path) = std::env::var_os("KVREP_SAMPLE_SVG") {
+            std::fs::write(path, svg).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_run_without_anything_still_gives_a_picture() {
+        let svg = Timeline::new("<&>", "", ms(50), [], Vec::new()).svg();
+        assert!(svg.contains("&lt;&amp;&gt;"));
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn labels_do_not_touch_each_other() {
+        let picture_of = sample();
+        let picture = Picture::of(&picture_of);
+        let extent = |placed: &PlacedMark<'_>| {
+            let wide = placed.mark.label.chars().count() as f64 * LETTER;
+            match placed.side {
+                Side::Left => (placed.x - wide, placed.x),
+                Side::Right => (placed.x, placed.x + wide),
+            }
+        };
+        for (n, a) in picture.marks.iter().enumerate() {
+            for b in picture.marks[n + 1..].iter().filter(|b| b.row == a.row) {
+                let (a, b) = (extent(a), extent(b));
+                assert!(a.1 <= b.0 || b.1 <= a.0, "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn steps_are_round() {
+        assert_eq!(
+            [0.03, 1.2, 2.0, 700.0].map(round_step),
+            [0.05, 2.0, 2.0, 1_000.0]
+        );
+        assert_eq!(round_step(0.0), 1.0);
+    }
+}
