@@ -335,12 +335,16 @@ impl<'a> Picture<'a> {
     }
 
     fn write_latency(&self, out: &mut String) -> fmt::Result {
+        for decade in (self.decades.0..self.decades.1).map(f64::from) {
+            for minor in [2_f64, 5.0].map(f64::log10) {
+                let y = self.latency_y(decade + minor);
+                let line = format!("M{LEFT} {y:.1}H{RIGHT}");
+                writeln!(out, r##"<path d="{line}" stroke="{GRID_MINOR}"/>"##)?;
+            }
+        }
         for decade in self.decades.0..=self.decades.1 {
-            write_grid_line(
-                out,
-                self.latency_y(f64::from(decade)),
-                &decade_label(decade),
-            )?;
+            let y = self.latency_y(f64::from(decade));
+            write_grid_line(out, y, &decade_label(decade))?;
         }
         write_axis_title(out, self.latency_top(), "latency (logarithmic)")?;
         self.write_latency_line(out, |(_, p99)| p99, P99_STYLE)?;
@@ -376,21 +380,28 @@ impl<'a> Picture<'a> {
         )
     }
 
+    /// All lines, then all labels, so that no line runs through a label.
     fn write_marks(&self, out: &mut String) -> fmt::Result {
-        for &PlacedMark { mark, x, row, side } in &self.marks {
+        let bottom = self.bottom();
+        for &PlacedMark { mark, x, row, .. } in &self.marks {
             let (colour, dashes) = look(mark.kind);
-            let y = HEAD + row as f64 * ROW + 11.0;
-            let top = y - 9.0;
-            let bottom = self.bottom();
-            let (anchor, dx) = match side {
-                Side::Left => ("end", -4.0),
-                Side::Right => ("start", 4.0),
-            };
-            let (label, text_x) = (escaped(&mark.label), x + dx);
+            let top = HEAD + row as f64 * ROW + 2.0;
             writeln!(
                 out,
-                r##"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="{colour}" stroke-width="1.4" stroke-dasharray="{dashes}"/>
-<text x="{text_x:.1}" y="{y:.1}" text-anchor="{anchor}" font-size="11" font-weight="600" fill="{colour}" stroke="#ffffff" stroke-width="3" paint-order="stroke">{label}</text>"##
+                r##"<path d="M{x:.1} {top:.1}V{bottom:.1}" stroke="{colour}" stroke-width="1.4" stroke-dasharray="{dashes}"/>"##
+            )?;
+        }
+        for &PlacedMark { mark, x, row, side } in &self.marks {
+            let (colour, _) = look(mark.kind);
+            let y = HEAD + row as f64 * ROW + 11.0;
+            let (anchor, text_x) = match side {
+                Side::Left => ("end", x - 4.0),
+                Side::Right => ("start", x + 4.0),
+            };
+            let label = escaped(&mark.label);
+            writeln!(
+                out,
+                r##"<text x="{text_x:.1}" y="{y:.1}" text-anchor="{anchor}" font-size="11" font-weight="600" fill="{colour}" stroke="#ffffff" stroke-width="4" paint-order="stroke">{label}</text>"##
             )?;
         }
         Ok(())
@@ -506,9 +517,10 @@ const BLUE: &str = "#0072b2";
 const VERMILION: &str = "#d55e00";
 const GREEN: &str = "#007a5a";
 const GREY: &str = "#6b6b6b";
-const GRID: &str = "#e4e4e4";
-const P50_STYLE: &str = r##"stroke="#0072b2" stroke-width="1.8""##;
-const P99_STYLE: &str = r##"stroke="#a8527f" stroke-width="1.6" stroke-dasharray="4 2.5""##;
+const GRID: &str = "#e2e2e2";
+const GRID_MINOR: &str = "#f1f1f1";
+const P50_STYLE: &str = r##"stroke="#5e3c99" stroke-width="1.8""##;
+const P99_STYLE: &str = r##"stroke="#b0588c" stroke-width="1.6" stroke-dasharray="4 2.5""##;
 
 #[cfg(test)]
 mod tests {
@@ -558,7 +570,7 @@ mod tests {
             marks.push(mark(
                 to,
                 MarkKind::Takeover,
-                format!("n{} primary after {} ms", n + 2, to - from),
+                format!("n{} primary after {} ms", (n + 1) % 3 + 1, to - from),
             ));
             marks.push(mark(
                 from + 1_400,
