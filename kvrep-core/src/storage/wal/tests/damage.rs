@@ -203,7 +203,7 @@ proptest! {
             let (path, size) = file.get(&files);
             world.disk.cut_file(path, length % (size + 1));
         }
-        let mut wal = crate::storage::wal::Wal::new(world.disk.clone(), "data", world.options.clone());
+        let mut wal = crate::storage::wal::Wal::new(world.disk.clone(), "data", world.options);
         let _ = crate::storage::Storage::open(&mut wal);
     }
 }
