@@ -650,7 +650,7 @@ impl Primary {
     pub(super) fn next_deadline(&self, local: &Local) -> Time {
         self.changes
             .iter()
-            .map(|c| c.deadline(local))
+            .filter_map(|c| c.deadline(local))
             .fold(self.heartbeat_at, Time::min)
     }
 
