@@ -36,9 +36,9 @@ fn goes_on(world: &mut World, seed: u64) {
 
 #[test]
 fn the_power_may_go_at_any_call() {
-    for segment_bytes in [512, 1 << 20] {
+    for segment_bytes in [512, 1 << 14] {
         for call in 0..calls(segment_bytes) {
-            for seed in 0..12 {
+            for seed in 0..5 {
                 let mut world = World::new(segment_bytes);
                 world.disk.power_off_at(call);
                 let ended = run(&mut world);
@@ -54,7 +54,7 @@ fn the_power_may_go_at_any_call() {
 
 #[test]
 fn a_call_may_fail_once_and_the_process_starts_again() {
-    for segment_bytes in [512, 1 << 20] {
+    for segment_bytes in [512, 1 << 14] {
         for call in 0..calls(segment_bytes) {
             for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
                 let mut world = World::new(segment_bytes);
@@ -182,11 +182,11 @@ fn lives(segment_bytes: u64, lives: &[(Vec<Act>, End)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn any_lives_with_any_ends_recover_a_prefix_with_all_that_was_synced(
-        segment_bytes in prop_oneof![Just(512_u64), Just(2048), Just(1 << 20)],
+        segment_bytes in prop_oneof![Just(512_u64), Just(2048), Just(1 << 14)],
         all in prop::collection::vec((prop::collection::vec(act(), 0..20), end()), 1..6),
     ) {
         lives(segment_bytes, &all);
