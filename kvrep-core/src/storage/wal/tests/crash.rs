@@ -38,7 +38,7 @@ fn goes_on(world: &mut World, seed: u64) {
 fn the_power_may_go_at_any_call() {
     for segment_bytes in [512, 1 << 14] {
         for call in 0..calls(segment_bytes) {
-            for seed in 0..5 {
+            for seed in 0..12 {
                 let mut world = World::new(segment_bytes);
                 world.disk.power_off_at(call);
                 let ended = run(&mut world);
@@ -182,7 +182,7 @@ fn lives(segment_bytes: u64, lives: &[(Vec<Act>, End)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_lives_with_any_ends_recover_a_prefix_with_all_that_was_synced(
