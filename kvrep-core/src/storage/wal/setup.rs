@@ -292,11 +292,10 @@ impl<F: Fs> Setup<'_, F> {
         let file = self.fs.open(&path).map_err(io_error("open", &path))?;
         let scanned = found.tail.scanned;
         let end = scanned.end as u64;
-        if scanned.garbage_end > scanned.end {
-            // Durable, with the sync below, before anything is written there: a record of the garbage might fit
-            // behind a new one.
-            file.set_len(end).map_err(io_error("cut", &path))?;
-        }
+        // What is behind the records goes, also when it is seen as zeros: the sync of an earlier such cut may have
+        // failed, and a record of old garbage might fit behind a new one. Durable with the sync below, before anything
+        // is written there.
+        file.set_len(end).map_err(io_error("cut", &path))?;
         let mut active = Active {
             file,
             number: found.tail.number,

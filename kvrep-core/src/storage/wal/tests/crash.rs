@@ -207,3 +207,22 @@ fn hundreds_of_lives_on_one_disk() {
         world.crash(life);
     }
 }
+
+#[test]
+fn garbage_whose_cutting_failed_to_sync_does_not_come_back() {
+    let append = Act::Append { count: 1, bytes: 0 };
+    let reset = Act::Reset { tail: Tail::Drop };
+    let first = vec![append.clone(), Act::Sync, reset, append];
+    for seed in 0..50 {
+        for after_calls in 10..25 {
+            lives(
+                1 << 14,
+                &[
+                    (first.clone(), End::Crash(seed)),
+                    (Vec::new(), End::Fail { after_calls }),
+                    (Vec::new(), End::Crash(seed + 1)),
+                ],
+            );
+        }
+    }
+}
