@@ -99,6 +99,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
     let mut peers = Vec::with_capacity(GULP);
     let mut asked = Vec::with_capacity(GULP);
     let mut alarm = Alarm::new();
+    let mut gathering = Gathering::default();
     let mut draining_until: Option<Instant> = None;
     core.start();
     loop {
@@ -129,6 +130,15 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             }
             () = alarm.ring() => Woken::Time,
         };
+        if let Woken::Queue = woken {
+            let came = peers.len() + asked.len();
+            if gathering.is_worth_it() {
+                tokio::task::yield_now().await;
+            }
+            gulp(&mut queues.peers, &mut peers);
+            gulp(&mut queues.requests, &mut asked);
+            gathering.gathered(peers.len() + asked.len() - came);
+        }
         let now = core.now();
         let mut control = match woken {
             Woken::Control(control) => Some(control),
@@ -145,9 +155,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             }
             control = queues.control.try_recv().ok();
         }
-        gulp(&mut queues.peers, &mut peers);
         core.on_peers(now, &mut peers);
-        gulp(&mut queues.requests, &mut asked);
         core.on_asked(now, &mut asked, draining_until.is_some());
         core.on_time(now);
     }
@@ -445,6 +453,30 @@ impl Alarm {
     }
 }
 
+/// Whether to let others run before looking into the queues.
+///
+/// The first of many clients to write wakes this task, and tokio would run it next: with a batch of one. Standing back
+/// once lets the others queue, and one batch serves all; but a lone client would only wait longer. So it is tried now
+/// and then, and kept up as long as it brings something.
+#[derive(Default)]
+struct Gathering {
+    worth_it: bool,
+    wakes: u32,
+}
+
+impl Gathering {
+    fn is_worth_it(&mut self) -> bool {
+        self.wakes = self.wakes.wrapping_add(1);
+        self.worth_it || self.wakes.is_multiple_of(GATHER_TRY_EVERY)
+    }
+
+    fn gathered(&mut self, more: usize) {
+        self.worth_it = more > 0;
+    }
+}
+
+/// How many wake-ups there are between two tries to gather more.
+const GATHER_TRY_EVERY: u32 = 32;
 /// How many events of one kind are taken at once.
 const GULP: usize = 1_024;
 /// How often the status is published while things change.
