@@ -73,11 +73,7 @@ async fn read_requests<R: AsyncRead + Unpin>(
     loop {
         if let Some(request) = next.take() {
             let reply = reply.clone();
-            if !shared
-                .inbox
-                .deliver(InboxEvent::Client { request, reply })
-                .await
-            {
+            if !shared.deliver(InboxEvent::Client { request, reply }).await {
                 return ReadError::Ended;
             }
             shared.counters.received();

@@ -74,7 +74,9 @@ pub struct TcpLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TcpTiming {
-    /// For a connection to be made, and for it to say who it is.
+    /// For a connection to be made.
+    pub connect_within: Duration,
+    /// For a connection to say who it is, and for the answer.
     pub handshake_within: Duration,
     /// For the next frame of a peer, and for the rest of a frame that has begun. Peers send a sign of life every
     /// third of this.
@@ -166,6 +168,7 @@ impl TcpConfig {
             return Err("limits of queues and of greetings must not be zero".into());
         }
         let waits = [
+            t.connect_within,
             t.handshake_within,
             t.idle_after,
             t.client_idle_after,
@@ -213,8 +216,9 @@ impl TcpLimits {
 impl Default for TcpTiming {
     fn default() -> Self {
         Self {
+            connect_within: Duration::from_secs(1),
             handshake_within: Duration::from_secs(3),
-            idle_after: Duration::from_secs(10),
+            idle_after: Duration::from_secs(5),
             client_idle_after: Duration::from_secs(300),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_secs(1),

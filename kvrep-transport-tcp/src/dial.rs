@@ -94,14 +94,14 @@ async fn serve(
     debug!(me = %shared.me.replica, peer = %peer.id, "connected");
     peer.see();
     let _open = OpenQueue::new(&peer.queue, &shared.counters);
-    let hint = async {
-        shared.hint(peer.id, Hint::Connected).await;
-        std::future::pending().await
-    };
+    // Told beside carrying: a node that is slow to take the hint does not keep frames waiting.
+    let carrying = carry(shared, stream, read_already, &peer.queue, End::Dialled);
+    tokio::pin!(carrying);
     tokio::select! {
-        why = carry(shared, stream, read_already, &peer.queue, End::Dialled) => why,
-        () = hint => ReadError::Ended,
+        why = &mut carrying => return why,
+        () = shared.hint(peer.id, Hint::Connected) => {}
     }
+    carrying.await
 }
 
 async fn dial(
@@ -109,9 +109,11 @@ async fn dial(
     to: ReplicaId,
     address: &str,
 ) -> Result<(TcpStream, BytesMut), DialError> {
-    let within = shared.config.timing.handshake_within;
-    let dialled = timeout(within, async {
-        let mut stream = TcpStream::connect(address).await?;
+    let timing = &shared.config.timing;
+    let connected = timeout(timing.connect_within, TcpStream::connect(address)).await;
+    let mut stream = connected.map_err(|_| DialError::Timeout(timing.connect_within))??;
+    let within = timing.handshake_within;
+    let greeted = timeout(within, async {
         if stream.local_addr()? == stream.peer_addr()? {
             // TCP lets a port without listener connect to itself, if the system chooses it as our own.
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
@@ -121,7 +123,7 @@ async fn dial(
         stream.write_all(&hello.to_frame()).await?;
         hear_answer(stream, to, within).await
     });
-    dialled.await.unwrap_or(Err(DialError::Timeout(within)))
+    greeted.await.unwrap_or(Err(DialError::Timeout(within)))
 }
 
 async fn hear_answer(

@@ -189,7 +189,7 @@ mod tests {
         assert!(refused(hello.clone()).contains("the same members"));
         let wrong = PeerHello {
             to: ReplicaId(3),
-            ..hello.clone()
+            ..hello
         };
         assert_eq!(
             refused(wrong),

@@ -7,7 +7,7 @@ use crate::greeting::{GREETING_BYTES_MAX, Greeting};
 use crate::queue::SendQueue;
 use crate::reader::{FrameReader, Patience, ReadError};
 use crate::shared::Shared;
-use crate::writer::write_frames;
+use crate::writer::{SignOfLife, write_frames};
 use bytes::BytesMut;
 use kvrep_core::transport::InboxEvent;
 use kvrep_core::wire::FrameKind;
@@ -34,7 +34,7 @@ pub(crate) async fn carry(
     let patience = Patience { idle, frame: idle };
     let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, patience);
     let alive = match end {
-        End::Dialled => Some((idle / 3, Greeting::Ping.to_frame())),
+        End::Dialled => Some(SignOfLife::new(Greeting::Ping.to_frame(), idle / 3)),
         End::Accepted => None,
     };
     tokio::select! {
@@ -60,7 +60,7 @@ async fn read_frames<R: AsyncRead + Unpin>(
         match kind {
             FrameKind::Peer => {
                 // A node that does not keep up makes the sender's queue fill: that is where frames are dropped.
-                if !shared.inbox.deliver(InboxEvent::Peer(body)).await {
+                if !shared.deliver(InboxEvent::Peer(body)).await {
                     return ReadError::Ended;
                 }
                 shared.counters.received();

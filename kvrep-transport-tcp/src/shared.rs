@@ -1,13 +1,13 @@
 //! What the tasks of one transport share: who this is, the queues to the others, the counters.
 
-use crate::config::TcpConfig;
+use crate::config::{TcpConfig, Unlisted};
 use crate::queue::{Push, SendQueue};
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::transport::{Hint, Inbox, InboxEvent, LocalPeer, TransportCounters};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -122,24 +122,30 @@ impl Shared {
 
     /// Queues a frame for every member but this one. The witness is none.
     pub(crate) fn send_to_all(&self, frame: &Bytes) {
-        let mut to: Vec<ReplicaId> = self.peers.keys().copied().collect();
-        to.extend(
-            self.guests
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .keys(),
-        );
-        for peer in to.into_iter().filter(|peer| *peer != ReplicaId::WITNESS) {
-            self.send(peer, frame.clone());
+        for peer in self
+            .peers
+            .keys()
+            .filter(|peer| **peer != ReplicaId::WITNESS)
+        {
+            self.send(*peer, frame.clone());
+        }
+        if self.config.unlisted == Unlisted::Answer {
+            let guests: Vec<ReplicaId> = self.guests().keys().copied().collect();
+            for guest in guests
+                .into_iter()
+                .filter(|guest| *guest != ReplicaId::WITNESS)
+            {
+                self.send(guest, frame.clone());
+            }
         }
     }
 
+    fn guests(&self) -> RwLockReadGuard<'_, BTreeMap<ReplicaId, Arc<Peer>>> {
+        self.guests.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn guest(&self, id: ReplicaId) -> Option<Arc<Peer>> {
-        self.guests
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&id)
-            .cloned()
+        self.guests().get(&id).cloned()
     }
 
     /// The guest of this name, new if need be; `None` when there are too many.
@@ -152,9 +158,18 @@ impl Shared {
         Some(Arc::clone(guests.entry(id).or_insert_with(new)))
     }
 
+    /// Gives the node an event, waiting for room. Returns whether the node still runs.
+    pub(crate) async fn deliver(&self, event: InboxEvent) -> bool {
+        // Waiting costs an allocation; mostly there is room.
+        match self.inbox.try_deliver(event) {
+            Ok(()) => true,
+            Err(event) => self.inbox.deliver(event).await,
+        }
+    }
+
     /// Tells the node what was seen of a peer.
     pub(crate) async fn hint(&self, peer: ReplicaId, hint: Hint) {
-        self.inbox.deliver(InboxEvent::Hint { peer, hint }).await;
+        self.deliver(InboxEvent::Hint { peer, hint }).await;
     }
 
     /// Counts a new connection among those that have not said what they are; the oldest of them ends if there are

@@ -6,65 +6,106 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
 /// Small frames are copied together up to this size.
 const TOGETHER_BYTES: usize = 64 << 10;
 /// Frames from this size on are written from where they are.
 const LARGE_BYTES: usize = 16 << 10;
 
-/// Writes what comes through `queue` until it is closed, and `alive` every so often.
+/// A frame to be written every so often, also while much else is.
+pub(crate) struct SignOfLife {
+    frame: Bytes,
+    every: Duration,
+    next: Instant,
+}
+
+impl SignOfLife {
+    pub(crate) fn new(frame: Bytes, every: Duration) -> Self {
+        Self {
+            frame,
+            every,
+            next: Instant::now() + every,
+        }
+    }
+}
+
+/// Writes what comes through `queue` until it is closed.
 pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
-    mut to: W,
+    to: W,
     queue: &SendQueue,
-    alive: Option<(Duration, Bytes)>,
+    alive: Option<SignOfLife>,
 ) -> io::Result<()> {
+    let mut writer = Writer {
+        to,
+        together: Vec::new(),
+        alive,
+    };
     let mut batch = VecDeque::new();
-    let mut together = Vec::new();
-    let (every, sign) = alive.unwrap_or((NEVER, Bytes::new()));
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await; // the first is at once
     loop {
         tokio::select! {
             biased;
-            _ = ticks.tick() => to.write_all(&sign).await?,
+            () = due(&writer.alive) => writer.say_alive().await?,
             open = queue.take(&mut batch) => {
                 if !open {
                     return Ok(());
                 }
-                write_batch(&mut to, &mut batch, &mut together).await?;
+                writer.write(&mut batch).await?;
             }
         }
     }
 }
 
-async fn write_batch<W: AsyncWrite + Unpin>(
-    to: &mut W,
-    batch: &mut VecDeque<Bytes>,
-    together: &mut Vec<u8>,
-) -> io::Result<()> {
-    while let Some(frame) = batch.pop_front() {
-        let alone = together.is_empty() && batch.is_empty();
-        if !together.is_empty() && together.len() + frame.len() > TOGETHER_BYTES {
-            to.write_all(together).await?;
-            together.clear();
-        }
-        if alone || frame.len() >= LARGE_BYTES {
-            if !together.is_empty() {
-                to.write_all(together).await?;
-                together.clear();
-            }
-            to.write_all(&frame).await?;
-        } else {
-            together.extend_from_slice(&frame);
-        }
-    }
-    if !together.is_empty() {
-        to.write_all(together).await?;
-        together.clear();
-    }
-    Ok(())
+struct Writer<W> {
+    to: W,
+    together: Vec<u8>,
+    alive: Option<SignOfLife>,
 }
 
-const NEVER: Duration = Duration::from_secs(3_600 * 24 * 365);
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn write(&mut self, batch: &mut VecDeque<Bytes>) -> io::Result<()> {
+        while let Some(frame) = batch.pop_front() {
+            let alone = self.together.is_empty() && batch.is_empty();
+            let large = frame.len() >= LARGE_BYTES;
+            if large || self.together.len() + frame.len() > TOGETHER_BYTES {
+                self.flush().await?;
+            }
+            if alone || large {
+                self.to.write_all(&frame).await?;
+                self.say_alive().await?;
+            } else {
+                self.together.extend_from_slice(&frame);
+            }
+        }
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if !self.together.is_empty() {
+            self.to.write_all(&self.together).await?;
+            self.together.clear();
+            self.say_alive().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the sign of life if it is due. A long batch must not hold it up: its answer is what shows that the other
+    /// side reads.
+    async fn say_alive(&mut self) -> io::Result<()> {
+        if let Some(alive) = &mut self.alive {
+            let now = Instant::now();
+            if now >= alive.next {
+                alive.next = now + alive.every;
+                self.to.write_all(&alive.frame).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn due(alive: &Option<SignOfLife>) {
+    match alive {
+        Some(alive) => sleep_until(alive.next).await,
+        None => std::future::pending().await,
+    }
+}

@@ -12,16 +12,14 @@
 //! [`Capabilities`](crate::transport::Capabilities) promise it.
 
 use crate::id::{GroupId, Incarnation, ReplicaId};
-use crate::transport::{
-    Destination, Hint, Inbox, InboxEvent, InboxSink, LocalPeer, Order, Transport,
-};
+use crate::testing::mailbox::Mailbox;
+use crate::transport::{Destination, Hint, InboxEvent, LocalPeer, Order, Transport};
 use crate::wire::{self, Envelope, FrameKind, HEADER_BYTES};
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long the suite waits for something that should happen.
@@ -316,53 +314,6 @@ pub async fn a_peer_that_restarts_is_connected_again(factory: &dyn TransportFact
         group.send_until_heard(2, 1, &body_of(2, life, 40)).await;
     }
     group.close().await;
-}
-
-/// A bounded queue as a node has one, for tests of transports.
-pub struct Mailbox {
-    sender: mpsc::Sender<InboxEvent>,
-    receiver: Mutex<mpsc::Receiver<InboxEvent>>,
-}
-
-impl Mailbox {
-    /// With room for this many events.
-    #[must_use]
-    pub fn new(room: usize) -> Self {
-        let (sender, receiver) = mpsc::channel(room);
-        Self {
-            sender,
-            receiver: Mutex::new(receiver),
-        }
-    }
-
-    /// Where a transport delivers to.
-    #[must_use]
-    pub fn inbox(&self) -> Inbox {
-        Inbox::new(Arc::new(Door(self.sender.clone())))
-    }
-
-    /// The next event, unless none comes for `patience`.
-    pub async fn next(&self, patience: Duration) -> Option<InboxEvent> {
-        let mut receiver = self.receiver.lock().await;
-        timeout(patience, receiver.recv()).await.ok().flatten()
-    }
-}
-
-struct Door(mpsc::Sender<InboxEvent>);
-
-#[async_trait]
-impl InboxSink for Door {
-    fn try_deliver(&self, event: InboxEvent) -> Result<(), InboxEvent> {
-        self.0.try_send(event).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(event) | mpsc::error::TrySendError::Closed(event) => {
-                event
-            }
-        })
-    }
-
-    async fn deliver(&self, event: InboxEvent) -> bool {
-        self.0.send(event).await.is_ok()
-    }
 }
 
 struct TestGroup {

@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 
 use bytes::{BufMut, Bytes, BytesMut};
-use kvrep_core::testing::transport_suite::Mailbox;
+use kvrep_core::testing::mailbox::Mailbox;
 use kvrep_core::transport::{
     Destination, Hint, InboxEvent, LocalPeer, Transport, TransportCounters,
 };
@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// Of inboxes; small, so that a node that does not read is felt.
+pub const ROOM: usize = 16;
 pub const GROUP: &str = "tests";
 
 /// A started transport and its inbox.
@@ -25,7 +27,7 @@ pub struct Node {
 
 impl Node {
     pub async fn start(me: LocalPeer, transport: TcpTransport) -> Self {
-        let mailbox = Mailbox::new(1_024);
+        let mailbox = Mailbox::new(ROOM);
         let id = me.replica;
         transport.start(me, mailbox.inbox()).await.unwrap();
         Self {

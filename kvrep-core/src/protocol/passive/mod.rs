@@ -1045,3 +1045,6 @@ impl Passive {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
