@@ -6,6 +6,7 @@
 
 use super::host::{ReadPiece, TokioHost, Written};
 use super::log_thread::Synced;
+use super::pace::{Alarm, Gathering};
 use super::pending::{AtDeadline, Waiter};
 use super::queue::{Asked, FromPeer};
 use super::snapshots::{self, SnapshotError};
@@ -15,10 +16,9 @@ use crate::engine::Engine;
 use crate::id::{ReplicaId, Ticket};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::time::{Time, Timestamp};
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, Instant, Sleep};
+use tokio::time::{Duration, Instant};
 
 /// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
 /// each batch, snapshot or piece under way.
@@ -420,63 +420,6 @@ fn wall_clock() -> Timestamp {
     Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// A timer that is only touched when it must ring earlier, or has rung: most deadlines move back before they come.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
-}
-
-impl Alarm {
-    fn new() -> Self {
-        Self {
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-        }
-    }
-
-    fn set(&mut self, at: Option<Instant>) {
-        if let Some(at) = at
-            && self.armed.is_none_or(|armed| at < armed)
-        {
-            self.sleep.as_mut().reset(at);
-            self.armed = Some(at);
-        }
-    }
-
-    /// Rings at the time it is set to, or a little early; never when it is not set.
-    async fn ring(&mut self) {
-        if self.armed.is_none() {
-            std::future::pending::<()>().await;
-        }
-        self.sleep.as_mut().await;
-        self.armed = None;
-    }
-}
-
-/// Whether to let others run before looking into the queues.
-///
-/// The first of many clients to write wakes this task, and tokio would run it next: with a batch of one. Standing back
-/// once lets the others queue, and one batch serves all; but a lone client would only wait longer. So it is tried now
-/// and then, and kept up as long as it brings something.
-#[derive(Default)]
-struct Gathering {
-    worth_it: bool,
-    wakes: u32,
-}
-
-impl Gathering {
-    fn is_worth_it(&mut self) -> bool {
-        self.wakes = self.wakes.wrapping_add(1);
-        self.worth_it || self.wakes.is_multiple_of(GATHER_TRY_EVERY)
-    }
-
-    fn gathered(&mut self, more: usize) {
-        self.worth_it = more > 0;
-    }
-}
-
-/// How many wake-ups there are between two tries to gather more.
-const GATHER_TRY_EVERY: u32 = 32;
 /// How many events of one kind are taken at once.
 const GULP: usize = 1_024;
 /// How often the status is published while things change.
