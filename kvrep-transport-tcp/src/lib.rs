@@ -59,6 +59,7 @@ mod peer;
 mod queue;
 mod reader;
 mod shared;
+mod source;
 mod transport;
 mod writer;
 
