@@ -114,10 +114,15 @@ impl TcpConfig {
         self
     }
 
-    /// Adds peers.
+    /// Adds peers. This replica may be among them, so that all are given the same.
     #[must_use]
-    pub fn peers(mut self, peers: impl IntoIterator<Item = (ReplicaId, String)>) -> Self {
-        self.peers.extend(peers);
+    pub fn peers<A: Into<String>>(
+        mut self,
+        peers: impl IntoIterator<Item = (ReplicaId, A)>,
+    ) -> Self {
+        let peers = peers.into_iter();
+        self.peers
+            .extend(peers.map(|(id, address)| (id, address.into())));
         self
     }
 
