@@ -176,9 +176,9 @@ impl Host for TokioHost {
     }
 
     fn write_snapshot(&mut self, last: LogPoint, state: FrozenState) {
-        let (store, control) = (Arc::clone(&self.snapshots), self.control.clone());
+        let (created, control) = (self.snapshots.create(last), self.control.clone());
         self.jobs.spawn_blocking(move || {
-            let written = snapshots::write(&*store, last, state);
+            let written = snapshots::write(created, state);
             drop(control.send(Control::Done(Done::SnapshotWritten(written))));
         });
     }

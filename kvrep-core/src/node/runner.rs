@@ -287,9 +287,9 @@ impl Core {
                 tracing::info!(last = ?meta.last, bytes = meta.bytes, "snapshot written");
                 self.engine.on_snapshot_written(now, meta, &mut self.host);
             }
-            // A newer history has come meanwhile; the protocol knows.
             Done::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
                 tracing::info!("a snapshot was superseded while it was written");
+                self.engine.on_snapshot_dropped(now, &mut self.host);
             }
             Done::SnapshotWritten(Err(error)) => self
                 .host

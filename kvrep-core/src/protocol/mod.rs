@@ -61,6 +61,12 @@ pub trait Protocol: Send + 'static {
         let _ = (now, meta, out);
     }
 
+    /// The snapshot asked for with [`Action::TakeSnapshot`] came to nothing: the history that it belongs to was
+    /// replaced meanwhile.
+    fn on_snapshot_dropped(&mut self, now: Time, out: &mut Outbox) {
+        let _ = (now, out);
+    }
+
     /// The piece asked for with [`Action::ReadSnapshot`]; `None` when there is no snapshot to read.
     fn on_snapshot_piece(
         &mut self,

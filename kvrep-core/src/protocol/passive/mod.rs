@@ -457,12 +457,15 @@ impl Passive {
                 term,
                 configuration,
                 prev,
+                last,
                 commit,
                 round,
             } => match message::decode_entries(raw, prev) {
                 Ok(entries) if entries.last().is_none_or(|e| e.term <= term) => {
                     let append = Append {
+                        term,
                         prev,
+                        last,
                         commit,
                         round,
                         entries,
@@ -889,6 +892,10 @@ impl Protocol for Passive {
             Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
         };
         self.local.snapshot_ready(meta, floor, out);
+    }
+
+    fn on_snapshot_dropped(&mut self, _: Time, _: &mut Outbox) {
+        self.local.snapshotting = false;
     }
 
     fn on_snapshot_piece(

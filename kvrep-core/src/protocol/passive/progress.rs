@@ -90,8 +90,14 @@ impl Progress {
         }
     }
 
-    /// The logs do not meet: go back. `base` is where this primary's log begins.
-    pub(super) fn on_mismatch(&mut self, hint: Index, base: Index, round: Nonce, now: Time) {
+    /// The logs do not meet: go back. This primary's log is what lies behind `base`, up to `end`.
+    pub(super) fn on_mismatch(
+        &mut self,
+        hint: Index,
+        (base, end): (Index, Index),
+        round: Nonce,
+        now: Time,
+    ) {
         self.round = self.round.max(round);
         match self.pace {
             // It has more than the snapshot that is being sent: go on from there, or with a newer one.
@@ -99,8 +105,10 @@ impl Progress {
                 self.pace = Pace::Snapshot(Sending::new(now));
                 return;
             }
-            Pace::Snapshot(_) => self.next = hint.next(),
-            Pace::Probing(_) if hint.next() >= self.next => return,
+            Pace::Snapshot(_) => self.next = hint.min(end).next(),
+            Pace::Probing(_) if hint.next() == self.next => return,
+            // It cannot compare so far back any more.
+            Pace::Probing(_) if hint >= self.next => self.next = hint.next().min(end.next()),
             Pace::Probing(_) | Pace::Streaming => self.next = self.next.min(hint.next()),
         }
         self.matched = self.matched.min(hint);
