@@ -1,1 +1,3 @@
 //! Conformance suites for implementers.
+
+pub mod detector_suite;
