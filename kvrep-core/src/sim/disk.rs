@@ -2,11 +2,13 @@
 
 use super::cell::Medium;
 use crate::entry::Entry;
-use crate::id::{Incarnation, Index, LogPoint, PersistToken, StoreId, Term};
+use crate::id::{
+    GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, StoreId, Term,
+};
 use crate::random::Rng;
 use crate::storage::mem_fs::MemFs;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::wal::Wal;
+use crate::storage::wal::{OnCorruption, Wal, WalOptions};
 use crate::storage::{Recovered, SnapshotMeta, SnapshotStore, Storage, StorageError, StorageOp};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -32,6 +34,9 @@ enum Stage {
 
 pub(super) struct Disk {
     medium: Medium,
+    group: GroupId,
+    replica: ReplicaId,
+    segment_bytes: u64,
     fs: MemFs,
     storage: Option<Box<dyn Storage>>,
     waiting: Vec<(PersistToken, Vec<StorageOp>)>,
@@ -45,9 +50,13 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(medium: Medium, rng: Rng) -> Self {
+    pub(super) fn new(medium: Medium, group: GroupId, replica: ReplicaId, mut rng: Rng) -> Self {
+        let segment_bytes = [600, 4 << 10, 64 << 10][rng.below(3) as usize];
         Self {
             medium,
+            group,
+            replica,
+            segment_bytes,
             fs: MemFs::new(),
             storage: None,
             waiting: Vec::new(),
@@ -66,41 +75,38 @@ impl Disk {
         self.lives += 1;
         self.waiting.clear();
         self.stage = Stage::Idle;
-        let mut set_aside = None;
         let mut storage: Box<dyn Storage> = match self.medium {
             Medium::Memory => {
                 self.shadow = Shadow::default();
                 let store = StoreId(self.rng.next());
                 Box::new(MemoryStorage::new(store, Incarnation(self.lives)))
             }
-            Medium::Wal => Box::new(self.wal()),
-        };
-        let recovered = match storage.open() {
-            Err(e @ StorageError::Corrupt { .. }) if self.decayed => {
-                set_aside = Some(e.to_string());
-                self.fs = MemFs::new();
-                self.shadow = Shadow::default();
-                storage = Box::new(self.wal());
-                storage.open()?
+            Medium::Wal => {
+                let mut options = WalOptions::new(self.group, self.replica, self.rng.next());
+                options.segment_bytes = self.segment_bytes;
+                options.incarnation_min = Incarnation(self.lives);
+                if self.decayed {
+                    options.on_corruption = OnCorruption::SetAside;
+                }
+                Box::new(Wal::new(self.fs.clone(), "data", options))
             }
-            other => other?,
         };
-        let decayed = std::mem::take(&mut self.decayed);
-        let lost = (!decayed && self.medium == Medium::Wal)
-            .then(|| self.shadow.missing_in(&recovered))
-            .flatten();
+        let recovered = storage.open()?;
+        let renewed = self.lives > 1 && recovered.store != self.store;
+        let lost = match self.medium {
+            Medium::Memory => None,
+            Medium::Wal if self.decayed => None,
+            Medium::Wal => self.shadow.missing_in(&recovered),
+        };
+        self.decayed = false;
         self.shadow = Shadow::of(&recovered);
         self.store = recovered.store;
         self.storage = Some(storage);
         Ok(Opened {
             recovered,
-            set_aside,
+            renewed,
             lost,
         })
-    }
-
-    fn wal(&mut self) -> Wal<MemFs> {
-        super::disk_format::wal(self.fs.clone(), self.lives, &mut self.rng)
     }
 
     /// Whether batches are carried out at once.
@@ -206,8 +212,8 @@ impl Disk {
 /// What came of opening.
 pub(super) struct Opened {
     pub(super) recovered: Recovered,
-    /// The damage for which the old content was set aside.
-    pub(super) set_aside: Option<String>,
+    /// The old content is gone (memory) or was set aside (damage): a new member.
+    pub(super) renewed: bool,
     /// What had been synced and is not there: a bug of the storage.
     pub(super) lost: Option<String>,
 }
