@@ -6,7 +6,7 @@
 //! never calls back from within a call.
 //!
 //! Invariants:
-//! * actions of one outbox run top to bottom; what stands behind a `Persist` waits for it, later outboxes do not;
+//! * actions of one outbox run top to bottom; what is sent behind a `Persist` waits for it, later outboxes do not;
 //! * every ticket handed in is answered exactly once, by [`Host::reply`], unless the node stops first;
 //! * queries see only applied entries.
 
@@ -16,7 +16,9 @@ use crate::entry::Entry;
 use crate::error::{ProposeError, ReadError};
 use crate::id::{GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, Ticket};
 use crate::protocol::{Action, Event, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
-use crate::session::{Applied, Envelope as Command, Keep, Machine};
+#[cfg(feature = "sim")]
+use crate::session::Keep;
+use crate::session::{Applied, Envelope as Command, Machine};
 use crate::state_machine::{FrozenState, Malformed};
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::time::{Time, Timestamp};
@@ -72,8 +74,9 @@ pub struct Engine {
     waiting: VecDeque<(Index, Ticket)>,
     reads: BTreeMap<Ticket, Bytes>,
     applied: LogPoint,
-    keep: Keep,
     dropped: u64,
+    #[cfg(feature = "sim")]
+    planted: Planted,
 }
 
 impl std::fmt::Debug for Engine {
@@ -106,16 +109,17 @@ impl Engine {
             waiting: VecDeque::new(),
             reads: BTreeMap::new(),
             applied,
-            keep: Keep::Sessions,
             dropped: 0,
+            #[cfg(feature = "sim")]
+            planted: Planted::default(),
         }
     }
 
-    /// Leaves the sessions out of snapshots: a planted bug.
+    /// Plants a bug in how snapshots are taken, if `mutation` is one of those.
     #[cfg(feature = "sim")]
     #[doc(hidden)]
-    pub fn plant_snapshots_without_sessions(&mut self) {
-        self.keep = Keep::Nothing;
+    pub fn plant(&mut self, mutation: crate::protocol::passive::Mutation) {
+        self.planted.mutation = Some(mutation);
     }
 
     /// Starts the protocol. Once, first.
@@ -340,48 +344,69 @@ impl Engine {
         }
     }
 
+    /// Runs actions top to bottom. Storage operations are handed over at once and so reach the storage in the order in
+    /// which they were made; what is sent behind one, and a restore, waits until it is durable.
     fn carry_out(&mut self, now: Time, actions: Vec<Action>, host: &mut dyn Host) {
-        let mut actions = actions.into_iter();
-        while let Some(action) = actions.next() {
-            match action {
-                Action::Persist { token, ops } => {
+        let mut gate = None;
+        for action in actions {
+            match (action, gate) {
+                (Action::Persist { token, ops }, _) => {
                     host.persist(token, ops);
-                    let rest: Vec<_> = actions.collect();
-                    if !rest.is_empty() {
-                        self.held.push_back((token, rest));
-                    }
-                    return;
+                    gate = Some(token);
                 }
-                Action::Send { to, frame } => host.send(to, frame),
-                Action::Apply(entries) => self.apply(now, &entries, host),
-                Action::ReadReady { ticket, token } => self.answer_read(ticket, token, host),
-                Action::ReadFailed { ticket, error } => {
-                    self.reads.remove(&ticket);
-                    host.reply(ticket, unreadable(&error));
-                }
-                Action::Abandon => {
-                    for (_, ticket) in self.waiting.drain(..) {
-                        host.reply(ticket, Outcome::Unknown);
+                (action @ (Action::Send { .. } | Action::Restore(_)), Some(token)) => {
+                    match self.held.back_mut() {
+                        Some((held, rest)) if *held == token => rest.push(action),
+                        Some(_) | None => self.held.push_back((token, vec![action])),
                     }
                 }
-                Action::TakeSnapshot => {
-                    host.write_snapshot(self.applied, self.machine.freeze_with(self.keep));
-                }
-                Action::ReadSnapshot {
-                    peer,
-                    offset,
-                    bytes_max,
-                } => host.read_snapshot(peer, offset, bytes_max),
-                Action::Restore(meta) => host.load_snapshot(meta),
-                Action::ResetMachine => {
-                    self.applied = LogPoint::ZERO;
-                    if let Err(e) = self.machine.reset() {
-                        host.fatal(format!("the state machine refuses its initial state: {e}"));
-                    }
-                }
-                Action::Event(event) => host.event(event),
+                (action, _) => self.perform(now, action, host),
             }
         }
+    }
+
+    fn perform(&mut self, now: Time, action: Action, host: &mut dyn Host) {
+        match action {
+            Action::Persist { token, ops } => host.persist(token, ops),
+            Action::Send { to, frame } => host.send(to, frame),
+            Action::Apply(entries) => self.apply(now, &entries, host),
+            Action::ReadReady { ticket, token } => self.answer_read(ticket, token, host),
+            Action::ReadFailed { ticket, error } => {
+                self.reads.remove(&ticket);
+                host.reply(ticket, unreadable(&error));
+            }
+            Action::Abandon => {
+                for (_, ticket) in self.waiting.drain(..) {
+                    host.reply(ticket, Outcome::Unknown);
+                }
+            }
+            Action::TakeSnapshot => host.write_snapshot(self.applied, self.freeze()),
+            Action::ReadSnapshot {
+                peer,
+                offset,
+                bytes_max,
+            } => host.read_snapshot(peer, offset, bytes_max),
+            Action::Restore(meta) => host.load_snapshot(meta),
+            Action::ResetMachine => {
+                self.applied = LogPoint::ZERO;
+                if let Err(e) = self.machine.reset() {
+                    host.fatal(format!("the state machine refuses its initial state: {e}"));
+                }
+            }
+            Action::Event(event) => host.event(event),
+        }
+    }
+
+    fn freeze(&mut self) -> FrozenState {
+        #[cfg(feature = "sim")]
+        if let Some(early) = self.planted.take_early() {
+            return early;
+        }
+        #[cfg(feature = "sim")]
+        if self.planted.drops_sessions() {
+            return self.machine.freeze_with(Keep::Nothing);
+        }
+        self.machine.freeze()
     }
 
     fn apply(&mut self, now: Time, entries: &[Entry], host: &mut dyn Host) {
@@ -391,6 +416,8 @@ impl Engine {
                 self.applied.index.next(),
                 "entries are applied one after the other"
             );
+            #[cfg(feature = "sim")]
+            self.planted.before_apply(&self.machine);
             let applied = self.machine.apply(entry);
             self.applied = entry.point();
             host.applied(entry);
@@ -468,5 +495,30 @@ fn unreadable(error: &ReadError) -> Outcome {
         },
         ReadError::Busy => Outcome::Busy,
         ReadError::Behind => Outcome::Behind,
+    }
+}
+
+/// Bugs planted in how snapshots are taken.
+#[cfg(feature = "sim")]
+#[derive(Default)]
+struct Planted {
+    mutation: Option<crate::protocol::passive::Mutation>,
+    early: Option<FrozenState>,
+}
+
+#[cfg(feature = "sim")]
+impl Planted {
+    fn drops_sessions(&self) -> bool {
+        self.mutation == Some(crate::protocol::passive::Mutation::SessionsNotInSnapshot)
+    }
+
+    fn before_apply(&mut self, machine: &Machine) {
+        if self.mutation == Some(crate::protocol::passive::Mutation::SnapshotOffByOne) {
+            self.early = Some(machine.freeze());
+        }
+    }
+
+    fn take_early(&mut self) -> Option<FrozenState> {
+        self.early.take()
     }
 }

@@ -19,6 +19,8 @@ pub mod wire;
 
 #[cfg(feature = "check")]
 pub mod check;
+#[cfg(feature = "runtime")]
+pub mod node;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -31,3 +33,6 @@ pub use id::{
 };
 pub use state_machine::{ApplyContext, Malformed, RawStateMachine, StateMachine, Typed};
 pub use time::{Time, Timestamp};
+
+#[cfg(feature = "runtime")]
+pub use node::{Client, Node};

@@ -4,6 +4,9 @@
 //! and protocols are written for the worst. What it must keep: a frame arrives whole and unchanged or not at all;
 //! `send` never blocks; every queue is bounded, and what does not fit is dropped and counted.
 
+#[cfg(feature = "runtime")]
+pub mod memory;
+
 use crate::id::{GroupId, Incarnation, ReplicaId};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +22,8 @@ pub struct LocalPeer {
     pub replica: ReplicaId,
     /// This life of it.
     pub incarnation: Incarnation,
-    /// Hash of everything the group must agree on; peers with another one are refused.
+    /// Hash of everything the group must agree on; peers with another one are refused. 0 accepts any and is accepted
+    /// by all: the witness has no part in what is agreed.
     pub config_hash: u64,
 }
 

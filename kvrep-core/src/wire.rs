@@ -138,6 +138,15 @@ pub fn decode_datagram(
     }
 }
 
+/// The body of a whole frame that this process made itself: kind and length are looked at, the checksum is not
+/// computed again. `None` when it is not one frame of this kind.
+#[must_use]
+pub fn own_body(frame: &Bytes, kind: FrameKind) -> Option<Bytes> {
+    let length = frame_length(frame, usize::MAX).ok().flatten()?;
+    (frame[5] == kind as u8 && frame.len() == HEADER_BYTES + length)
+        .then(|| frame.slice(HEADER_BYTES..))
+}
+
 /// Length of the body of the frame that starts here; `None` while the header is incomplete.
 fn frame_length(bytes: &[u8], body_bytes_max: usize) -> Result<Option<usize>, FrameError> {
     // Wrong magic is refused from the first wrong byte on: a foreign client may send little and then wait.

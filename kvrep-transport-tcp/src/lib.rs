@@ -1,1 +1,68 @@
-//! TCP transport for kvrep.
+//! kvrep over TCP: members of a group, their clients, and an application's own protocol, all on one port.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use kvrep_core::ReplicaId;
+//! use kvrep_transport_tcp::{TcpConfig, TcpTransport};
+//!
+//! let transport = TcpTransport::new(
+//!     TcpConfig::new("10.0.0.1:7000")
+//!         .peer(ReplicaId(2), "10.0.0.2:7000")
+//!         .peer(ReplicaId(3), "10.0.0.3:7000"),
+//! );
+//! // Give it to the node of replica 1.
+//! # drop(transport); Ok(()) }
+//! ```
+//!
+//! # How it works
+//!
+//! Every member dials every other, and sends its frames over the connection it dialled; what others dialled, it reads.
+//! A connection begins with a handshake: who speaks, in which life, for which group with which configuration, and who
+//! is meant. Whoever does not fit is told why, and what to do about it; both sides log it, and the refused one waits
+//! before it tries again. Frames that are queued together leave with one write, and one read takes in many.
+//!
+//! ```text
+//!   n1 ──── dialled by n1: frames of n1, signs of life ───▶ n2
+//!      ◀─── dialled by n2: frames of n2, signs of life ────
+//!   client ── requests ─▶ n1 ── replies ─▶ client        (TcpLink)
+//!   anybody else ── first bytes not kvrep's ─▶ n1         (ForeignService)
+//! ```
+//!
+//! # What holds
+//!
+//! - Frames of one connection arrive in order, whole and unchanged (a checksum beside TCP's own), or the connection
+//!   ends.
+//! - `send` never waits. A queue that is full, or a peer that is not connected, makes it drop the frame and count it.
+//!   A node that does not take its frames makes the senders' queues fill, by TCP's own backpressure.
+//! - When a connection ends, the peer is dialled again at once. If its machine answers that nobody listens there, the
+//!   node is told [`Gone`](kvrep_core::transport::Hint::Gone) immediately, once; a connection that was merely reset ends in
+//!   [`Connected`](kvrep_core::transport::Hint::Connected).
+//! - Nothing read is believed or allocated for before its size is checked; a connection that is silent, slow with half a
+//!   frame, or one too many is closed. A crowd of silent connections cannot keep a peer out.
+//!
+//! # Caveats
+//!
+//! - Nothing is encrypted, and the handshake is no authentication: run it in a network you trust.
+//! - A client whose first frame is a request is served without a check of its group; [`TcpLink`] says which it wants.
+//! - A client that closes its half of the connection does not get the replies that are still under way.
+//! - A machine that vanishes without a word is no `Gone`: only the detector's timeout tells.
+
+mod accept;
+mod client;
+mod config;
+mod dial;
+mod foreign;
+mod greeting;
+mod link;
+mod peer;
+mod queue;
+mod reader;
+mod shared;
+mod transport;
+mod writer;
+
+pub use config::{TcpConfig, TcpLimits, TcpTiming, Unlisted};
+pub use foreign::ForeignService;
+pub use greeting::Refusal;
+pub use link::{LinkError, LinkLimits, TcpLink};
+pub use transport::TcpTransport;

@@ -11,7 +11,7 @@
 //! unknown outcomes; spread the writes over keys. A response and an invocation at the same time count as concurrent.
 
 use super::history::{History, OpId, Operation};
-use super::search::{Found, KeyHistory, Stuck, search};
+use super::search::{Foresight, Found, KeyHistory, Stuck, search};
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Write as _};
@@ -42,11 +42,32 @@ pub trait Model {
         ret: Option<&Self::Ret>,
     ) -> Option<Self::State>;
 
-    /// Whether `op`, when answered by `ret`, changes no state whatever (a read, a refusal). A hint that makes the search
-    /// much faster; when in doubt, `false`.
-    fn only_looks(&self, op: &Self::Op, ret: &Self::Ret) -> bool {
+    /// What can be said of `op`, answered by `ret` (or not answered yet), whatever the state. It makes the search much
+    /// faster; it must be true.
+    fn hint(&self, op: &Self::Op, ret: Option<&Self::Ret>) -> Hint<Self::State> {
         let _ = (op, ret);
-        false
+        Hint::default()
+    }
+}
+
+/// What can be said of an operation whatever the state. The default says nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hint<S> {
+    /// It changes no state whatever (a read, a refusal).
+    pub only_looks: bool,
+    /// It can be carried out in this state only, with that answer.
+    pub needs: Option<S>,
+    /// If it changes the state, then to this one.
+    pub makes: Option<S>,
+}
+
+impl<S> Default for Hint<S> {
+    fn default() -> Self {
+        Self {
+            only_looks: false,
+            needs: None,
+            makes: None,
+        }
     }
 }
 
@@ -92,8 +113,8 @@ pub struct Violation<K> {
     /// The first response that no order explains: the history up to the moment before it is linearizable.
     /// (If the budget ran out on the way: a response by which it certainly is not.)
     pub culprit: OpId,
-    /// Up to `culprit`, the most that can be put in an order that fits, in that order. Operations that were not answered
-    /// by then are in it only where something needs them.
+    /// Up to `culprit`, the most that was found to fit in an order, in that order. Operations that were not answered by
+    /// then are in it only where something needs them.
     pub prefix: Vec<OpId>,
     /// What would have to come next, and does not fit there.
     pub blocked: Vec<OpId>,
@@ -108,14 +129,25 @@ pub fn check<M: Model>(
     let mut steps_left = budget.steps_max;
     let mut undecided = Vec::new();
     for (key, operations) in by_key(model, history) {
-        let mut judge = |end: Option<(Time, OpId)>| {
+        let mut judge = |end: Option<(Time, OpId)>, foresight| {
+            if foresight == Foresight::Off {
+                steps_left = EXPLANATION_STEPS_MAX; // the verdict is known, this is the last search
+            }
             let part = KeyHistory::until(&operations, end);
             let init = model.init(key);
-            search(model, init, &part, budget.memo_entries_max, &mut steps_left)
+            let memo_entries_max = budget.memo_entries_max;
+            search(
+                model,
+                init,
+                &part,
+                foresight,
+                memo_entries_max,
+                &mut steps_left,
+            )
         };
-        match judge(None) {
+        match judge(None, Foresight::On) {
             Found::Order => {}
-            Found::OutOfSteps => undecided.push(key.clone()),
+            Found::OutOfSteps(_) => undecided.push(key.clone()),
             Found::Nothing(stuck) => {
                 let (culprit, stuck) = first_unexplained(&operations, stuck, judge);
                 return Linearizability::Violated(Violation {
@@ -156,7 +188,7 @@ fn by_key<'h, M: Model>(
 fn first_unexplained<Op, Ret>(
     operations: &[(OpId, &Operation<Op, Ret>)],
     mut stuck: Stuck,
-    mut judge: impl FnMut(Option<(Time, OpId)>) -> Found,
+    mut judge: impl FnMut(Option<(Time, OpId)>, Foresight) -> Found,
 ) -> (OpId, Stuck) {
     let mut responses: Vec<(Time, OpId)> = operations
         .iter()
@@ -167,17 +199,22 @@ fn first_unexplained<Op, Ret>(
     let (mut low, mut high) = (0, responses.len().saturating_sub(1));
     while low < high {
         let middle = low + (high - low) / 2;
-        match judge(Some(responses[middle])) {
+        match judge(Some(responses[middle]), Foresight::On) {
             Found::Order => low = middle + 1,
             Found::Nothing(less) => {
                 stuck = less;
                 high = middle;
             }
-            Found::OutOfSteps => break,
+            Found::OutOfSteps(_) => break,
         }
     }
-    let culprit = responses.get(high).map_or(OpId(0), |&(_, id)| id);
-    (culprit, stuck)
+    // With foresight the search turns back before it runs into the wall that a person wants to see.
+    let end = responses.get(high).copied();
+    match judge(end, Foresight::Off) {
+        Found::Nothing(plain) | Found::OutOfSteps(Some(plain)) => stuck = plain,
+        Found::OutOfSteps(None) | Found::Order => {}
+    }
+    (end.map_or(OpId(0), |(_, id)| id), stuck)
 }
 
 impl<K: Debug> Violation<K> {
@@ -268,9 +305,11 @@ fn write_operation<Op: Debug, Ret: Debug>(
     }
 }
 
+/// How long the search for the order to show goes on.
+const EXPLANATION_STEPS_MAX: u64 = 1_000_000;
+
 /// How much of the prefix a person is shown.
 const PREFIX_SHOWN: usize = 8;
 
 #[cfg(test)]
-#[path = "linearizable_tests.rs"]
 mod tests;

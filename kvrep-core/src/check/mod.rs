@@ -31,8 +31,9 @@ pub mod linearizable;
 pub mod models;
 pub mod sessions;
 
+mod foresight;
 mod memo;
 mod search;
 
 pub use history::{ClientId, History, OpId, Operation, Response};
-pub use linearizable::{Budget, Linearizability, Model, Violation};
+pub use linearizable::{Budget, Hint, Linearizability, Model, Violation};

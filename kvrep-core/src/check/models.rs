@@ -1,6 +1,6 @@
 //! Models ready to use: registers under keys, and counters under keys.
 
-use super::linearizable::Model;
+use super::linearizable::{Hint, Model};
 use std::marker::PhantomData;
 
 /// What clients ask of a [`Kv`].
@@ -102,11 +102,32 @@ impl<K: Ord + Clone, V: Ord + Clone> Model for Kv<K, V> {
         }
     }
 
-    fn only_looks(&self, op: &KvOp<K, V>, ret: &KvRet<V>) -> bool {
+    fn hint(&self, op: &KvOp<K, V>, ret: Option<&KvRet<V>>) -> Hint<Option<V>> {
+        let value = match ret {
+            Some(KvRet::Value(value)) => Some(value.clone()),
+            Some(KvRet::Done | KvRet::Swapped(_)) | None => None,
+        };
         match op {
-            KvOp::Get(_) => true,
-            KvOp::CompareAndSet { .. } => *ret == KvRet::Swapped(false),
-            KvOp::Put(..) | KvOp::Delete(_) => false,
+            KvOp::Get(_) => Hint {
+                only_looks: true,
+                needs: value,
+                makes: None,
+            },
+            KvOp::Put(_, new) => Hint {
+                only_looks: false,
+                needs: value,
+                makes: Some(Some(new.clone())),
+            },
+            KvOp::Delete(_) => Hint {
+                only_looks: false,
+                needs: value,
+                makes: Some(None),
+            },
+            KvOp::CompareAndSet { expected, new, .. } => Hint {
+                only_looks: ret == Some(&KvRet::Swapped(false)),
+                needs: (ret == Some(&KvRet::Swapped(true))).then(|| expected.clone()),
+                makes: Some(Some(new.clone())),
+            },
         }
     }
 }
@@ -162,10 +183,18 @@ impl<K: Ord + Clone> Model for Counters<K> {
         ret.is_none_or(|sum| *sum == after).then_some(after)
     }
 
-    fn only_looks(&self, op: &CounterOp<K>, _ret: &i64) -> bool {
+    fn hint(&self, op: &CounterOp<K>, ret: Option<&i64>) -> Hint<i64> {
         match op {
-            CounterOp::Add(..) => false,
-            CounterOp::Read(_) => true,
+            CounterOp::Add(_, by) => Hint {
+                only_looks: false,
+                needs: ret.map(|sum| sum.wrapping_sub(*by)),
+                makes: ret.copied(),
+            },
+            CounterOp::Read(_) => Hint {
+                only_looks: true,
+                needs: ret.copied(),
+                makes: None,
+            },
         }
     }
 }

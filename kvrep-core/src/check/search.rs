@@ -1,17 +1,19 @@
 //! The search for an order of one key's operations that explains their responses.
 //!
 //! Operations are placed one after the other. Next can come only an operation that no other unplaced one precedes in
-//! time (Wing and Gong 1993). A configuration that was explored in vain is not explored again (Lowe 2017). Three
+//! time (Wing and Gong 1993). A configuration that was explored in vain is not explored again (Lowe 2017). Four
 //! observations keep the tree small:
 //! - an operation that may come next, fits and only looks can be placed at once, without alternatives: any order with
 //!   it later is still one with it now (not so for a write of the value that is there already: the order may need it
 //!   after another write);
 //! - a pending operation that changes nothing where it stands need not stand there; of two equal ones the earlier goes first;
-//! - fewer pending operations used up are better ([`Memo`]).
+//! - fewer pending operations used up are better ([`Memo`]);
+//! - a state that is needed later and cannot be had again must not be left ([`Demand`]).
 //!
 //! What to try first is a guess, and good guesses make a correct history linear in its length: first what enables the
 //! response with the earliest deadline, then completed operations in the order of their responses, then pending ones.
 
+use super::foresight::{Demand, Role};
 use super::history::{OpId, Operation, Response};
 use super::linearizable::Model;
 use super::memo::{Memo, Placed};
@@ -44,8 +46,17 @@ pub(super) enum Found {
     Order,
     /// There is none.
     Nothing(Stuck),
-    /// The steps were used up.
-    OutOfSteps,
+    /// The steps were used up; how far it came by then.
+    OutOfSteps(Option<Stuck>),
+}
+
+/// Whether to turn back as soon as a state is left that is still needed ([`Demand`]).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Foresight {
+    /// Yes: fast.
+    On,
+    /// No: the search goes on until something does not fit, as a person would.
+    Off,
 }
 
 /// The furthest that the search came.
@@ -124,6 +135,10 @@ struct Frame<S> {
 struct Search<'s, 'h, M: Model> {
     model: &'s M,
     history: &'s KeyHistory<'h, M::Op, M::Ret>,
+    /// What each completed and each pending operation needs and makes.
+    roles: (Vec<Role>, Vec<Role>),
+    demand: Demand<M::State>,
+    foresight: Foresight,
     completed: Placed,
     pending: Placed,
     memo: Memo<M::State>,
@@ -144,12 +159,28 @@ pub(super) fn search<M: Model>(
     model: &M,
     init: M::State,
     history: &KeyHistory<'_, M::Op, M::Ret>,
+    foresight: Foresight,
     memo_entries_max: usize,
     steps_left: &mut u64,
 ) -> Found {
+    let mut demand = Demand::none();
+    let completed = history.completed.iter();
+    let completed = completed
+        .map(|operation| demand.add(model.hint(operation.op, Some(&operation.response.ret))))
+        .collect();
+    let pending = history.pending.iter();
+    let pending = pending
+        .map(|operation| demand.add(model.hint(operation.op, None)))
+        .collect();
+    if foresight == Foresight::On && demand.is_hopeless(&init) {
+        return Found::Nothing(Stuck::default());
+    }
     let search = Search {
         model,
         history,
+        roles: (completed, pending),
+        demand,
+        foresight,
         completed: Placed::none_of(history.completed.len()),
         pending: Placed::none_of(history.pending.len()),
         memo: Memo::new(memo_entries_max),
@@ -167,7 +198,7 @@ impl<M: Model> Search<'_, '_, M> {
             if let Some(state) = arriving.take() {
                 match self.arrive(state) {
                     Arrival::Done => return Found::Order,
-                    Arrival::OutOfSteps => return Found::OutOfSteps,
+                    Arrival::OutOfSteps => return Found::OutOfSteps(self.stuck),
                     Arrival::Frame(frame) => self.path.push(frame),
                 }
             }
@@ -197,8 +228,8 @@ impl<M: Model> Search<'_, '_, M> {
             for n in may_be_next {
                 let operation = &self.history.completed[n];
                 match self.step(&state, operation.op, Some(&operation.response.ret)) {
-                    Some(_) if self.model.only_looks(operation.op, &operation.response.ret) => {
-                        self.completed.insert(n);
+                    Some(_) if self.roles.0[n].only_looks => {
+                        self.place(Move::Completed(n));
                         at_once.push(n);
                     }
                     Some(after) => options.push((Move::Completed(n), after)),
@@ -216,6 +247,7 @@ impl<M: Model> Search<'_, '_, M> {
                 break;
             }
         }
+        self.drop_hopeless(&state, &mut options);
         if options.is_empty() {
             self.note_stuck(&at_once, &blocked);
         } else if options.len() > 1 {
@@ -271,6 +303,18 @@ impl<M: Model> Search<'_, '_, M> {
         }
     }
 
+    /// Drops the options that leave a state which is needed later and cannot be had again.
+    fn drop_hopeless(&self, state: &M::State, options: &mut Vec<(Move, M::State)>) {
+        if self.foresight == Foresight::Off {
+            return;
+        }
+        if let Some(chance) = self.demand.last_chance(state) {
+            options.retain(|&(next, ref after)| {
+                after == state || !chance.is_missed_by(self.role(next))
+            });
+        }
+    }
+
     /// Sorts the options: the best last.
     fn order(&mut self, options: &mut Vec<(Move, M::State)>, blocked: &[usize]) {
         let history = self.history;
@@ -302,10 +346,26 @@ impl<M: Model> Search<'_, '_, M> {
         self.model.step(state, op, ret)
     }
 
+    fn role(&self, of: Move) -> Role {
+        match of {
+            Move::Completed(n) => self.roles.0[n],
+            Move::Pending(n) => self.roles.1[n],
+        }
+    }
+
     fn place(&mut self, next: Move) {
+        self.demand.place(self.role(next));
         match next {
             Move::Completed(n) => self.completed.insert(n),
             Move::Pending(n) => self.pending.insert(n),
+        }
+    }
+
+    fn take_back(&mut self, last: Move) {
+        self.demand.unplace(self.role(last));
+        match last {
+            Move::Completed(n) => self.completed.remove(n),
+            Move::Pending(n) => self.pending.remove(n),
         }
     }
 
@@ -313,12 +373,10 @@ impl<M: Model> Search<'_, '_, M> {
     fn retreat(&mut self) {
         let Some(frame) = self.path.pop() else { return };
         for n in frame.at_once {
-            self.completed.remove(n);
+            self.take_back(Move::Completed(n));
         }
-        match self.path.last_mut().and_then(|before| before.tried.take()) {
-            Some(Move::Completed(n)) => self.completed.remove(n),
-            Some(Move::Pending(n)) => self.pending.remove(n),
-            None => {}
+        if let Some(last) = self.path.last_mut().and_then(|before| before.tried.take()) {
+            self.take_back(last);
         }
     }
 

@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 /// One thing to be done.
 #[derive(Debug)]
 pub enum Action {
-    /// Change the storage. What follows **in this outbox** waits until it is durable; what is in later outboxes does
-    /// not. Completion is told through [`on_persisted`](super::Protocol::on_persisted), in order of the tokens,
-    /// before what waited is done.
+    /// Change the storage. What is *sent* behind it **in this outbox** (and a [`Restore`](Self::Restore)) waits until
+    /// it is durable; everything else, and later outboxes, do not. A send that waits is a slow network to others.
+    /// Completion is told through [`on_persisted`](super::Protocol::on_persisted), in order of the tokens.
     Persist {
         /// Names the batch.
         token: PersistToken,

@@ -1,1 +1,293 @@
 //! A storage in memory.
+//!
+//! Nothing outlives the process, so nothing needs to be read back: the log is only its end and its hashes (eight
+//! bytes an entry, to judge whether an operation fits); the snapshot is a byte string.
+//!
+//! A restarted replica is another member: whoever makes the storage gives it a new [`StoreId`] and an incarnation
+//! that is larger than every earlier one.
+
+use super::points::Points;
+use super::{
+    Durability, Recovered, SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter, Storage,
+    StorageError, StorageEvent, StorageOp, Tail,
+};
+use crate::id::{Incarnation, Index, LogPoint, StoreId};
+use bytes::{Bytes, BytesMut};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Keeps everything in memory. See the [module](self).
+///
+/// ```
+/// use kvrep_core::storage::{Storage, StorageOp, memory::MemoryStorage};
+/// use kvrep_core::{Incarnation, StoreId};
+///
+/// let mut storage = MemoryStorage::new(StoreId(0x5eed), Incarnation(1));
+/// let found = storage.open().unwrap();
+/// assert!(found.entries.is_empty());
+/// storage.write(vec![StorageOp::HardState(b"term 1".as_slice().into())]).unwrap();
+/// storage.sync().unwrap();
+/// ```
+#[derive(Debug)]
+pub struct MemoryStorage {
+    store: StoreId,
+    incarnation: Incarnation,
+    stage: Stage,
+    points: Points,
+    receiving: Option<(SnapshotMeta, BytesMut)>,
+    snapshots: Arc<MemorySnapshots>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    Open,
+    Failed,
+}
+
+impl MemoryStorage {
+    /// An empty storage of this identity.
+    #[must_use]
+    pub fn new(store: StoreId, incarnation: Incarnation) -> Self {
+        Self {
+            store,
+            incarnation,
+            stage: Stage::New,
+            points: Points::new(LogPoint::ZERO),
+            receiving: None,
+            snapshots: Arc::new(MemorySnapshots::default()),
+        }
+    }
+
+    fn apply(&mut self, op: StorageOp) -> Result<Option<StorageEvent>, StorageError> {
+        match op {
+            StorageOp::Append(entries) => {
+                for entry in &entries {
+                    self.points.append(entry)?;
+                }
+                Ok(None)
+            }
+            StorageOp::TruncateSuffix { from, tail } => {
+                let end = self.points.end().index;
+                self.points.cut(from, self.snapshots.index())?;
+                Ok(saved(tail, from, end))
+            }
+            StorageOp::PurgePrefix { upto } => {
+                self.points.purge(upto, self.snapshots.index())?;
+                Ok(None)
+            }
+            // It would be read back by nobody.
+            StorageOp::HardState(_) => Ok(None),
+            StorageOp::SnapshotChunk { meta, offset, data } => {
+                if offset == 0 {
+                    self.receiving = Some((meta, BytesMut::new()));
+                }
+                let fits = self.receiving.as_mut().filter(|(of, got)| {
+                    let end = offset.checked_add(data.len() as u64);
+                    *of == meta && got.len() as u64 == offset && end <= Some(meta.bytes)
+                });
+                let Some((_, got)) = fits else {
+                    return Err(StorageError::Misuse(format!(
+                        "piece at {offset} of a snapshot at {:?} does not fit",
+                        meta.last
+                    )));
+                };
+                got.extend_from_slice(&data);
+                Ok(None)
+            }
+            StorageOp::InstallSnapshot(meta) => self.install(meta).map(|()| None),
+            StorageOp::Reset { tail } => {
+                let (first, end) = (self.points.base().index.next(), self.points.end().index);
+                self.points = Points::new(LogPoint::ZERO);
+                self.receiving = None;
+                self.snapshots.replace(None);
+                Ok(saved(tail, first, end))
+            }
+        }
+    }
+
+    fn install(&mut self, meta: SnapshotMeta) -> Result<(), StorageError> {
+        let Some((_, got)) = self.receiving.take().filter(|(of, _)| *of == meta) else {
+            return Err(StorageError::Misuse("no such snapshot was received".into()));
+        };
+        if got.len() as u64 != meta.bytes || xxhash_rust::xxh3::xxh3_64(&got) != meta.digest {
+            return Err(StorageError::Misuse(
+                "the snapshot received is not what was announced".into(),
+            ));
+        }
+        if self.points.at(meta.last.index) != Some(meta.last) {
+            self.points = Points::new(meta.last);
+        }
+        self.snapshots.replace(Some((meta, got.freeze())));
+        Ok(())
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn open(&mut self) -> Result<Recovered, StorageError> {
+        if self.stage != Stage::New {
+            return Err(StorageError::Misuse("opened twice".into()));
+        }
+        self.stage = Stage::Open;
+        Ok(Recovered {
+            store: self.store,
+            incarnation: self.incarnation,
+            hard_state: None,
+            snapshot: None,
+            entries: Vec::new(),
+            base: LogPoint::ZERO,
+            notes: Vec::new(),
+        })
+    }
+
+    fn write(&mut self, ops: Vec<StorageOp>) -> Result<Vec<StorageEvent>, StorageError> {
+        if self.stage != Stage::Open {
+            return Err(StorageError::Misuse("not open, or failed before".into()));
+        }
+        let mut events = Vec::new();
+        for op in ops {
+            match self.apply(op) {
+                Ok(event) => events.extend(event),
+                Err(error) => {
+                    self.stage = Stage::Failed;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(events)
+    }
+
+    fn sync(&mut self) -> Result<(), StorageError> {
+        if self.stage != Stage::Open {
+            return Err(StorageError::Misuse("not open, or failed before".into()));
+        }
+        Ok(())
+    }
+
+    fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::new(MemorySnapshotStore(Arc::clone(&self.snapshots)))
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Memory
+    }
+}
+
+/// The report of a tail `from..=end` cut off; nothing is kept, since nothing would outlive the process anyway.
+fn saved(tail: Tail, from: Index, end: Index) -> Option<StorageEvent> {
+    let entries = (end.0 + 1).saturating_sub(from.0);
+    (tail == Tail::SaveAside && entries > 0).then(|| StorageEvent::TailSaved {
+        from,
+        entries,
+        path: PathBuf::new(),
+    })
+}
+
+#[derive(Debug, Default)]
+struct MemorySnapshots(Mutex<Current>);
+
+#[derive(Debug, Default)]
+struct Current {
+    /// Grows when the history is replaced: what was begun before is void.
+    generation: u64,
+    snapshot: Option<(SnapshotMeta, Bytes)>,
+}
+
+impl MemorySnapshots {
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index(&self) -> Index {
+        let current = self.lock();
+        current
+            .snapshot
+            .as_ref()
+            .map_or(Index::ZERO, |(meta, _)| meta.last.index)
+    }
+
+    fn replace(&self, snapshot: Option<(SnapshotMeta, Bytes)>) {
+        let mut current = self.lock();
+        current.generation += 1;
+        current.snapshot = snapshot;
+    }
+}
+
+#[derive(Debug)]
+struct MemorySnapshotStore(Arc<MemorySnapshots>);
+
+impl SnapshotStore for MemorySnapshotStore {
+    fn create(&self, last: LogPoint) -> Result<Box<dyn SnapshotWriter>, StorageError> {
+        Ok(Box::new(MemoryWriter {
+            generation: self.0.lock().generation,
+            snapshots: Arc::clone(&self.0),
+            last,
+            bytes: BytesMut::new(),
+        }))
+    }
+
+    fn current(&self) -> Result<Option<Box<dyn SnapshotReader>>, StorageError> {
+        let current = self.0.lock();
+        Ok(current.snapshot.clone().map(|(meta, bytes)| {
+            let reader: Box<dyn SnapshotReader> = Box::new(MemoryReader { meta, bytes });
+            reader
+        }))
+    }
+}
+
+struct MemoryWriter {
+    snapshots: Arc<MemorySnapshots>,
+    generation: u64,
+    last: LogPoint,
+    bytes: BytesMut,
+}
+
+impl io::Write for MemoryWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SnapshotWriter for MemoryWriter {
+    fn finish(self: Box<Self>) -> Result<SnapshotMeta, StorageError> {
+        let meta = SnapshotMeta {
+            last: self.last,
+            bytes: self.bytes.len() as u64,
+            digest: xxhash_rust::xxh3::xxh3_64(&self.bytes),
+        };
+        let mut current = self.snapshots.lock();
+        if current.generation != self.generation {
+            return Err(StorageError::Superseded);
+        }
+        let newest = current.snapshot.as_ref().map(|(meta, _)| meta.last.index);
+        if newest < Some(self.last.index) {
+            current.snapshot = Some((meta, self.bytes.freeze()));
+        }
+        Ok(meta)
+    }
+}
+
+struct MemoryReader {
+    meta: SnapshotMeta,
+    bytes: Bytes,
+}
+
+impl SnapshotReader for MemoryReader {
+    fn meta(&self) -> SnapshotMeta {
+        self.meta
+    }
+
+    fn read(&self, offset: u64, bytes_max: usize) -> Result<Bytes, StorageError> {
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.bytes.len());
+        let end = start.saturating_add(bytes_max).min(self.bytes.len());
+        Ok(self.bytes.slice(start..end))
+    }
+}

@@ -12,7 +12,12 @@
 //!   (its dirty pages may be gone: the next sync would succeed without them).
 //! * Damage that is not a torn tail is refused at opening, with a message that says what to do.
 
+pub mod fs;
+#[cfg(any(test, feature = "sim", feature = "testing"))]
+pub mod mem_fs;
 pub mod memory;
+mod points;
+pub mod wal;
 
 use crate::entry::Entry;
 use crate::id::{Incarnation, Index, LogPoint, StoreId};
@@ -140,6 +145,10 @@ pub enum StorageError {
         /// What the system said.
         source: io::Error,
     },
+    /// The log was reset or replaced while this snapshot was written; the snapshot is discarded. Nothing else is
+    /// affected: whoever wrote it goes on.
+    #[error("the history was replaced while its snapshot was written; the snapshot is discarded")]
+    Superseded,
     /// The operations do not fit what is stored: a bug of the caller.
     #[error("storage used wrongly: {0}")]
     Misuse(String),

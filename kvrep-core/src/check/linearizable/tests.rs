@@ -358,6 +358,9 @@ fn a_budget_that_does_not_suffice_is_said_to_be_so() {
     assert_eq!(found, Linearizability::Undecided { keys: vec!['x'] });
 }
 
+/// So few that the same value is often written again.
+const VALUES: usize = 3;
+
 /// What a real execution of `clients` clients looks like: each operation takes effect at a moment between its invocation
 /// and its response; some responses are lost, before or after the effect.
 fn execution(
@@ -368,7 +371,7 @@ fn execution(
     one_in_lost: u64,
 ) -> History<KvOp<u64, i64>, KvRet<i64>> {
     let mut free_at = vec![0_u64; usize::try_from(clients).unwrap()];
-    let mut planned: Vec<(u64, Operation<KvOp<u64, i64>, KvRet<i64>>, bool)> = Vec::new();
+    let mut planned = Vec::new();
     for n in 0..operations {
         let client = rng.below(clients);
         let slot = &mut free_at[usize::try_from(client).unwrap()];
@@ -376,7 +379,7 @@ fn execution(
         let effect = from + rng.below(50);
         let to = effect + rng.below(50);
         *slot = to + 1;
-        let (key, value) = (rng.below(keys), i64::try_from(n % 7).unwrap());
+        let (key, value) = (rng.below(keys), i64::try_from(n % VALUES).unwrap());
         let op = match rng.below(5) {
             0 | 1 => KvOp::Get(key),
             2 => KvOp::CompareAndSet {
@@ -564,9 +567,9 @@ fn many_clients_on_many_keys_take_few_steps_per_operation() {
 #[test]
 fn a_hot_key_with_lost_writes_is_decided() {
     let rng = &mut Rng::new(2);
-    let history = execution(rng, 6, 5_000, 1, 200);
+    let history = execution(rng, 8, 5_000, 1, 200);
     let budget = Budget {
-        steps_max: 5_000_000,
+        steps_max: 20_000_000,
         ..Budget::default()
     };
     assert_eq!(check(&Kv::new(), &history, budget), Linearizability::Holds);

@@ -1,0 +1,461 @@
+//! What a node is made of.
+
+use super::Node;
+use super::start::{self, MakeProtocol, Options, Plan, StartError};
+use crate::config::{Authority, GroupConfig, Limits, Timing};
+use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
+use crate::protocol::Protocol;
+use crate::protocol::passive::{self, Passive, Start};
+use crate::protocol::witness::Witness;
+use crate::state_machine::{
+    ApplyContext, FrozenState, Malformed, RawStateMachine, StateMachine, Typed,
+};
+use crate::storage::memory::MemoryStorage;
+use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::{Recovered, Storage};
+use crate::transport::{
+    Capabilities, Destination, Inbox, LocalPeer, Order, Transport, TransportCounters,
+    TransportError,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Describes a replica. Only the state machine has no default; a group of several needs a transport too.
+pub struct NodeBuilder {
+    group: String,
+    replica: ReplicaId,
+    config: GroupConfig,
+    start: Start,
+    seed: Option<u64>,
+    machine: Option<Box<dyn RawStateMachine>>,
+    protocol: Option<MakeCustom>,
+    parts: Parts,
+}
+
+type MakeCustom =
+    Box<dyn FnOnce(ProtocolContext, Recovered) -> Result<Box<dyn Protocol>, Malformed> + Send>;
+
+/// What a protocol of one's own may know, besides what was recovered. See [`NodeBuilder::protocol`].
+#[derive(Clone, Debug)]
+pub struct ProtocolContext {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// The group.
+    pub config: GroupConfig,
+    /// For every random choice.
+    pub seed: u64,
+}
+
+/// What a replica and a witness have in common.
+#[derive(Default)]
+struct Parts {
+    transport: Option<Arc<dyn Transport>>,
+    storage: Option<Place>,
+    options: Options,
+}
+
+/// Where the data is kept.
+enum Place {
+    Directory(PathBuf),
+    Storage(Box<dyn Storage>),
+}
+
+macro_rules! common_settings {
+    () => {
+        /// Over what frames travel.
+        #[must_use]
+        pub fn transport(mut self, transport: impl Transport) -> Self {
+            self.parts.transport = Some(Arc::new(transport));
+            self
+        }
+
+        /// Keeps log, snapshots and hard state in this directory, in a [`Wal`] with default options. It is made where
+        /// there is none.
+        #[must_use]
+        pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+            self.parts.storage = Some(Place::Directory(directory.into()));
+            self
+        }
+
+        /// Where log, snapshots and hard state are kept. Without one, in memory: such a replica leaves the group by
+        /// stopping, and joins it anew.
+        #[must_use]
+        pub fn storage(mut self, storage: impl Storage) -> Self {
+            self.parts.storage = Some(Place::Storage(Box::new(storage)));
+            self
+        }
+
+        /// How many requests may wait to be looked at (default 16,384); one more is answered
+        /// [`Busy`](crate::client_wire::Outcome::Busy), or makes its connection wait.
+        #[must_use]
+        pub fn request_queue_max(mut self, requests: usize) -> Self {
+            self.parts.options.request_queue_max = requests;
+            self
+        }
+
+        /// How many frames of peers may wait to be looked at (default 8,192); one more waits in the transport.
+        #[must_use]
+        pub fn peer_queue_max(mut self, frames: usize) -> Self {
+            self.parts.options.peer_queue_max = frames;
+            self
+        }
+
+        /// How many requests may be under way (default 131,072); one more is answered
+        /// [`Busy`](crate::client_wire::Outcome::Busy).
+        #[must_use]
+        pub fn pending_max(mut self, requests: usize) -> Self {
+            self.parts.options.pending_max = requests;
+            self
+        }
+
+        /// After how long a request that says no deadline is answered
+        /// [`Unknown`](crate::client_wire::Outcome::Unknown) or [`Behind`](crate::client_wire::Outcome::Behind)
+        /// (default 10 s).
+        #[must_use]
+        pub fn reply_within(mut self, time: Duration) -> Self {
+            self.parts.options.reply_within = time;
+            self
+        }
+
+        /// How long [`Node::shutdown`] may take before it is broken off (default 10 s).
+        #[must_use]
+        pub fn shutdown_within(mut self, time: Duration) -> Self {
+            self.parts.options.shutdown_within = time;
+            self
+        }
+
+        /// How many bytes may wait for the disk before commands are answered
+        /// [`Busy`](crate::client_wire::Outcome::Busy) (default 64 MiB).
+        #[must_use]
+        pub fn log_backlog_bytes_max(mut self, bytes: usize) -> Self {
+            self.parts.options.log_backlog_bytes_max = bytes;
+            self
+        }
+    };
+}
+
+impl NodeBuilder {
+    pub(super) fn new(group: &str, replica: ReplicaId) -> Self {
+        Self {
+            group: group.to_owned(),
+            replica,
+            config: GroupConfig::new([replica], Authority::Alone),
+            start: Start::Normal,
+            seed: None,
+            machine: None,
+            protocol: None,
+            parts: Parts::default(),
+        }
+    }
+
+    /// Everybody who belongs to the group, this replica among them. Without it, a group of one.
+    #[must_use]
+    pub fn members(mut self, members: impl IntoIterator<Item = ReplicaId>) -> Self {
+        self.config.members = members.into_iter().collect();
+        self
+    }
+
+    /// Who decides who may be primary. Without it, [`Authority::Alone`].
+    #[must_use]
+    pub fn authority(mut self, authority: Authority) -> Self {
+        self.config.authority = authority;
+        self
+    }
+
+    /// The group's times.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.config.timing = timing;
+        self
+    }
+
+    /// The group's limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Everything that the group agrees on, at once.
+    #[must_use]
+    pub fn group(mut self, config: GroupConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The state machine.
+    #[must_use]
+    pub fn state_machine(self, machine: impl StateMachine) -> Self {
+        self.raw_state_machine(Typed(machine))
+    }
+
+    /// A state machine over bytes.
+    #[must_use]
+    pub fn raw_state_machine(mut self, machine: impl RawStateMachine) -> Self {
+        self.machine = Some(Box::new(machine));
+        self
+    }
+
+    /// Serves without the members that never return. **What only they had is lost**; for the operator's hand.
+    #[must_use]
+    pub fn forced(mut self) -> Self {
+        self.start = Start::Forced;
+        self
+    }
+
+    /// Fixes every random choice of the protocol, for tests. Drawn by default.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Another replication scheme than the passive one.
+    #[must_use]
+    pub fn protocol<P: Protocol>(
+        mut self,
+        make: impl FnOnce(ProtocolContext, Recovered) -> Result<P, Malformed> + Send + 'static,
+    ) -> Self {
+        self.protocol = Some(Box::new(move |context, recovered| {
+            Ok(Box::new(make(context, recovered)?))
+        }));
+        self
+    }
+
+    common_settings!();
+
+    /// Starts the node: opens the storage, restores the state machine, begins to listen.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs.
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let config = self.config;
+        config.validate().map_err(StartError::Config)?;
+        if !config.members.contains(&self.replica) {
+            return Err(StartError::Config(format!(
+                "replica {} is not among the members {:?} of its group: add it, or start one of them",
+                self.replica, config.members
+            )));
+        }
+        let Some(machine) = self.machine else {
+            return Err(StartError::Config(
+                "a replica needs a state machine: call state_machine(…)".into(),
+            ));
+        };
+        let alone = config.members.len() == 1 && config.authority == Authority::Alone;
+        let transport = self.parts.transport(alone)?;
+        let (config_hash, limits) = (config.hash(), config.limits);
+        let context = ProtocolContext {
+            replica: self.replica,
+            config,
+            seed: self.seed.unwrap_or_else(draw),
+        };
+        let make = self.protocol.unwrap_or_else(|| passive(self.start));
+        start::start(Plan {
+            storage: self.parts.storage(&self.group, self.replica),
+            group: self.group,
+            replica: self.replica,
+            config_hash,
+            limits,
+            transport,
+            machine,
+            protocol: Box::new(move |recovered| make(context, recovered)),
+            options: self.parts.options,
+        })
+        .await
+    }
+}
+
+/// Describes the witness of a group: a tiny process that decides who may be primary.
+pub struct WitnessBuilder {
+    group: String,
+    parts: Parts,
+}
+
+impl WitnessBuilder {
+    pub(super) fn new(group: &str) -> Self {
+        Self {
+            group: group.to_owned(),
+            parts: Parts::default(),
+        }
+    }
+
+    common_settings!();
+
+    /// Starts the witness.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs.
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let make: MakeProtocol = Box::new(|recovered| Ok(Box::new(Witness::new(&recovered)?)));
+        start::start(Plan {
+            transport: self.parts.transport(false)?,
+            storage: self.parts.storage(&self.group, ReplicaId::WITNESS),
+            group: self.group,
+            replica: ReplicaId::WITNESS,
+            // The witness serves any configuration of its group.
+            config_hash: 0,
+            limits: witness_limits(),
+            machine: Box::new(Nothing),
+            protocol: make,
+            options: self.parts.options,
+        })
+        .await
+    }
+}
+
+impl Parts {
+    fn transport(&self, alone: bool) -> Result<Arc<dyn Transport>, StartError> {
+        self.options.check().map_err(StartError::Config)?;
+        match &self.transport {
+            Some(transport) => Ok(Arc::clone(transport)),
+            None if alone => Ok(Arc::new(Nowhere)),
+            None => Err(StartError::Config(
+                "a member of a group needs a transport to reach the others: call transport(…)"
+                    .into(),
+            )),
+        }
+    }
+}
+
+impl Parts {
+    fn storage(&mut self, group: &str, replica: ReplicaId) -> Box<dyn Storage> {
+        match self.storage.take() {
+            Some(Place::Storage(storage)) => storage,
+            Some(Place::Directory(directory)) => {
+                let mut options = WalOptions::new(GroupId::named(group), replica, draw());
+                options.incarnation_min = this_life();
+                Box::new(Wal::open_dir(directory, options))
+            }
+            None => Box::new(MemoryStorage::new(StoreId(draw()), this_life())),
+        }
+    }
+}
+
+impl Options {
+    fn check(&self) -> Result<(), String> {
+        if self.request_queue_max == 0 || self.peer_queue_max == 0 || self.pending_max == 0 {
+            return Err(
+                "request_queue_max, peer_queue_max and pending_max must not be zero".into(),
+            );
+        }
+        let queues = self.request_queue_max.max(self.peer_queue_max);
+        if queues > QUEUE_MAX || self.pending_max > QUEUE_MAX {
+            return Err(format!("queues hold at most {QUEUE_MAX}"));
+        }
+        if self.reply_within.is_zero() || self.shutdown_within.is_zero() {
+            return Err("reply_within and shutdown_within must not be zero".into());
+        }
+        Ok(())
+    }
+}
+
+/// A life that comes after every earlier one, even if the data was lost meanwhile.
+fn this_life() -> Incarnation {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the driver's side: lives are told apart by the clock where nothing else is left of the last one"
+    )]
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Incarnation(u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1))
+}
+
+/// A number from the system's random source.
+fn draw() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
+/// The state machine of a witness: there is none.
+struct Nothing;
+
+impl RawStateMachine for Nothing {
+    fn apply(&mut self, _: &mut ApplyContext, _: &[u8]) -> Result<Bytes, Malformed> {
+        Err(Malformed("a witness keeps no data".into()))
+    }
+
+    fn query(&self, _: &[u8]) -> Result<Bytes, Malformed> {
+        Err(Malformed("a witness keeps no data".into()))
+    }
+
+    fn freeze(&self) -> FrozenState {
+        Box::new(|_| Ok(()))
+    }
+
+    fn restore(&mut self, _: &mut dyn Read) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn digest(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The transport of a group of one.
+struct Nowhere;
+
+#[async_trait]
+impl Transport for Nowhere {
+    async fn start(&self, _: LocalPeer, _: Inbox) -> Result<(), TransportError> {
+        Ok(())
+    }
+
+    fn send(&self, _: Destination, _: Bytes) {}
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            order: Order::None,
+            native_group: false,
+            frame_bytes_max: usize::MAX,
+        }
+    }
+
+    fn address_of(&self, _: ReplicaId) -> Option<String> {
+        None
+    }
+
+    fn counters(&self) -> TransportCounters {
+        TransportCounters::default()
+    }
+
+    async fn close(&self) {}
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeBuilder({} {})", self.group, self.replica)
+    }
+}
+
+impl fmt::Debug for WitnessBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WitnessBuilder({})", self.group)
+    }
+}
+
+const QUEUE_MAX: usize = 1 << 24;
+
+/// The default scheme.
+fn passive(start: Start) -> MakeCustom {
+    Box::new(move |context, recovered| {
+        let mut options = passive::Options::new(context.replica, context.config, context.seed);
+        options.start = start;
+        Ok(Box::new(Passive::new(options, recovered)?))
+    })
+}
+
+/// What a witness and its callers say is small.
+fn witness_limits() -> Limits {
+    Limits {
+        command_bytes_max: 4 << 10,
+        frame_bytes_max: 64 << 10,
+        ..Limits::default()
+    }
+}

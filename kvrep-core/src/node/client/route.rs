@@ -1,0 +1,263 @@
+//! Finding somebody who answers: which target next, and after how long.
+//!
+//! One attempt at a time. A redirect is followed at once; a target that did not answer is *suspect* for a moment, and
+//! redirects to it are not followed meanwhile, because those who give them may not have noticed yet; each target is
+//! tried once without a pause, then pauses grow to [`PAUSE_MAX`]. What is known of the targets is shared by all
+//! operations of a client.
+
+use crate::client_wire::{Op, Outcome};
+use crate::node::link::{ClientLink, LinkError};
+use crate::random::splitmix;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a client knows of its targets.
+pub(super) struct Routes {
+    primary: AtomicUsize,
+    next: AtomicUsize,
+    any_suspect: AtomicBool,
+    suspects: Mutex<Vec<(usize, Instant)>>,
+    random: AtomicU64,
+}
+
+impl Routes {
+    pub(super) fn new() -> Self {
+        let seed = RandomState::new().hash_one(0_u8);
+        Self {
+            primary: AtomicUsize::new(0),
+            // Different clients start to read at different replicas.
+            next: AtomicUsize::new((seed >> 40) as usize),
+            any_suspect: AtomicBool::new(false),
+            suspects: Mutex::new(Vec::new()),
+            random: AtomicU64::new(seed),
+        }
+    }
+
+    fn suspects(&self) -> MutexGuard<'_, Vec<(usize, Instant)>> {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn suspect(&self, target: usize, now: Instant) {
+        let mut suspects = self.suspects();
+        suspects.retain(|(t, until)| *t != target && *until > now);
+        suspects.push((target, now + SUSPECT_FOR));
+        self.any_suspect.store(true, Ordering::Release);
+    }
+
+    fn is_suspect(&self, target: usize, now: Instant) -> bool {
+        self.any_suspect.load(Ordering::Acquire)
+            && self
+                .suspects()
+                .iter()
+                .any(|(t, until)| *t == target && *until > now)
+    }
+
+    fn trust(&self, target: usize) {
+        if self.any_suspect.load(Ordering::Acquire) {
+            let mut suspects = self.suspects();
+            suspects.retain(|(t, _)| *t != target);
+            self.any_suspect
+                .store(!suspects.is_empty(), Ordering::Release);
+        }
+    }
+
+    /// Half to all of `pause`, so that clients that failed together do not come back together.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let mut state = self
+            .random
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let part = (splitmix(&mut state) % 512) as u32;
+        pause * (512 + part) / 1_024
+    }
+}
+
+/// Where an operation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// At the target that was primary last.
+    Primary,
+    /// At each in turn.
+    Anywhere,
+}
+
+/// No answer before the deadline.
+#[derive(Debug)]
+pub(super) struct GaveUp {
+    /// Whether some attempt may have been carried out.
+    pub(super) maybe_done: bool,
+    /// What the last attempt met.
+    pub(super) last: String,
+}
+
+/// One operation's way.
+pub(super) struct Route<'a> {
+    link: &'a dyn ClientLink,
+    routes: &'a Routes,
+    start: Start,
+    deadline: Instant,
+    attempt: Duration,
+    target: usize,
+    moves: usize,
+    redirects: usize,
+    pause: Duration,
+    maybe_done: bool,
+}
+
+impl<'a> Route<'a> {
+    pub(super) fn new(
+        link: &'a dyn ClientLink,
+        routes: &'a Routes,
+        start: Start,
+        deadline: Instant,
+        attempt: Duration,
+    ) -> Self {
+        let target = match start {
+            Start::Primary => routes.primary.load(Ordering::Relaxed),
+            Start::Anywhere => routes.next.fetch_add(1, Ordering::Relaxed),
+        };
+        Self {
+            link,
+            routes,
+            start,
+            deadline,
+            attempt,
+            target,
+            moves: 0,
+            redirects: 0,
+            pause: PAUSE_MIN,
+            maybe_done: false,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether some attempt so far may have been carried out, now or later.
+    pub(super) fn maybe_done(&self) -> bool {
+        self.maybe_done
+    }
+
+    /// Attempts until there is an outcome that another attempt would not change.
+    pub(super) async fn call(&mut self, op: impl Fn() -> Op) -> Result<Outcome, GaveUp> {
+        loop {
+            let now = Instant::now();
+            self.target %= self.link.targets().max(1);
+            if self.moves == 0 && self.routes.is_suspect(self.target, now) {
+                self.turn();
+            }
+            let until = self.deadline.min(now + self.attempt);
+            let met = match self.link.call(self.target, op(), until).await {
+                Ok(Outcome::NotPrimary { primary, address }) => {
+                    let hinted =
+                        primary.and_then(|primary| self.link.resolve(primary, address.as_deref()));
+                    if self.follow(hinted, now) {
+                        continue;
+                    }
+                    format!("not the primary; {primary:?} is")
+                }
+                Ok(Outcome::Busy) => {
+                    // Whoever is busy is there, and is the right one to ask again.
+                    self.pause("busy".into()).await?;
+                    continue;
+                }
+                Ok(Outcome::Unknown) => {
+                    self.unanswered(now);
+                    "the primary changed, or did not decide in time".into()
+                }
+                Ok(Outcome::Behind) => "the replica is behind".into(),
+                Ok(
+                    outcome @ (Outcome::Done { .. }
+                    | Outcome::Opened { .. }
+                    | Outcome::Closed
+                    | Outcome::SessionExpired
+                    | Outcome::OutOfWindow
+                    | Outcome::Malformed(_)
+                    | Outcome::TooLarge { .. }
+                    | Outcome::ResponseTooLarge { .. }
+                    | Outcome::Status(_)),
+                ) => {
+                    self.arrived();
+                    return Ok(outcome);
+                }
+                Err(error @ LinkError::NotSent(_)) => {
+                    self.routes.suspect(self.target, now);
+                    error.to_string()
+                }
+                Err(error @ LinkError::Lost(_)) => {
+                    self.unanswered(now);
+                    self.routes.suspect(self.target, now);
+                    error.to_string()
+                }
+            };
+            self.turn();
+            if self.moves >= self.link.targets() {
+                self.pause(met).await?;
+            }
+        }
+    }
+
+    fn arrived(&mut self) {
+        self.routes.trust(self.target);
+        if self.start == Start::Primary {
+            self.routes.primary.store(self.target, Ordering::Relaxed);
+        }
+        (self.moves, self.redirects, self.pause) = (0, 0, PAUSE_MIN);
+    }
+
+    /// Follows a redirect, unless it leads nowhere new.
+    fn follow(&mut self, hinted: Option<usize>, now: Instant) -> bool {
+        match hinted {
+            Some(target)
+                if target != self.target
+                    && self.redirects <= REDIRECTS_MAX
+                    && !self.routes.is_suspect(target, now) =>
+            {
+                self.redirects += 1;
+                self.moves += 1;
+                self.target = target;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    fn unanswered(&mut self, begun: Instant) {
+        self.maybe_done = true;
+        let now = Instant::now();
+        if now - begun >= self.attempt {
+            self.routes.suspect(self.target, now);
+            self.attempt *= 2;
+        }
+    }
+
+    fn turn(&mut self) {
+        self.moves += 1;
+        self.target = (self.target + 1) % self.link.targets().max(1);
+    }
+
+    async fn pause(&mut self, met: String) -> Result<(), GaveUp> {
+        let until = Instant::now() + self.routes.jittered(self.pause);
+        if until >= self.deadline {
+            return Err(GaveUp {
+                maybe_done: self.maybe_done,
+                last: met,
+            });
+        }
+        tokio::time::sleep_until(until).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.redirects = 0;
+        Ok(())
+    }
+}
+
+const PAUSE_MIN: Duration = Duration::from_millis(2);
+/// How often, at the least, a client looks for a new primary.
+const PAUSE_MAX: Duration = Duration::from_millis(25);
+/// For how long redirects to a target that did not answer are not followed.
+const SUSPECT_FOR: Duration = Duration::from_millis(150);
+/// Redirects followed one after the other without a pause.
+const REDIRECTS_MAX: usize = 3;

@@ -1,0 +1,238 @@
+//! What the engine needs done, done with tokio.
+
+use super::log_thread::LogThread;
+use super::pending::Pending;
+use super::runner::Control;
+use super::snapshots::{self, OpenSnapshot, SnapshotError};
+use super::telemetry::Telemetry;
+use super::{NodeError, NodeEvent};
+use crate::client_wire::Outcome;
+use crate::engine::Host;
+use crate::entry::Entry;
+use crate::id::{LogPoint, PersistToken, ReplicaId, Ticket};
+use crate::protocol::{Event, SnapshotPiece};
+use crate::state_machine::FrozenState;
+use crate::storage::{SnapshotMeta, SnapshotStore, Storage, StorageOp};
+use crate::transport::{Destination, Transport};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant};
+
+/// Where the log is written.
+pub(super) enum Log {
+    /// In memory: at once, here.
+    Inline {
+        storage: Box<dyn Storage>,
+        persisted: Option<PersistToken>,
+    },
+    /// On disk: by a thread.
+    Thread(LogThread),
+}
+
+pub(super) struct TokioHost {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) log: Log,
+    pub(super) snapshots: Arc<dyn SnapshotStore>,
+    pub(super) pending: Pending,
+    pub(super) telemetry: Telemetry,
+    /// What is wrong, once something is; nothing is acknowledged or sent from then on.
+    pub(super) fatal: Option<NodeError>,
+    /// Jobs that block, to be waited for at shutdown.
+    pub(super) jobs: JoinSet<()>,
+    /// A protocol event came: the status is worth publishing at once.
+    pub(super) news: bool,
+    /// The snapshot to be loaded next.
+    pub(super) to_load: Option<SnapshotMeta>,
+    events: broadcast::Sender<NodeEvent>,
+    control: UnboundedSender<Control>,
+    /// Snapshots being sent to peers, and when each was last used.
+    open: BTreeMap<ReplicaId, (OpenSnapshot, Instant)>,
+}
+
+impl TokioHost {
+    pub(super) fn new(
+        transport: Arc<dyn Transport>,
+        log: Log,
+        snapshots: Arc<dyn SnapshotStore>,
+        telemetry: Telemetry,
+        events: broadcast::Sender<NodeEvent>,
+        control: UnboundedSender<Control>,
+    ) -> Self {
+        Self {
+            transport,
+            log,
+            snapshots,
+            pending: Pending::new(),
+            telemetry,
+            fatal: None,
+            jobs: JoinSet::new(),
+            news: false,
+            to_load: None,
+            events,
+            control,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// What was made durable inline since the last call.
+    pub(super) fn take_persisted(&mut self) -> Option<PersistToken> {
+        match &mut self.log {
+            Log::Inline { persisted, .. } => persisted.take(),
+            Log::Thread(_) => None,
+        }
+    }
+
+    /// Bytes that wait for the disk.
+    pub(super) fn log_backlog_bytes(&self) -> usize {
+        match &self.log {
+            Log::Inline { .. } => 0,
+            Log::Thread(thread) => thread.backlog_bytes(),
+        }
+    }
+
+    /// Keeps what a peer is being sent open until its next piece, or until it is not asked for any more.
+    pub(super) fn keep_open(&mut self, peer: ReplicaId, snapshot: OpenSnapshot, now: Instant) {
+        self.open.retain(|_, (_, used)| now - *used < OPEN_UNUSED);
+        self.open.insert(peer, (snapshot, now));
+    }
+
+    /// Tells whoever listens.
+    pub(super) fn tell(&self, event: NodeEvent) {
+        // Nobody listening is no error.
+        drop(self.events.send(event));
+    }
+
+    pub(super) fn fail(&mut self, error: NodeError) {
+        if self.fatal.is_none() {
+            tracing::error!(%error, "this node ends");
+            self.fatal = Some(error);
+        }
+    }
+}
+
+impl Host for TokioHost {
+    fn send(&mut self, to: ReplicaId, frame: Bytes) {
+        if self.fatal.is_none() {
+            self.transport.send(Destination::One(to), frame);
+        }
+    }
+
+    fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>) {
+        if self.fatal.is_some() {
+            return;
+        }
+        let result = match &mut self.log {
+            Log::Thread(thread) => {
+                thread.persist(token, ops);
+                return;
+            }
+            Log::Inline { storage, persisted } => storage.write(ops).and_then(|events| {
+                storage.sync()?;
+                *persisted = Some(token);
+                Ok(events)
+            }),
+        };
+        match result {
+            Ok(events) => {
+                for event in events {
+                    self.tell(NodeEvent::Storage(event));
+                }
+            }
+            Err(error) => self.fail(NodeError::Storage(Arc::new(error))),
+        }
+    }
+
+    fn reply(&mut self, ticket: Ticket, mut outcome: Outcome) {
+        if self.fatal.is_some() {
+            return;
+        }
+        let Some(waiter) = self.pending.remove(ticket) else {
+            return;
+        };
+        match &mut outcome {
+            Outcome::NotPrimary {
+                primary: Some(primary),
+                address: address @ None,
+            } => *address = self.transport.address_of(*primary),
+            Outcome::Unknown => self.telemetry.unknown(1),
+            Outcome::Busy => self.telemetry.busy(1),
+            Outcome::Done { .. }
+            | Outcome::Opened { .. }
+            | Outcome::Closed
+            | Outcome::SessionExpired
+            | Outcome::OutOfWindow
+            | Outcome::Malformed(_)
+            | Outcome::TooLarge { .. }
+            | Outcome::ResponseTooLarge { .. }
+            | Outcome::NotPrimary { .. }
+            | Outcome::Behind
+            | Outcome::Status(_) => {}
+        }
+        waiter.answer(outcome);
+    }
+
+    fn write_snapshot(&mut self, last: LogPoint, state: FrozenState) {
+        let (store, control) = (Arc::clone(&self.snapshots), self.control.clone());
+        self.jobs.spawn_blocking(move || {
+            let written = snapshots::write(&*store, last, state);
+            drop(control.send(Control::SnapshotWritten(written)));
+        });
+    }
+
+    fn read_snapshot(&mut self, peer: ReplicaId, offset: u64, bytes_max: usize) {
+        let (store, control) = (Arc::clone(&self.snapshots), self.control.clone());
+        let open = self.open.remove(&peer).map(|(snapshot, _)| snapshot);
+        self.jobs.spawn_blocking(move || {
+            let piece = snapshots::read_piece(&*store, open, offset, bytes_max);
+            drop(control.send(Control::SnapshotPiece { peer, piece }));
+        });
+    }
+
+    fn load_snapshot(&mut self, meta: SnapshotMeta) {
+        self.to_load = Some(meta);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.news = true;
+        match &event {
+            Event::RoleChanged { role, term } => {
+                tracing::Span::current().record("term", tracing::field::display(term));
+                tracing::info!(?role, %term, "role changed");
+            }
+            Event::Configured(configuration) => tracing::info!(?configuration, "configured"),
+            Event::Dropped(peer) => tracing::warn!(%peer, "dropped from the in-sync set"),
+            Event::Joined(peer) => tracing::info!(%peer, "joined the in-sync set"),
+            Event::TailTruncated { from, entries } => {
+                tracing::warn!(%from, entries, "an uncommitted tail was cut off");
+            }
+            Event::AcknowledgedWritesLost { from, commit } => {
+                tracing::error!(%from, %commit, "ACKNOWLEDGED WRITES ARE LOST");
+            }
+            Event::Refused(why) => tracing::warn!(%why, "refused to serve"),
+        }
+        self.tell(NodeEvent::Protocol(event));
+    }
+
+    fn fatal(&mut self, reason: String) {
+        self.fail(NodeError::Fatal(reason));
+    }
+
+    fn applied(&mut self, entry: &Entry) {
+        let _ = entry;
+        self.telemetry.applied();
+    }
+}
+
+/// The piece a job read.
+pub(super) type ReadPiece =
+    Result<Option<(SnapshotPiece, OpenSnapshot)>, crate::storage::StorageError>;
+
+/// What a job wrote.
+pub(super) type Written = Result<SnapshotMeta, SnapshotError>;
+
+/// After how long without use a snapshot that was being sent is closed.
+const OPEN_UNUSED: Duration = Duration::from_secs(30);

@@ -1,0 +1,48 @@
+//! How a [`Client`](super::Client) reaches replicas, whatever lies between.
+//!
+//! A link knows a few *targets*, numbered from 0: places where a replica may be asked. It carries one [`Op`] to one
+//! of them and brings back the [`Outcome`]. Retrying, finding the primary and counting requests is the client's
+//! work, the same over every link.
+//!
+//! Rules for implementers:
+//!
+//! * targets are only ever added, so a number stays good;
+//! * [`call`](ClientLink::call) returns soon after its deadline, whatever the other side does, and many calls may be
+//!   under way together;
+//! * [`LinkError::NotSent`] is a promise: the replica has not seen and will not see the request. In doubt it is
+//!   [`LinkError::Lost`].
+
+use crate::client_wire::{Op, Outcome};
+use crate::id::ReplicaId;
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+/// Carries requests to replicas. See the [module](self) for the rules.
+#[async_trait]
+pub trait ClientLink: Send + Sync + 'static {
+    /// How many targets there are now; at least one.
+    fn targets(&self) -> usize;
+
+    /// The target at which this replica is found; what a redirect
+    /// ([`Outcome::NotPrimary`]) names. A link may add a target for an address that it did not know. `None`: the
+    /// client tries the others in turn.
+    fn resolve(&self, replica: ReplicaId, address: Option<&str>) -> Option<usize>;
+
+    /// Asks `target` and waits for the outcome, at most until `deadline` and a few milliseconds more.
+    ///
+    /// # Errors
+    /// [`LinkError`]: there is no outcome.
+    async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError>;
+}
+
+/// Why there is no outcome.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The request did not reach the replica and never will.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The request was sent, or may have been, and no answer came. It may still be carried out.
+    #[error("no answer: {0}")]
+    Lost(String),
+}

@@ -1,0 +1,122 @@
+//! Requests from within the process.
+
+use super::Node;
+use super::link::{ClientLink, LinkError};
+use super::queue::Asked;
+use crate::client_wire::{Op, Outcome};
+use crate::id::ReplicaId;
+use crate::time::Time;
+use async_trait::async_trait;
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// The way into a node's queue. Does not keep the node alive.
+#[derive(Clone)]
+pub(super) struct Requests {
+    pub(super) queue: mpsc::Sender<Asked>,
+    pub(super) origin: Instant,
+}
+
+impl Requests {
+    /// Puts a request in the queue: its answer, or *busy* when the queue is full.
+    fn submit(&self, op: Op, deadline: Instant) -> Result<Submitted, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        let asked = Asked::Here {
+            op,
+            deadline: Time::ZERO + deadline.saturating_duration_since(self.origin),
+            reply,
+        };
+        match self.queue.try_send(asked) {
+            Ok(()) => Ok(Submitted::Waiting(answer)),
+            Err(TrySendError::Full(_)) => Ok(Submitted::QueueFull),
+            Err(TrySendError::Closed(_)) => Err(LinkError::NotSent("the node has stopped".into())),
+        }
+    }
+
+    pub(super) async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        self.submit(op, deadline)?.outcome().await
+    }
+
+    pub(super) async fn ask(&self, asked: Asked) -> Option<()> {
+        self.queue.send(asked).await.ok()
+    }
+}
+
+enum Submitted {
+    Waiting(oneshot::Receiver<Outcome>),
+    QueueFull,
+}
+
+impl Submitted {
+    async fn outcome(self) -> Result<Outcome, LinkError> {
+        match self {
+            // The node itself answers at the deadline: no timer is needed here.
+            Self::Waiting(answer) => answer
+                .await
+                .map_err(|_| LinkError::Lost("the node stopped".into())),
+            Self::QueueFull => Ok(Outcome::Busy),
+        }
+    }
+}
+
+/// A link to nodes of this process: one, or several of a group.
+pub struct LocalLink(RwLock<Vec<(ReplicaId, Requests)>>);
+
+impl LocalLink {
+    /// A link to these nodes.
+    ///
+    /// # Panics
+    /// Without a node.
+    pub fn new<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Self {
+        let targets: Vec<_> = nodes.into_iter().map(target_of).collect();
+        assert!(!targets.is_empty(), "a link needs a node");
+        Self(RwLock::new(targets))
+    }
+
+    /// Adds a node, or puts it in the place of an earlier life of its replica.
+    pub fn add(&self, node: &Node) {
+        let mut targets = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let new = target_of(node);
+        match targets.iter_mut().find(|(replica, _)| *replica == new.0) {
+            Some(old) => *old = new,
+            None => targets.push(new),
+        }
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<(ReplicaId, Requests)>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn target_of(node: &Node) -> (ReplicaId, Requests) {
+    (node.identity.replica, node.requests.clone())
+}
+
+#[async_trait]
+impl ClientLink for LocalLink {
+    fn targets(&self) -> usize {
+        self.read().len()
+    }
+
+    fn resolve(&self, replica: ReplicaId, _address: Option<&str>) -> Option<usize> {
+        self.read().iter().position(|(r, _)| *r == replica)
+    }
+
+    async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        let submitted = match self.read().get(target) {
+            Some((_, requests)) => requests.submit(op, deadline)?,
+            None => return Err(LinkError::NotSent(format!("no target {target}"))),
+        };
+        submitted.outcome().await
+    }
+}
+
+impl fmt::Debug for LocalLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replicas: Vec<_> = self.read().iter().map(|(r, _)| *r).collect();
+        write!(f, "LocalLink({replicas:?})")
+    }
+}

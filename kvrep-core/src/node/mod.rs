@@ -1,0 +1,230 @@
+//! The tokio driver: a [`Node`] runs one replica (or the witness) of a group; a [`Client`] talks to the group.
+//!
+//! One task owns the sans-IO [`Engine`](crate::engine::Engine) and feeds it frames, requests, completions and the
+//! time; a log on disk has a thread of its own, and snapshots are written and read on tokio's blocking pool.
+//!
+//! # Invariants
+//!
+//! * Nothing here blocks the task but the state machine's own `apply`, `query` and `snapshot`.
+//! * Every queue is bounded and says what happens at its end: requests are answered [`Outcome::Busy`], frames are
+//!   given back to the transport, which makes its sender wait or drops and counts.
+//! * Every request is answered: at its deadline with [`Outcome::Unknown`] (a command) or [`Outcome::Behind`] (a
+//!   query).
+//! * An error of the storage, or a panic, ends the node; nothing is acknowledged after it. [`Node::wait`] says why.
+//!
+//! # Metrics
+//!
+//! Through the [`metrics`] facade, with the labels `group` and `replica`; install a recorder before the node starts.
+//! Counters and gauges are brought up to date every 10 ms at most.
+//!
+//! | name | kind | what |
+//! |---|---|---|
+//! | `kvrep_requests_total` | counter | requests taken from the queue |
+//! | `kvrep_busy_total`, `kvrep_unknown_total`, `kvrep_malformed_total` | counter | how some of them ended |
+//! | `kvrep_request_batch` | histogram | requests proposed together |
+//! | `kvrep_applied_total` | counter | entries applied |
+//! | `kvrep_log_sync_seconds`, `_batches`, `_bytes` | histogram | per sync of the log: time to write and sync, batches and bytes |
+//! | `kvrep_last_index`, `kvrep_durable_index`, `kvrep_commit_index`, `kvrep_applied_index` | gauge | how far the replica is: proposed, durable, committed, applied |
+//! | `kvrep_role` | gauge | 0 seeking, 1 candidate, 2 backup, 3 primary, 4 witness |
+//! | `kvrep_serving`, `kvrep_term`, `kvrep_in_sync` | gauge | takes writes (0 or 1); number of the term; size of the in-sync set |
+//! | `kvrep_frames_{sent,received,dropped,refused}_total` | counter | the transport's |
+//! | `kvrep_messages_dropped_total` | counter | the protocol's: malformed, stale, of another life |
+//!
+//! # Caveats
+//!
+//! A state machine that takes long in `apply` or `snapshot` delays heartbeats: keep both well below
+//! `Timing::suspect_after`. A [`Node`] that is dropped ends at once and in the background; to use its storage again in
+//! the same process, [`shutdown`](Node::shutdown) it.
+
+mod builder;
+mod client;
+mod host;
+mod link;
+mod local;
+mod log_thread;
+mod pending;
+mod queue;
+mod runner;
+mod snapshots;
+mod start;
+mod telemetry;
+
+pub use builder::{NodeBuilder, ProtocolContext, WitnessBuilder};
+pub use client::{Client, ClientError, ClientOptions};
+pub use link::{ClientLink, LinkError};
+pub use local::LocalLink;
+pub use start::StartError;
+pub use telemetry::NodeCounters;
+
+use crate::client_wire::{Op, Outcome};
+use crate::id::{Incarnation, LogPoint, ReplicaId, StoreId};
+use crate::protocol::{Event, ProtocolStatus};
+use crate::storage::{StorageError, StorageEvent};
+use crate::transport::TransportCounters;
+use local::Requests;
+use runner::{Control, Stop};
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::time::Instant;
+
+/// A running replica, or the witness, of a group. Dropped, it ends at once; [`shutdown`](Self::shutdown) ends it in
+/// good order.
+pub struct Node {
+    identity: NodeIdentity,
+    requests: Requests,
+    control: UnboundedSender<Control>,
+    status: watch::Receiver<NodeStatus>,
+    events: broadcast::Sender<NodeEvent>,
+    ended: watch::Receiver<Option<Result<(), NodeError>>>,
+}
+
+/// Who a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Name of the group.
+    pub group: String,
+    /// The replica.
+    pub replica: ReplicaId,
+    /// This life of it.
+    pub incarnation: Incarnation,
+    /// Its storage.
+    pub store: StoreId,
+}
+
+/// What a node knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// Role, term, positions.
+    pub protocol: ProtocolStatus,
+    /// What the transport did.
+    pub transport: TransportCounters,
+    /// What the driver did.
+    pub node: NodeCounters,
+}
+
+/// Something an operator should hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NodeEvent {
+    /// From the protocol.
+    Protocol(Event),
+    /// From the storage.
+    Storage(StorageEvent),
+}
+
+/// A position and the digest of the state there. Equal positions must have equal digests on all replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateDigest {
+    /// Up to here everything is applied.
+    pub applied: LogPoint,
+    /// XXH3-64 of the state with its sessions, as a snapshot holds them.
+    pub digest: u64,
+}
+
+/// Why a node ended by itself. Nothing was acknowledged after it happened.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The storage failed. What was not durable then is not acknowledged; start the node again when the cause is
+    /// removed.
+    #[error("the storage failed: {0}")]
+    Storage(Arc<StorageError>),
+    /// The node cannot go on.
+    #[error("{0}")]
+    Fatal(String),
+    /// A panic, most likely in the state machine.
+    #[error("the node panicked: {0}")]
+    Panicked(String),
+    /// A graceful end took too long and was broken off; it is as if the process had crashed.
+    #[error("the shutdown was broken off: {0}")]
+    ShutdownTimedOut(&'static str),
+}
+
+impl Node {
+    /// Starts to describe replica `replica` of the group of this name. See [`NodeBuilder`] for an example.
+    pub fn builder(group: &str, replica: ReplicaId) -> NodeBuilder {
+        NodeBuilder::new(group, replica)
+    }
+
+    /// Starts to describe the witness of the group of this name.
+    pub fn witness(group: &str) -> WitnessBuilder {
+        WitnessBuilder::new(group)
+    }
+
+    /// Who it is.
+    #[must_use]
+    pub fn identity(&self) -> &NodeIdentity {
+        &self.identity
+    }
+
+    /// What it knows of itself; at most about 10 ms old.
+    #[must_use]
+    pub fn status(&self) -> NodeStatus {
+        self.status.borrow().clone()
+    }
+
+    /// The status as it changes: at once with a change of role or configuration, else every 10 ms at most.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<NodeStatus> {
+        self.status.clone()
+    }
+
+    /// What happens from now on. A receiver that falls 1,024 events behind is told so and misses some.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.events.subscribe()
+    }
+
+    /// Asks this replica, and only it, once. For exactly-once commands and failover use a [`Client`].
+    ///
+    /// # Errors
+    /// When the node has stopped; see [`LinkError`].
+    pub async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        self.requests.call(op, deadline).await
+    }
+
+    /// The digest of the state and where it was taken: what to compare replicas by. As expensive as freezing *and*
+    /// writing a snapshot, on the node's own task. `None` when the node has stopped.
+    pub async fn digest(&self) -> Option<StateDigest> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.ask(queue::Asked::Digest(reply)).await?;
+        answer.await.ok()
+    }
+
+    /// Waits until the node has ended.
+    ///
+    /// # Errors
+    /// When it ended by itself: why.
+    pub async fn wait(&self) -> Result<(), NodeError> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Ok(())),
+            Err(_) => Err(NodeError::Panicked("its runtime was shut down".into())),
+        }
+    }
+
+    /// Ends the node in good order: takes no more requests, answers those under way, makes everything durable, closes
+    /// the transport and waits until every task and thread has ended and the storage is free again.
+    ///
+    /// # Errors
+    /// When it had already ended by itself, or did not end in time.
+    pub async fn shutdown(self) -> Result<(), NodeError> {
+        drop(self.control.send(Control::Stop(Stop::Graceful)));
+        self.wait().await
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // After a graceful end nobody listens any more.
+        drop(self.control.send(Control::Stop(Stop::Abandon)));
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({} {})", self.identity.group, self.identity.replica)
+    }
+}

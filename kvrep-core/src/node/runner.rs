@@ -1,0 +1,445 @@
+//! The task that owns the engine.
+//!
+//! It sleeps until something came, then takes **everything** that came, in bounded gulps: completions first (they
+//! free what waits), then peers, then requests, all of one gulp in one call of the engine, so that they are proposed,
+//! shipped and synced together; then time. The more there is to do, the larger the batches, and the less each costs.
+
+use super::host::{ReadPiece, TokioHost, Written};
+use super::log_thread::Synced;
+use super::pending::{AtDeadline, Waiter};
+use super::queue::{Asked, FromPeer};
+use super::snapshots::{self, SnapshotError};
+use super::{NodeError, NodeEvent, NodeStatus, StateDigest};
+use crate::client_wire::{Op, Outcome, Reply, Request};
+use crate::engine::Engine;
+use crate::id::{ReplicaId, Ticket};
+use crate::storage::{SnapshotMeta, StorageError};
+use crate::time::{Time, Timestamp};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, Instant, Sleep};
+
+/// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
+/// each batch, snapshot or piece under way.
+pub(super) enum Control {
+    Synced(Synced),
+    LogFailed(StorageError),
+    LogPanicked,
+    SnapshotWritten(Written),
+    SnapshotPiece { peer: ReplicaId, piece: ReadPiece },
+    Stop(Stop),
+}
+
+/// How the node is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Take no more requests, answer those under way, make everything durable.
+    Graceful,
+    /// Now.
+    Abandon,
+}
+
+/// The receiving ends.
+pub(super) struct Queues {
+    pub(super) control: mpsc::UnboundedReceiver<Control>,
+    pub(super) peers: mpsc::Receiver<FromPeer>,
+    pub(super) requests: mpsc::Receiver<Asked>,
+}
+
+/// Local limits of the runner.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) pending_max: usize,
+    pub(super) reply_within: Duration,
+    pub(super) drain_within: Duration,
+    pub(super) log_backlog_bytes_max: usize,
+}
+
+/// Everything that the runner owns but its queues, so that it can be lent to a blocking thread while a snapshot is
+/// loaded.
+pub(super) struct Core {
+    pub(super) engine: Engine,
+    pub(super) host: TokioHost,
+    pub(super) origin: Instant,
+    pub(super) bounds: Bounds,
+    pub(super) status: watch::Sender<NodeStatus>,
+    pub(super) published: Instant,
+    pub(super) dirty: bool,
+    pub(super) batch: Vec<(Ticket, Op)>,
+}
+
+enum Woken {
+    Control(Control),
+    Queue,
+    Time,
+}
+
+/// Runs until stopped or failed. Whoever still waits then is told *unknown* (or *behind*).
+pub(super) async fn run(core: Box<Core>, mut queues: Queues) -> Result<Stop, NodeError> {
+    let (mut core, ended) = serve(core, &mut queues).await;
+    queues.requests.close();
+    while let Ok(asked) = queues.requests.try_recv() {
+        refuse(asked);
+    }
+    core.host.pending.give_up();
+    core.publish();
+    if let Ok(Stop::Abandon) = ended {
+        return ended;
+    }
+    // Before the storage is let go: a snapshot half written would be found by whoever opens it next.
+    let jobs = async { while core.host.jobs.join_next().await.is_some() {} };
+    drop(tokio::time::timeout(core.bounds.drain_within, jobs).await);
+    ended
+}
+
+async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<Stop, NodeError>) {
+    let mut peers = Vec::with_capacity(GULP);
+    let mut asked = Vec::with_capacity(GULP);
+    let mut alarm = Alarm::new();
+    let mut draining_until: Option<Instant> = None;
+    core.start();
+    loop {
+        while let Some(meta) = core.host.to_load.take() {
+            core = core.load_elsewhere(meta).await;
+        }
+        if let Some(error) = core.host.fatal.take() {
+            return (core, Err(error));
+        }
+        if let Some(until) = draining_until
+            && (core.host.pending.len() == 0 || Instant::now() >= until)
+        {
+            return (core, Ok(Stop::Graceful));
+        }
+        alarm.set(core.next_deadline(draining_until));
+        let woken = tokio::select! {
+            biased;
+            control = queues.control.recv() => match control {
+                Some(control) => Woken::Control(control),
+                None => return (core, Ok(Stop::Abandon)),
+            },
+            _ = queues.peers.recv_many(&mut peers, GULP) => Woken::Queue,
+            n = queues.requests.recv_many(&mut asked, GULP), if draining_until.is_none() => {
+                if n == 0 {
+                    return (core, Ok(Stop::Abandon));
+                }
+                Woken::Queue
+            }
+            () = alarm.ring() => Woken::Time,
+        };
+        let now = core.now();
+        let mut control = match woken {
+            Woken::Control(control) => Some(control),
+            Woken::Queue | Woken::Time => queues.control.try_recv().ok(),
+        };
+        while let Some(event) = control {
+            match event {
+                Control::Stop(Stop::Abandon) => return (core, Ok(Stop::Abandon)),
+                Control::Stop(Stop::Graceful) => {
+                    draining_until = Some(Instant::now() + core.bounds.drain_within);
+                    queues.requests.close();
+                }
+                other => core.on_control(now, other),
+            }
+            control = queues.control.try_recv().ok();
+        }
+        gulp(&mut queues.peers, &mut peers);
+        core.on_peers(now, &mut peers);
+        gulp(&mut queues.requests, &mut asked);
+        core.on_asked(now, &mut asked, draining_until.is_some());
+        core.on_time(core.now());
+    }
+}
+
+/// Takes what else is there, up to a gulp.
+fn gulp<T>(queue: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
+    while into.len() < GULP
+        && let Ok(event) = queue.try_recv()
+    {
+        into.push(event);
+    }
+}
+
+impl Core {
+    /// The time of this node's clock.
+    #[allow(clippy::disallowed_methods, reason = "this is where time comes in")]
+    fn now(&self) -> Time {
+        Time::ZERO + self.origin.elapsed()
+    }
+
+    fn start(&mut self) {
+        let now = self.now();
+        self.engine.start(now, &mut self.host);
+        self.settle(now);
+        self.publish();
+    }
+
+    /// Tells the engine what was made durable inline, until nothing more is to be told.
+    fn settle(&mut self, now: Time) {
+        self.dirty = true;
+        while let Some(token) = self.host.take_persisted() {
+            self.engine.on_persisted(now, token, &mut self.host);
+        }
+    }
+
+    fn on_peers(&mut self, now: Time, events: &mut Vec<FromPeer>) {
+        if events.is_empty() {
+            return;
+        }
+        for event in events.drain(..) {
+            match event {
+                FromPeer::Frame(body) => self.engine.on_frame(now, body, &mut self.host),
+                FromPeer::Hint { peer, hint } => {
+                    tracing::debug!(%peer, ?hint, "hint");
+                    self.engine.on_hint(now, peer, hint, &mut self.host);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Requests that came together are proposed together.
+    fn on_asked(&mut self, now: Time, asked: &mut Vec<Asked>, stopping: bool) {
+        if asked.is_empty() {
+            return;
+        }
+        self.host.telemetry.requests(asked.len());
+        let log_full = self.host.log_backlog_bytes() > self.bounds.log_backlog_bytes_max;
+        for asked in asked.drain(..) {
+            let (op, deadline, waiter) = match asked {
+                Asked::Here {
+                    op,
+                    deadline,
+                    reply,
+                } => (op, deadline, Waiter::Here(reply)),
+                Asked::Remote { request, reply } => match Request::from_body(&request) {
+                    Ok(Request { id, op }) => (
+                        op,
+                        now + self.bounds.reply_within,
+                        Waiter::Remote { id, reply },
+                    ),
+                    Err(error) => {
+                        tracing::debug!(%error, "a request that cannot be read");
+                        self.host.telemetry.malformed();
+                        continue;
+                    }
+                },
+                Asked::Digest(reply) => {
+                    let _ = reply.send(StateDigest {
+                        applied: self.engine.applied(),
+                        digest: self.engine.machine().full_digest(),
+                    });
+                    continue;
+                }
+            };
+            let (at_deadline, needs_log) = match &op {
+                Op::Query { .. } | Op::Status => (AtDeadline::Behind, false),
+                Op::OpenSession | Op::Command { .. } | Op::Plain(_) | Op::CloseSession(_) => {
+                    (AtDeadline::Unknown, true)
+                }
+            };
+            let full = self.host.pending.len() >= self.bounds.pending_max;
+            if stopping || full || (log_full && needs_log) {
+                self.host.telemetry.busy(1);
+                waiter.answer(Outcome::Busy);
+                continue;
+            }
+            let ticket = self.host.pending.insert(waiter, deadline, at_deadline);
+            self.batch.push((ticket, op));
+        }
+        self.engine
+            .on_requests(now, wall_clock(), self.batch.drain(..), &mut self.host);
+        self.settle(now);
+    }
+
+    fn on_control(&mut self, now: Time, control: Control) {
+        match control {
+            Control::Synced(synced) => {
+                self.host
+                    .telemetry
+                    .synced(synced.batches, synced.bytes, synced.took);
+                for event in synced.events {
+                    self.host.tell(NodeEvent::Storage(event));
+                }
+                self.engine.on_persisted(now, synced.token, &mut self.host);
+            }
+            Control::LogFailed(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
+            Control::LogPanicked => self
+                .host
+                .fail(NodeError::Panicked("the storage panicked".into())),
+            Control::SnapshotWritten(Ok(meta)) => {
+                tracing::info!(last = ?meta.last, bytes = meta.bytes, "snapshot written");
+                self.engine.on_snapshot_written(now, meta, &mut self.host);
+            }
+            // A newer history has come meanwhile; the protocol knows.
+            Control::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
+                tracing::info!("a snapshot was superseded while it was written");
+            }
+            Control::SnapshotWritten(Err(error)) => self
+                .host
+                .fail(NodeError::Fatal(format!("writing a snapshot: {error}"))),
+            Control::SnapshotPiece { peer, piece } => {
+                let piece = match piece {
+                    Ok(Some((piece, open))) => {
+                        self.host.keep_open(peer, open, Instant::now());
+                        Some(piece)
+                    }
+                    Ok(None) => None,
+                    Err(error) => {
+                        tracing::warn!(%error, %peer, "cannot read the snapshot for a peer");
+                        None
+                    }
+                };
+                self.engine
+                    .on_snapshot_piece(now, peer, piece, &mut self.host);
+            }
+            Control::Stop(_) => unreachable!("the loop keeps these for itself"),
+        }
+        while self.host.jobs.try_join_next().is_some() {}
+        self.settle(now);
+    }
+
+    fn on_time(&mut self, now: Time) {
+        if self.engine.next_deadline(now).is_some_and(|at| at <= now) {
+            self.engine.tick(now, &mut self.host);
+            self.settle(now);
+        }
+        let expired = self.host.pending.expire(now);
+        self.host.telemetry.unknown(expired);
+        let due = self.published.elapsed() >= PUBLISH_EVERY;
+        if self.dirty && (due || std::mem::take(&mut self.host.news)) {
+            self.publish();
+        }
+    }
+
+    fn next_deadline(&self, draining_until: Option<Instant>) -> Option<Instant> {
+        let now = self.now();
+        [
+            self.engine
+                .next_deadline(now)
+                .map(|t| self.origin + (t - Time::ZERO)),
+            self.host
+                .pending
+                .next_deadline()
+                .map(|t| self.origin + (t - Time::ZERO)),
+            self.dirty.then(|| self.published + PUBLISH_EVERY),
+            draining_until,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn publish(&mut self) {
+        self.dirty = false;
+        self.published = Instant::now();
+        let status = NodeStatus {
+            protocol: self.engine.status(),
+            transport: self.host.transport.counters(),
+            node: self.host.telemetry.counters,
+        };
+        self.host
+            .telemetry
+            .show(&status.protocol, &status.transport);
+        self.status.send_replace(status);
+    }
+
+    /// Loads the snapshot that was installed, on a thread that may block.
+    async fn load_elsewhere(mut self: Box<Self>, meta: SnapshotMeta) -> Box<Self> {
+        let span = tracing::Span::current();
+        let loaded = tokio::task::spawn_blocking(move || {
+            span.in_scope(|| self.load(meta));
+            self
+        });
+        match loaded.await {
+            Ok(core) => core,
+            Err(error) => match error.try_into_panic() {
+                // The state machine's own panic: the supervisor reports it.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime shuts down; so does this task.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    fn load(&mut self, meta: SnapshotMeta) {
+        let now = self.now();
+        match snapshots::open_current(&*self.host.snapshots) {
+            Ok(Some((found, mut state))) if found == meta => {
+                self.engine
+                    .on_snapshot_loaded(now, meta, &mut state, &mut self.host);
+            }
+            Ok(found) => self.host.fail(NodeError::Fatal(format!(
+                "the snapshot installed at {} is not there (found {:?}): start this replica again",
+                meta.last.index,
+                found.map(|(m, _)| m.last.index)
+            ))),
+            Err(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
+        }
+        self.settle(self.now());
+    }
+}
+
+/// Answers a request that came too late.
+fn refuse(asked: Asked) {
+    match asked {
+        Asked::Here { reply, .. } => drop(reply.send(Outcome::Busy)),
+        Asked::Remote { request, reply } => {
+            if let Ok(Request { id, .. }) = Request::from_body(&request) {
+                let outcome = Outcome::Busy;
+                reply.send(Reply { id, outcome }.to_frame());
+            }
+        }
+        Asked::Digest(reply) => drop(reply),
+    }
+}
+
+/// Microseconds since the Unix epoch. The protocol makes it monotonic along the log.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "this is where the wall clock comes in"
+)]
+fn wall_clock() -> Timestamp {
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// A timer that is only touched when it must ring earlier, or has rung: most deadlines move back before they come.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self {
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            armed: None,
+        }
+    }
+
+    fn set(&mut self, at: Option<Instant>) {
+        if let Some(at) = at
+            && self.armed.is_none_or(|armed| at < armed)
+        {
+            self.sleep.as_mut().reset(at);
+            self.armed = Some(at);
+        }
+    }
+
+    /// Rings at the time it is set to, or a little early; never when it is not set.
+    async fn ring(&mut self) {
+        if self.armed.is_none() {
+            std::future::pending::<()>().await;
+        }
+        self.sleep.as_mut().await;
+        self.armed = None;
+    }
+}
+
+/// How many events of one kind are taken at once.
+const GULP: usize = 1_024;
+/// How often the status is published while things change.
+const PUBLISH_EVERY: Duration = Duration::from_millis(10);

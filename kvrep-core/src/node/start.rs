@@ -1,0 +1,343 @@
+//! How a node comes up, and how it goes down.
+
+use super::host::{Log, TokioHost};
+use super::local::Requests;
+use super::log_thread::{LogThread, LogThreadEnd};
+use super::queue::NodeInbox;
+use super::runner::{self, Bounds, Core, Queues, Stop};
+use super::snapshots;
+use super::telemetry::{NodeCounters, Telemetry};
+use super::{Node, NodeError, NodeIdentity, NodeStatus};
+use crate::config::Limits;
+use crate::engine::{Engine, Identity};
+use crate::id::{GroupId, LogPoint, ReplicaId};
+use crate::protocol::Protocol;
+use crate::session::Machine;
+use crate::state_machine::{Malformed, RawStateMachine};
+use crate::storage::{Durability, Recovered, SnapshotStore, Storage, StorageError};
+use crate::transport::{Inbox, LocalPeer, Transport, TransportError};
+use crate::wire;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant};
+use tracing::Instrument;
+
+/// Why a node did not start. Nothing runs then, and the storage is as it was found, but for a new incarnation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The description of the node is wrong: what to change.
+    #[error("{0}")]
+    Config(String),
+    /// The storage cannot be used: locked, foreign, damaged, or an I/O error.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What the storage holds is not this node's.
+    #[error("the storage holds the data of something else ({0}): choose another directory")]
+    Foreign(String),
+    /// The snapshot does not fit the state machine. Nothing was changed.
+    #[error(
+        "the snapshot at {index} does not fit this state machine: {source}. \
+         Start the version that wrote it, or begin with an empty directory"
+    )]
+    Restore {
+        /// The last index in the snapshot.
+        index: crate::Index,
+        /// What the state machine said.
+        source: std::io::Error,
+    },
+    /// The transport cannot start: a port in use, for one.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The system refused a thread, or the runtime is shutting down.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Makes the protocol of what was recovered.
+pub(super) type MakeProtocol =
+    Box<dyn FnOnce(Recovered) -> Result<Box<dyn Protocol>, Malformed> + Send>;
+
+/// Everything a node is made of.
+pub(super) struct Plan {
+    pub(super) group: String,
+    pub(super) replica: ReplicaId,
+    pub(super) config_hash: u64,
+    pub(super) limits: Limits,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) storage: Box<dyn Storage>,
+    pub(super) machine: Box<dyn RawStateMachine>,
+    pub(super) protocol: MakeProtocol,
+    pub(super) options: Options,
+}
+
+/// What belongs to the node, not to the group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    pub(super) request_queue_max: usize,
+    pub(super) peer_queue_max: usize,
+    pub(super) pending_max: usize,
+    pub(super) reply_within: Duration,
+    pub(super) shutdown_within: Duration,
+    pub(super) log_backlog_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            request_queue_max: 16_384,
+            peer_queue_max: 8_192,
+            pending_max: 131_072,
+            reply_within: Duration::from_secs(10),
+            shutdown_within: Duration::from_secs(10),
+            log_backlog_bytes_max: 64 << 20,
+        }
+    }
+}
+
+/// A storage that was opened, with the state machine as it was at its snapshot.
+struct Opened {
+    storage: Box<dyn Storage>,
+    snapshots: Arc<dyn SnapshotStore>,
+    durability: Durability,
+    recovered: Recovered,
+    machine: Machine,
+    applied: LogPoint,
+}
+
+pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
+    let Plan {
+        group,
+        replica,
+        config_hash,
+        limits,
+        transport,
+        storage,
+        machine,
+        protocol,
+        options,
+    } = plan;
+    check_frames(&*transport, &limits)?;
+    let span = tracing::info_span!("node", %group, %replica, term = tracing::field::Empty);
+    let opening = span.clone();
+    let opened = blocking(move || opening.in_scope(|| open(storage, machine, &limits))).await??;
+    let identity = Identity {
+        group: GroupId::named(&group),
+        replica,
+        incarnation: opened.recovered.incarnation,
+    };
+    let who = NodeIdentity {
+        group: group.clone(),
+        replica,
+        incarnation: identity.incarnation,
+        store: opened.recovered.store,
+    };
+    let protocol = protocol(opened.recovered).map_err(|Malformed(why)| StartError::Foreign(why))?;
+    let engine = Engine::new(identity, protocol, opened.machine, opened.applied, limits);
+
+    let (control, control_queue) = mpsc::unbounded_channel();
+    let (peers, peer_queue) = mpsc::channel(options.peer_queue_max);
+    let (requests, request_queue) = mpsc::channel(options.request_queue_max);
+    let (events, _) = broadcast::channel(EVENTS_KEPT);
+    let origin = Instant::now();
+    let (log, log_end) = match opened.durability {
+        Durability::Memory => {
+            let (storage, persisted) = (opened.storage, None);
+            (Log::Inline { storage, persisted }, None)
+        }
+        Durability::Disk => {
+            let name = format!("{group} {replica}");
+            let (thread, end) = LogThread::spawn(&name, opened.storage, control.clone())
+                .map_err(StartError::Thread)?;
+            (Log::Thread(thread), Some(end))
+        }
+    };
+    let inbox = NodeInbox {
+        peers,
+        requests: requests.clone(),
+    };
+    let me = LocalPeer {
+        group: identity.group,
+        replica,
+        incarnation: identity.incarnation,
+        config_hash,
+    };
+    transport.start(me, Inbox::new(Arc::new(inbox))).await?;
+
+    let host = TokioHost::new(
+        Arc::clone(&transport),
+        log,
+        opened.snapshots,
+        Telemetry::new(&group, replica),
+        events.clone(),
+        control.clone(),
+    );
+    let (status, watched) = watch::channel(NodeStatus {
+        protocol: engine.status(),
+        transport: transport.counters(),
+        node: NodeCounters::default(),
+    });
+    let core = Box::new(Core {
+        engine,
+        host,
+        origin,
+        bounds: Bounds {
+            pending_max: options.pending_max,
+            reply_within: options.reply_within,
+            drain_within: options.shutdown_within / 2,
+            log_backlog_bytes_max: options.log_backlog_bytes_max,
+        },
+        status,
+        published: origin,
+        dirty: false,
+        batch: Vec::new(),
+    });
+    let queues = Queues {
+        control: control_queue,
+        peers: peer_queue,
+        requests: request_queue,
+    };
+    let runner = tokio::spawn(runner::run(core, queues).instrument(span.clone()));
+    let (ended, end_seen) = watch::channel(None);
+    let supervisor = Supervisor {
+        transport,
+        log_end,
+        shutdown_within: options.shutdown_within,
+    };
+    tokio::spawn(
+        async move {
+            let result = supervisor.watch(runner).await;
+            ended.send_replace(Some(result));
+        }
+        .instrument(span),
+    );
+    Ok(Node {
+        identity: who,
+        requests: Requests {
+            queue: requests,
+            origin,
+        },
+        control,
+        status: watched,
+        events,
+        ended: end_seen,
+    })
+}
+
+/// A frame that the group may send must fit the transport.
+fn check_frames(transport: &dyn Transport, limits: &Limits) -> Result<(), StartError> {
+    let (can, must) = (
+        transport.capabilities().frame_bytes_max,
+        limits.frame_bytes_max + wire::HEADER_BYTES,
+    );
+    if can < must {
+        return Err(StartError::Config(format!(
+            "the transport carries frames of at most {can} bytes, the group's are up to {must}: \
+             raise the transport's limit or lower Limits::frame_bytes_max"
+        )));
+    }
+    Ok(())
+}
+
+/// Opens the storage and restores the state machine. May block.
+fn open(
+    mut storage: Box<dyn Storage>,
+    machine: Box<dyn RawStateMachine>,
+    limits: &Limits,
+) -> Result<Opened, StartError> {
+    let recovered = storage.open()?;
+    for note in &recovered.notes {
+        tracing::warn!(note, "at recovery");
+    }
+    let snapshots = storage.snapshots();
+    let restore = |index| move |source| StartError::Restore { index, source };
+    let mut machine = Machine::new(machine, limits).map_err(restore(crate::Index::ZERO))?;
+    let applied = match recovered.snapshot {
+        None => LogPoint::ZERO,
+        Some(meta) => {
+            let Some((_, mut state)) = snapshots::open_current(&*snapshots)? else {
+                return Err(StorageError::Misuse("its snapshot cannot be opened".into()).into());
+            };
+            machine
+                .restore(&mut state)
+                .map_err(restore(meta.last.index))?;
+            meta.last
+        }
+    };
+    Ok(Opened {
+        durability: storage.durability(),
+        storage,
+        snapshots,
+        recovered,
+        machine,
+        applied,
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    match tokio::task::spawn_blocking(job).await {
+        Ok(value) => Ok(value),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(StartError::Thread(std::io::Error::other(error))),
+        },
+    }
+}
+
+/// Sees the runner end, however it does, and ends everything else.
+struct Supervisor {
+    transport: Arc<dyn Transport>,
+    log_end: Option<LogThreadEnd>,
+    shutdown_within: Duration,
+}
+
+impl Supervisor {
+    async fn watch(self, runner: JoinHandle<Result<Stop, NodeError>>) -> Result<(), NodeError> {
+        let ended = match runner.await {
+            Ok(ended) => ended,
+            Err(error) => Err(NodeError::Panicked(panic_text(error))),
+        };
+        let (abandon, log_ended) = match self.log_end {
+            Some(LogThreadEnd { abandon, ended }) => (Some(abandon), Some(ended)),
+            None => (None, None),
+        };
+        if let (Some(abandon), Err(_) | Ok(Stop::Abandon)) = (abandon, &ended) {
+            abandon.store(true, Ordering::Relaxed);
+        }
+        let deadline = Instant::now() + self.shutdown_within;
+        let (closed, flushed) = tokio::join!(
+            tokio::time::timeout_at(deadline, self.transport.close()),
+            tokio::time::timeout_at(deadline, flushed(log_ended)),
+        );
+        ended?;
+        flushed.map_err(|_| NodeError::ShutdownTimedOut("the log is still being written"))?;
+        closed.map_err(|_| NodeError::ShutdownTimedOut("the transport did not close"))
+    }
+}
+
+async fn flushed(ended: Option<oneshot::Receiver<()>>) {
+    if let Some(ended) = ended {
+        // An error is the thread's panic: it has ended, too.
+        drop(ended.await);
+    }
+}
+
+fn panic_text(error: tokio::task::JoinError) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => match panic.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => panic
+                .downcast_ref::<String>()
+                .cloned()
+                .unwrap_or_else(|| "without a message".into()),
+        },
+        Err(_) => "its runtime was shut down".into(),
+    }
+}
+
+/// Events kept for a receiver that does not keep up.
+const EVENTS_KEPT: usize = 1_024;

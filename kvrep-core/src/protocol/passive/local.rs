@@ -1,0 +1,290 @@
+//! What a replica is, whatever its role: its log, its promises, what it knows of its peers.
+
+use super::durable::Durable;
+use super::hard_state::HardState;
+use super::log::Log;
+use super::message::{Message, Posture, Standing};
+#[cfg(feature = "sim")]
+use super::mutation::Mutation;
+use crate::config::{Authority, GroupConfig, Token};
+use crate::detector::FailureDetector;
+use crate::entry::Entry;
+use crate::error::ReadError;
+use crate::id::{Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket};
+use crate::membership::{Membership, fixed::FixedMembership};
+use crate::protocol::{Action, Event, Outbox};
+use crate::random::Rng;
+use crate::storage::{SnapshotMeta, StorageOp};
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) struct Local {
+    pub(super) me: ReplicaId,
+    pub(super) group: GroupConfig,
+    pub(super) store: StoreId,
+    pub(super) incarnation: Incarnation,
+    pub(super) log: Log,
+    pub(super) durable: Durable,
+    pub(super) hard: HardState,
+    /// The last write of the hard state.
+    pub(super) hard_token: PersistToken,
+    /// The highest term heard of; a promise of one's own goes beyond it.
+    pub(super) seen: Term,
+    pub(super) commit: Index,
+    pub(super) applied: Index,
+    /// Started, and heard no primary since.
+    pub(super) restarting: bool,
+    pub(super) snapshot: Option<SnapshotMeta>,
+    pub(super) snapshotting: bool,
+    /// A snapshot is being installed: the state machine is behind the log.
+    pub(super) restoring: bool,
+    pub(super) lives: BTreeMap<ReplicaId, Incarnation>,
+    /// Seen to be gone, and not heard since.
+    pub(super) gone: BTreeSet<ReplicaId>,
+    pub(super) detector: Box<dyn FailureDetector>,
+    pub(super) membership: FixedMembership,
+    pub(super) rng: Rng,
+    pub(super) nonce: Nonce,
+    pub(super) dropped: u64,
+    pub(super) waiting_for: String,
+    /// Reads that wait for the log, with their deadline.
+    pub(super) behind: BTreeMap<(Index, Ticket), Time>,
+    #[cfg(feature = "sim")]
+    pub(super) mutation: Option<Mutation>,
+}
+
+impl Local {
+    #[cfg(feature = "sim")]
+    pub(super) fn mutated(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    pub(super) fn is_alone(&self) -> bool {
+        self.group.authority == Authority::Alone
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        let me = self.me;
+        let members: Vec<_> = self.group.members.iter().copied().collect();
+        members.into_iter().filter(move |id| *id != me)
+    }
+
+    pub(super) fn life(&self, peer: ReplicaId) -> Incarnation {
+        self.lives
+            .get(&peer)
+            .copied()
+            .unwrap_or(Incarnation::UNKNOWN)
+    }
+
+    /// Whether the detector counts on `peer`.
+    pub(super) fn is_live(&self, peer: ReplicaId) -> bool {
+        peer == self.me || self.membership.view().live.contains(&peer)
+    }
+
+    pub(super) fn refresh_view(&mut self, now: Time) {
+        for peer in self.others() {
+            self.membership
+                .on_verdict(peer, self.detector.verdict(now, peer));
+        }
+    }
+
+    pub(super) fn next_nonce(&mut self) -> Nonce {
+        self.nonce = self.nonce.next();
+        self.nonce
+    }
+
+    /// Up to a third more than `base`, so that rivals do not meet again and again.
+    pub(super) fn jittered(&mut self, base: std::time::Duration) -> std::time::Duration {
+        let third = u64::try_from(base.as_nanos() / 3).unwrap_or(u64::MAX);
+        base + std::time::Duration::from_nanos(self.rng.below(third + 1))
+    }
+
+    /// Sends to the life of `to` that is known; drops the message when none is and it needs one.
+    pub(super) fn send(&self, to: ReplicaId, message: &Message, out: &mut Outbox) {
+        let life = self.life(to);
+        if life != Incarnation::UNKNOWN {
+            out.send(to, life, |body| message.encode(body));
+        } else if message.may_be_unaddressed() {
+            out.send(to, Incarnation::UNKNOWN, |body| message.encode(body));
+        }
+    }
+
+    /// Sends what speaks for this replica's hard state: it leaves once that is durable.
+    pub(super) fn answer(&mut self, to: ReplicaId, message: &Message, out: &mut Outbox) {
+        if !self.hard_is_durable() {
+            self.persist(Vec::new(), out);
+        }
+        self.send(to, message, out);
+    }
+
+    /// Sends to whatever life of `to` there is.
+    pub(super) fn send_to_any_life(&self, to: ReplicaId, message: &Message, out: &mut Outbox) {
+        out.send(to, Incarnation::UNKNOWN, |body| message.encode(body));
+    }
+
+    pub(super) fn standing(&self, posture: Posture) -> Standing {
+        Standing {
+            store: self.store,
+            promised: self.hard.promised,
+            configuration: self.hard.configuration.clone(),
+            intent: self.hard.intent.clone(),
+            last: self.log.last(),
+            commit: self.commit,
+            posture,
+        }
+    }
+
+    pub(super) fn hard_op(&self) -> StorageOp {
+        StorageOp::HardState(self.hard.to_bytes())
+    }
+
+    pub(super) fn persist_hard(&mut self, out: &mut Outbox) -> PersistToken {
+        let op = self.hard_op();
+        let token = self.persist(vec![op], out);
+        self.hard_token = token;
+        token
+    }
+
+    /// Hands operations to the storage; the log is as it will be after them.
+    pub(super) fn persist(&mut self, ops: Vec<StorageOp>, out: &mut Outbox) -> PersistToken {
+        let token = out.persist(ops);
+        self.durable.submitted(token, self.log.last().index);
+        token
+    }
+
+    pub(super) fn hard_is_durable(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if self.mutated(Mutation::TermNotDurable) {
+            return true;
+        }
+        self.durable.done() >= self.hard_token
+    }
+
+    /// Moves the commit point and applies what is decided by it.
+    pub(super) fn commit_to(&mut self, index: Index, now: Time, out: &mut Outbox) {
+        self.commit = self.commit.max(index.min(self.log.last().index));
+        self.apply(now, out);
+    }
+
+    pub(super) fn apply(&mut self, _now: Time, out: &mut Outbox) {
+        if self.restoring || self.applied >= self.commit {
+            return;
+        }
+        let entries: Vec<Entry> = self.log.slice(self.applied.next(), self.commit, usize::MAX);
+        if let Some(last) = entries.last() {
+            self.applied = last.index;
+            out.push(Action::Apply(entries));
+        }
+        self.release_reads(out);
+        self.maybe_snapshot(out);
+    }
+
+    fn release_reads(&mut self, out: &mut Outbox) {
+        while let Some((&(index, ticket), _)) = self.behind.first_key_value()
+            && index <= self.applied
+        {
+            self.behind.pop_first();
+            let token = self.token();
+            out.push(Action::ReadReady { ticket, token });
+        }
+    }
+
+    /// Gives up reads that have waited for too long.
+    pub(super) fn expire_reads(&mut self, now: Time, out: &mut Outbox) {
+        let late: Vec<_> = self
+            .behind
+            .iter()
+            .filter(|(_, deadline)| **deadline <= now)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in late {
+            self.behind.remove(&key);
+            out.push(Action::ReadFailed {
+                ticket: key.1,
+                error: ReadError::Behind,
+            });
+        }
+    }
+
+    /// How long a read may wait.
+    pub(super) fn read_patience(&self) -> std::time::Duration {
+        self.group.timing.suspect_after * 4
+    }
+
+    /// What a client has seen that sees the state as it is now.
+    pub(super) fn token(&self) -> Token {
+        Token {
+            term: self.log.term_at(self.applied).unwrap_or_default(),
+            index: self.applied,
+        }
+    }
+
+    fn maybe_snapshot(&mut self, out: &mut Outbox) {
+        let after = self.snapshot.map_or(Index::ZERO, |s| s.last.index);
+        let limits = &self.group.limits;
+        let due = self.applied.0 - after.0.min(self.applied.0) >= limits.snapshot_log_entries
+            || self.log.bytes_between(after, self.applied) >= limits.snapshot_log_bytes as u64;
+        if due && !self.snapshotting && self.applied > after {
+            self.snapshotting = true;
+            out.push(Action::TakeSnapshot);
+        }
+    }
+
+    /// A snapshot of one's own is durable: forget the log before it, but for what is retained and for what a
+    /// transfer under way (from `floor` on) still needs.
+    pub(super) fn snapshot_ready(
+        &mut self,
+        meta: SnapshotMeta,
+        floor: Option<Index>,
+        out: &mut Outbox,
+    ) {
+        self.snapshotting = false;
+        if self
+            .snapshot
+            .is_some_and(|s| s.last.index >= meta.last.index)
+        {
+            return;
+        }
+        self.snapshot = Some(meta);
+        let retained = self.group.limits.retained_entries;
+        let mut upto = Index(meta.last.index.0.saturating_sub(retained));
+        let kept = self
+            .log
+            .bytes_between(self.log.base().index, meta.last.index);
+        if kept < 4 * self.group.limits.snapshot_log_bytes as u64 {
+            upto = floor.map_or(upto, |f| upto.min(f));
+        }
+        if upto > self.log.base().index {
+            self.log.purge(upto);
+            self.persist(vec![StorageOp::PurgePrefix { upto }], out);
+        }
+    }
+
+    /// Throws the whole history away, keeping it aside: it was refuted below the commit point.
+    pub(super) fn reset(&mut self, from: Index, out: &mut Outbox) {
+        out.push(Action::Event(Event::AcknowledgedWritesLost {
+            from,
+            commit: self.commit,
+        }));
+        self.log = Log::new(crate::id::LogPoint::ZERO, Vec::new());
+        self.durable.restarted(Index::ZERO);
+        self.commit = Index::ZERO;
+        self.applied = Index::ZERO;
+        self.snapshot = None;
+        self.snapshotting = false;
+        self.restoring = false;
+        for ((_, ticket), _) in std::mem::take(&mut self.behind) {
+            out.push(Action::ReadFailed {
+                ticket,
+                error: ReadError::Behind,
+            });
+        }
+        out.push(Action::ResetMachine);
+        self.persist(
+            vec![StorageOp::Reset {
+                tail: crate::storage::Tail::SaveAside,
+            }],
+            out,
+        );
+    }
+}

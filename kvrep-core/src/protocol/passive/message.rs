@@ -1,0 +1,315 @@
+//! What replicas (and the witness) of the passive scheme say to each other.
+//!
+//! A message is a postcard value; entries and snapshot pieces follow it as raw bytes, so that bulk data are never
+//! copied through a serialiser. Messages that ask who is there, and the answers, may be sent to a life of the
+//! addressee that is not known yet; all others name the life they mean and are dropped by any other.
+
+use crate::entry::Entry;
+use crate::id::{Configuration, Index, LogPoint, Nonce, StoreId, Term, Version};
+use crate::state_machine::Malformed;
+use crate::storage::SnapshotMeta;
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+/// What a replica says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its storage.
+    pub store: StoreId,
+    /// The highest term that it has promised.
+    pub promised: Term,
+    /// The newest configuration that it knows.
+    pub configuration: Option<Configuration>,
+    /// A change that it has begun and of which it knows no end.
+    pub intent: Option<Configuration>,
+    /// The end of its log.
+    pub last: LogPoint,
+    /// Its commit point.
+    pub commit: Index,
+    /// What it does.
+    pub posture: Posture,
+}
+
+/// What a replica does, as far as others must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Posture {
+    /// It has restarted and heard no primary since: it cannot tell what it missed.
+    Restarting,
+    /// It has been up since it last heard a primary.
+    Following,
+    /// It tries to become primary.
+    Candidate,
+    /// It is primary in the term that it has promised.
+    Primary,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// Who are you? This is who I am.
+    Probe {
+        /// Echoed in the answer.
+        nonce: Nonce,
+        /// The sender's.
+        standing: Standing,
+    },
+    /// The answer to a probe.
+    Standing {
+        /// The probe's.
+        nonce: Nonce,
+        /// The sender's.
+        standing: Standing,
+    },
+    /// Entries (raw, behind the message), or none as a heartbeat.
+    Append {
+        /// The primary's term.
+        term: Term,
+        /// The configuration that counts.
+        configuration: Configuration,
+        /// The place before the first entry.
+        prev: LogPoint,
+        /// The primary's commit point.
+        commit: Index,
+        /// The read round; echoed.
+        round: Nonce,
+    },
+    /// The log is durable and equal to the primary's up to here.
+    Appended {
+        /// The primary's term.
+        term: Term,
+        /// Durable and equal up to and including this.
+        durable: Index,
+        /// Equal, though perhaps not durable, up to and including this.
+        matched: Index,
+        /// The newest round seen.
+        round: Nonce,
+    },
+    /// The entries do not follow the log.
+    Mismatch {
+        /// The primary's term.
+        term: Term,
+        /// Try from behind this.
+        hint: Index,
+        /// The newest round seen.
+        round: Nonce,
+    },
+    /// A higher term is known.
+    Refused {
+        /// That term.
+        promised: Term,
+    },
+    /// Tell me the commit point: a read waits for it.
+    AskCommit {
+        /// The primary's term.
+        term: Term,
+    },
+    /// A piece of a snapshot (raw, behind the message).
+    Chunk {
+        /// The primary's term.
+        term: Term,
+        /// The configuration that counts.
+        configuration: Configuration,
+        /// Of which snapshot.
+        meta: SnapshotMeta,
+        /// Where it goes.
+        offset: u64,
+    },
+    /// Pieces are durable up to here.
+    ChunkTaken {
+        /// The primary's term.
+        term: Term,
+        /// The snapshot's.
+        index: Index,
+        /// End of what is taken.
+        upto: u64,
+    },
+    /// `Alone`: make this configuration durable.
+    Propose {
+        /// The new configuration.
+        configuration: Configuration,
+        /// End of the proposer's log.
+        last: LogPoint,
+    },
+    /// `Alone`: it is durable.
+    Accepted {
+        /// Of the configuration.
+        term: Term,
+        /// Of the configuration.
+        version: Version,
+    },
+    /// To the witness: what does the register hold?
+    ReadRegister {
+        /// Echoed.
+        nonce: Nonce,
+    },
+    /// To the witness: if the register holds `expected`, make it `new`.
+    CompareAndSet {
+        /// Echoed.
+        nonce: Nonce,
+        /// Term and version; `None` for the empty register.
+        expected: Option<(Term, Version)>,
+        /// The new value.
+        new: Configuration,
+    },
+    /// From the witness: what the register holds now, durably.
+    Register {
+        /// The request's.
+        nonce: Nonce,
+        /// Its value.
+        configuration: Option<Configuration>,
+    },
+}
+
+impl Message {
+    /// Whether it may go to a life of the addressee that the sender does not know.
+    pub(crate) fn may_be_unaddressed(&self) -> bool {
+        match self {
+            Self::Probe { .. }
+            | Self::Standing { .. }
+            | Self::ReadRegister { .. }
+            | Self::CompareAndSet { .. } => true,
+            Self::Register { .. }
+            | Self::Refused { .. }
+            | Self::Append { .. }
+            | Self::Appended { .. }
+            | Self::Mismatch { .. }
+            | Self::AskCommit { .. }
+            | Self::Chunk { .. }
+            | Self::ChunkTaken { .. }
+            | Self::Propose { .. }
+            | Self::Accepted { .. } => false,
+        }
+    }
+
+    /// Appends its encoding: length u16, postcard, then whatever the caller adds.
+    pub(crate) fn encode(&self, out: &mut BytesMut) {
+        let at = out.len();
+        out.put_u16(0);
+        let bytes = postcard::to_stdvec(self).expect("plain data serialises");
+        out.put_slice(&bytes);
+        let length = u16::try_from(bytes.len()).expect("a configuration has at most 64 members");
+        out[at..at + 2].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Takes a message off the front; what is left is its raw part.
+    pub(crate) fn decode(body: &mut Bytes) -> Result<Self, Malformed> {
+        let short = || Malformed("a message shorter than its length".into());
+        if body.len() < 2 {
+            return Err(short());
+        }
+        let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        if body.len() < 2 + length {
+            return Err(short());
+        }
+        let head = body.split_to(2 + length);
+        crate::state_machine::decode(&head[2..])
+    }
+}
+
+/// Decodes the entries behind an append. They must be consecutive and follow `prev`.
+pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Vec<Entry>, Malformed> {
+    let mut entries = Vec::with_capacity(raw.len() / 64);
+    let mut at = prev;
+    while !raw.is_empty() {
+        let entry = Entry::decode(&mut raw, at.hash).map_err(|e| Malformed(e.to_string()))?;
+        if entry.index.0.checked_sub(1) != Some(at.index.0) || entry.term < at.term {
+            return Err(Malformed("entries that do not follow each other".into()));
+        }
+        at = entry.point();
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+/// Whether a configuration that came from outside is one that a correct peer could have made.
+pub(crate) fn is_plausible(configuration: &Configuration) -> bool {
+    (1..=64).contains(&configuration.in_sync.len())
+        && configuration
+            .in_sync
+            .contains_key(&configuration.term.replica)
+        && configuration.term.number < u64::MAX / 2
+        && configuration.version.0 < u64::MAX / 2
+}
+
+/// A peer frame's message in words, for traces.
+///
+/// `body` is what follows the envelope.
+#[must_use]
+pub fn describe(body: &Bytes) -> String {
+    let mut rest = body.clone();
+    match Message::decode(&mut rest) {
+        Ok(Message::Append {
+            term,
+            configuration,
+            prev,
+            commit,
+            round,
+        }) => {
+            let entries = decode_entries(rest, prev).map_or(0, |e| e.len());
+            format!(
+                "Append {term} {configuration:?} after {prev:?} [{entries}] commit {commit} {round}"
+            )
+        }
+        Ok(Message::Probe { nonce, standing }) => format!("Probe {nonce} {}", words(&standing)),
+        Ok(Message::Standing { nonce, standing }) => {
+            format!("Standing {nonce} {}", words(&standing))
+        }
+        Ok(other) => format!("{other:?} [{} bytes]", rest.len()),
+        Err(e) => e.to_string(),
+    }
+}
+
+fn words(s: &Standing) -> String {
+    format!(
+        "{:?} {} promised {} knows {:?} intends {:?} last {:?} commit {}",
+        s.posture, s.store, s.promised, s.configuration, s.intent, s.last, s.commit
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ReplicaId;
+
+    fn configuration() -> Configuration {
+        Configuration {
+            term: Term::ZERO.next_for(ReplicaId(2)),
+            version: Version(3),
+            in_sync: [(ReplicaId(1), StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
+        }
+    }
+
+    #[test]
+    fn an_append_has_these_bytes() {
+        let mut out = BytesMut::new();
+        Message::Append {
+            term: Term::ZERO.next_for(ReplicaId(2)),
+            configuration: configuration(),
+            prev: LogPoint::ZERO,
+            commit: Index(4),
+            round: Nonce(5),
+        }
+        .encode(&mut out);
+        let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "00110201020102030201070208000000000405");
+    }
+
+    #[test]
+    fn every_truncation_is_malformed_and_no_flipped_bit_panics() {
+        let mut out = BytesMut::new();
+        Message::Propose {
+            configuration: configuration(),
+            last: LogPoint::ZERO,
+        }
+        .encode(&mut out);
+        let whole = out.freeze();
+        for cut in 0..whole.len() {
+            assert!(Message::decode(&mut whole.slice(..cut)).is_err(), "{cut}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = BytesMut::from(&whole[..]);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let _ = Message::decode(&mut bytes.freeze());
+        }
+    }
+}

@@ -1,0 +1,694 @@
+//! The primary: orders, ships, decides.
+//!
+//! Life of a write: appended to the log, shipped to every known peer and, in the same outbox behind the sends, written
+//! to the own storage; each member acknowledges what is durable there; what **every** member of the in-sync set has
+//! (and of the set that is being changed to) is committed, applied and answered.
+//!
+//! Invariants:
+//! * nothing is acknowledged and no read confirmed without every member of the old and the new set of a pending change;
+//! * the drop of a member is decided before anything is acknowledged without it;
+//! * a primary serves only once an entry of its own term is committed: everything acknowledged before it reigned is
+//!   then below its commit point;
+//! * a member is a replica *with the storage it was counted with*: after losing its disk it counts for nothing.
+
+use super::authority::{Change, Settled};
+use super::local::Local;
+use super::message::{Message, Posture, Standing};
+#[cfg(feature = "sim")]
+use super::mutation::Mutation;
+use super::progress::{Pace, Progress};
+use super::transfer::Sending;
+use crate::entry::{Entry, EntryKind};
+use crate::error::{ProposeError, ReadError};
+use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket};
+use crate::protocol::{Action, Event, Outbox, SnapshotPiece};
+use crate::storage::StorageOp;
+use crate::time::{Time, Timestamp};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Debug)]
+pub(super) struct Primary {
+    pub(super) term: Term,
+    pub(super) configuration: Configuration,
+    /// Changes whose outcome is not known, oldest first. With a witness at most one.
+    pub(super) changes: Vec<Change>,
+    pub(super) peers: BTreeMap<ReplicaId, Progress>,
+    /// The first entry of this term.
+    first: Index,
+    round: Nonce,
+    /// Reads with the round that confirms them, in order.
+    reads: VecDeque<(Ticket, Nonce, Time)>,
+    heartbeat_at: Time,
+    timestamp: Timestamp,
+}
+
+/// What the primary must do next about its own role.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reign {
+    Goes,
+    /// Somebody else reigns, or may.
+    Ends,
+}
+
+impl Primary {
+    /// Takes office: appends the first entry of the term and ships.
+    pub(super) fn begin(
+        local: &mut Local,
+        configuration: Configuration,
+        standings: &BTreeMap<ReplicaId, Standing>,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Self {
+        let last = local.log.last();
+        let timestamp = local
+            .log
+            .get(last.index)
+            .map_or(Timestamp(0), |e| e.timestamp);
+        let mut primary = Self {
+            term: configuration.term,
+            configuration,
+            changes: Vec::new(),
+            peers: BTreeMap::new(),
+            first: last.index.next(),
+            round: Nonce(1),
+            reads: VecDeque::new(),
+            heartbeat_at: now,
+            timestamp,
+        };
+        local.restarting = false;
+        for (&peer, standing) in standings {
+            let life = local.life(peer);
+            primary
+                .peers
+                .insert(peer, Progress::new(local, life, standing, now));
+        }
+        primary.append(local, now, [(EntryKind::Noop, Bytes::new())], out);
+        primary
+    }
+
+    pub(super) fn serving(&self, local: &Local) -> bool {
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::ServeBeforeOwnTerm) {
+            return true;
+        }
+        local.commit >= self.first
+    }
+
+    // ---- writes -------------------------------------------------------------------------------------------------
+
+    pub(super) fn propose(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        wall: Timestamp,
+        commands: Vec<Bytes>,
+        out: &mut Outbox,
+    ) -> Result<Index, ProposeError> {
+        let limits = &local.group.limits;
+        let last = local.log.last().index;
+        let uncommitted = last.0 - local.commit.0.min(last.0);
+        let bytes = local.log.bytes_between(local.commit, last);
+        if uncommitted as usize + commands.len() > limits.uncommitted_entries_max
+            || bytes > limits.uncommitted_bytes_max as u64
+        {
+            return Err(ProposeError::Busy);
+        }
+        self.timestamp = self.timestamp.max(wall);
+        let first = last.next();
+        self.append(
+            local,
+            now,
+            commands.into_iter().map(|c| (EntryKind::Command, c)),
+            out,
+        );
+        Ok(first)
+    }
+
+    fn append(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        payloads: impl IntoIterator<Item = (EntryKind, Bytes)>,
+        out: &mut Outbox,
+    ) {
+        let mut added = Vec::new();
+        for (kind, payload) in payloads {
+            let seed = local.rng.next();
+            let prev = local.log.last();
+            let entry = Entry::following(prev, self.term, self.timestamp, seed, kind, payload);
+            added.push(entry.clone());
+            local.log.push(entry);
+        }
+        // Sends before the write: the backups' disks work in parallel with this one.
+        self.ship(local, now, out);
+        local.persist(vec![StorageOp::Append(added)], out);
+    }
+
+    /// Sends every peer what it may have now.
+    pub(super) fn ship(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        let ids: Vec<ReplicaId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.ship_to(local, id, now, out);
+        }
+    }
+
+    fn ship_to(&mut self, local: &mut Local, id: ReplicaId, now: Time, out: &mut Outbox) {
+        let window = local.group.limits.inflight_bytes_max as u64;
+        let last = local.log.last().index;
+        loop {
+            let Some(peer) = self.peers.get_mut(&id) else {
+                return;
+            };
+            if peer.incarnation != local.life(id) {
+                return;
+            }
+            let too_far = peer.next <= local.log.base().index;
+            match &mut peer.pace {
+                Pace::Snapshot(sending) => {
+                    sending.pump(local, id, now, out);
+                    return;
+                }
+                Pace::Probing(_) | Pace::Streaming if too_far => {
+                    peer.pace = Pace::Snapshot(Sending::new(now));
+                }
+                Pace::Probing(at) => {
+                    if *at > now {
+                        return;
+                    }
+                    *at = now + local.group.timing.resend_every;
+                    self.send_append(local, id, now, Fill::Entries, out);
+                    return;
+                }
+                Pace::Streaming => {
+                    let in_flight = local.log.bytes_between(peer.matched, peer.next.prev());
+                    if peer.next > last || in_flight >= window {
+                        return;
+                    }
+                    self.send_append(local, id, now, Fill::Entries, out);
+                }
+            }
+        }
+    }
+
+    /// Sends one append; a heartbeat is one without entries.
+    fn send_append(
+        &mut self,
+        local: &Local,
+        id: ReplicaId,
+        now: Time,
+        fill: Fill,
+        out: &mut Outbox,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let Some(prev) = local.log.point(peer.next.prev()) else {
+            return;
+        };
+        let entries = match fill {
+            Fill::Entries => {
+                let room = local.group.limits.frame_bytes_max / 2;
+                let last = local.log.last().index;
+                local.log.slice(peer.next, last, room)
+            }
+            Fill::Nothing => Vec::new(),
+        };
+        let message = Message::Append {
+            term: self.term,
+            configuration: self.configuration.clone(),
+            prev,
+            commit: local.commit,
+            round: self.round,
+        };
+        out.send(id, peer.incarnation, |body| {
+            message.encode(body);
+            for entry in &entries {
+                entry.encode(body);
+            }
+        });
+        peer.sent_at = now;
+        if matches!(peer.pace, Pace::Streaming)
+            && let Some(last) = entries.last()
+        {
+            peer.next = last.index.next();
+        }
+    }
+
+    pub(super) fn on_appended(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        from: ReplicaId,
+        (durable, matched, round): (Index, Index, Nonce),
+        out: &mut Outbox,
+    ) {
+        let last = local.log.last().index;
+        let life = local.life(from);
+        let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) else {
+            return;
+        };
+        if durable > last || matched > last || round > self.round {
+            local.dropped += 1; // not an answer to anything sent in this term
+            return;
+        }
+        if matches!(peer.pace, Pace::Snapshot(_)) && matched >= local.log.base().index {
+            // It has what the snapshot would bring.
+            peer.pace = Pace::Probing(now);
+        }
+        peer.on_appended(durable, matched, round, now);
+        self.advance(local, now, out);
+        self.ship_to(local, from, now, out);
+    }
+
+    pub(super) fn on_mismatch(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        from: ReplicaId,
+        (hint, round): (Index, Nonce),
+        out: &mut Outbox,
+    ) {
+        let life = local.life(from);
+        if round > self.round {
+            local.dropped += 1;
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) {
+            peer.on_mismatch(hint, round, now);
+        }
+        self.ship_to(local, from, now, out);
+        self.confirm_reads(local, out);
+    }
+
+    /// Who must have a write, or confirm a read: every member of the old set and of every pending one.
+    fn required(&self, local: &Local) -> Vec<(ReplicaId, StoreId)> {
+        let _ = local;
+        #[cfg(feature = "sim")]
+        {
+            let pending = self.changes.last().map(|c| &c.new.in_sync);
+            let shrinks = pending.is_some_and(|new| new.len() < self.configuration.in_sync.len());
+            if local.mutated(Mutation::DropRecordedLate)
+                && shrinks
+                && let Some(new) = pending
+            {
+                return new.iter().map(|(id, store)| (*id, *store)).collect();
+            }
+            if local.mutated(Mutation::JoinerNotAwaited) && !shrinks {
+                let old = &self.configuration.in_sync;
+                return old.iter().map(|(id, store)| (*id, *store)).collect();
+            }
+        }
+        let mut members: Vec<_> = self
+            .configuration
+            .in_sync
+            .iter()
+            .chain(self.changes.iter().flat_map(|c| &c.new.in_sync))
+            .map(|(id, store)| (*id, *store))
+            .collect();
+        members.sort_unstable();
+        members.dedup();
+        members
+    }
+
+    /// Commits what every required member has.
+    pub(super) fn advance(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        let everywhere = self
+            .required(local)
+            .into_iter()
+            .map(|(id, store)| {
+                if id == local.me {
+                    local.durable.index()
+                } else {
+                    self.peers
+                        .get(&id)
+                        .map_or(Index::ZERO, |p| p.durable_in(store))
+                }
+            })
+            .min()
+            .unwrap_or(Index::ZERO);
+        // Nothing of an earlier term is committed by counting alone: an entry of this term must be among it.
+        if everywhere > local.commit && everywhere >= self.first {
+            local.commit_to(everywhere, now, out);
+        }
+        self.confirm_reads(local, out);
+    }
+
+    // ---- reads --------------------------------------------------------------------------------------------------
+
+    pub(super) fn read(&mut self, local: &mut Local, now: Time, ticket: Ticket, out: &mut Outbox) {
+        if self.reads.len() >= local.group.limits.pending_reads_max {
+            out.push(Action::ReadFailed {
+                ticket,
+                error: ReadError::Busy,
+            });
+            return;
+        }
+        let deadline = now + local.read_patience();
+        // One round for all reads that come while another is under way.
+        let idle = self.reads.is_empty();
+        let round = self.round.next();
+        self.reads.push_back((ticket, round, deadline));
+        if idle {
+            self.next_round(local, now, out);
+        }
+        self.confirm_reads(local, out);
+    }
+
+    fn next_round(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        #[cfg(feature = "sim")]
+        let fresh = !local.mutated(Mutation::NonceReused);
+        #[cfg(not(feature = "sim"))]
+        let fresh = true;
+        if fresh {
+            self.round = self.round.next();
+        }
+        for (_, round, _) in &mut self.reads {
+            *round = (*round).min(self.round);
+        }
+        let ids: Vec<_> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.send_append(local, id, now, Fill::Nothing, out);
+        }
+    }
+
+    fn confirm_reads(&mut self, local: &mut Local, out: &mut Outbox) {
+        if self.reads.is_empty() || !self.serving(local) {
+            return;
+        }
+        let required = self.required(local);
+        let answered = |round: Nonce| {
+            let mut others = required.iter().filter(|(id, _)| *id != local.me).peekable();
+            let has = |(id, store): &(ReplicaId, StoreId)| {
+                self.peers
+                    .get(id)
+                    .is_some_and(|p| p.has_answered(*store, round))
+            };
+            #[cfg(feature = "sim")]
+            if local.mutated(Mutation::ReadConfirmedByOne) && others.peek().is_some() {
+                return others.any(has);
+            }
+            others.all(has)
+        };
+        let mut ready = Vec::new();
+        while let Some(&(ticket, round, _)) = self.reads.front()
+            && round <= self.round
+            && answered(round)
+        {
+            self.reads.pop_front();
+            ready.push(ticket);
+        }
+        let token = local.token();
+        for ticket in ready {
+            out.push(Action::ReadReady { ticket, token });
+        }
+    }
+
+    /// Starts the round that waiting reads need, once the one before is answered.
+    pub(super) fn pump_reads(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        if self
+            .reads
+            .front()
+            .is_some_and(|(_, round, _)| *round > self.round)
+        {
+            self.next_round(local, now, out);
+            self.confirm_reads(local, out);
+        }
+    }
+
+    // ---- peers --------------------------------------------------------------------------------------------------
+
+    /// A peer said who it is.
+    pub(super) fn on_standing(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        from: ReplicaId,
+        standing: &Standing,
+        out: &mut Outbox,
+    ) {
+        let life = local.life(from);
+        let known = self
+            .peers
+            .get(&from)
+            .is_some_and(|p| p.incarnation == life && p.store == standing.store);
+        if !known {
+            self.peers
+                .insert(from, Progress::new(local, life, standing, now));
+        }
+        self.ship_to(local, from, now, out);
+    }
+
+    fn is_known(&self, local: &Local, id: ReplicaId) -> bool {
+        self.peers
+            .get(&id)
+            .is_some_and(|p| p.incarnation == local.life(id))
+    }
+
+    pub(super) fn heartbeat(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        if now < self.heartbeat_at {
+            return;
+        }
+        self.heartbeat_at = now + local.group.timing.heartbeat_every;
+        let stale = local.group.timing.resend_every;
+        for id in local.others() {
+            if !self.is_known(local, id) || matches!(self.peers[&id].pace, Pace::Snapshot(_)) {
+                let standing = local.standing(Posture::Primary);
+                let nonce = local.next_nonce();
+                local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
+            } else if let Some(peer) = self.peers.get_mut(&id) {
+                let lost = peer.matched.next() < peer.next && now - peer.moved_at >= stale;
+                if lost && matches!(peer.pace, Pace::Streaming) {
+                    peer.next = peer.matched.next();
+                    peer.pace = Pace::Probing(now);
+                }
+                self.send_append(local, id, now, Fill::Nothing, out);
+            }
+            self.ship_to(local, id, now, out);
+        }
+    }
+
+    pub(super) fn on_ask_commit(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        from: ReplicaId,
+        out: &mut Outbox,
+    ) {
+        if self.is_known(local, from) {
+            self.send_append(local, from, now, Fill::Nothing, out);
+        }
+    }
+
+    pub(super) fn on_snapshot_piece(
+        &mut self,
+        local: &Local,
+        now: Time,
+        id: ReplicaId,
+        piece: Option<&SnapshotPiece>,
+        out: &mut Outbox,
+    ) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        let known = peer.incarnation == local.life(id);
+        if let (Pace::Snapshot(sending), Some(piece), true) = (&mut peer.pace, piece, known) {
+            let reign = (self.term, &self.configuration);
+            sending.on_piece(local, id, piece, reign, out);
+            sending.pump(local, id, now, out);
+        }
+    }
+
+    pub(super) fn on_chunk_taken(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        from: ReplicaId,
+        (index, upto): (Index, u64),
+        out: &mut Outbox,
+    ) {
+        let life = local.life(from);
+        let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) else {
+            return;
+        };
+        if let Pace::Snapshot(sending) = &mut peer.pace
+            && sending.on_taken(index, upto, now)
+        {
+            peer.next = index.next();
+            peer.pace = Pace::Probing(now);
+            peer.moved_at = now;
+        }
+        self.ship_to(local, from, now, out);
+    }
+
+    /// The lowest snapshot that a transfer under way needs the log from.
+    pub(super) fn transfer_floor(&self) -> Option<Index> {
+        self.peers
+            .values()
+            .filter_map(|p| match &p.pace {
+                Pace::Snapshot(sending) => sending.index(),
+                Pace::Probing(_) | Pace::Streaming => None,
+            })
+            .min()
+    }
+
+    // ---- configuration ------------------------------------------------------------------------------------------
+
+    /// Proposes the change that the view calls for, if any.
+    pub(super) fn reconfigure(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        let newest = self.changes.last().map_or(&self.configuration, |c| &c.new);
+        let gone: Vec<ReplicaId> = newest
+            .in_sync
+            .iter()
+            .filter(|(id, store)| {
+                **id != local.me
+                    && (!local.is_live(**id)
+                        || self.peers.get(id).is_some_and(|p| p.store != **store))
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let mut new = newest.clone();
+        if !gone.is_empty() {
+            if !self.changes.is_empty() && !local.is_alone() {
+                return; // first the outcome of the pending one
+            }
+            new.in_sync.retain(|id, _| !gone.contains(id));
+        } else if self.changes.is_empty() && self.serving(local) {
+            let ready: Vec<(ReplicaId, StoreId)> = self
+                .peers
+                .iter()
+                .filter(|(id, peer)| {
+                    !new.in_sync.contains_key(id)
+                        && local.is_live(**id)
+                        && peer.incarnation == local.life(**id)
+                        && self.has_caught_up(local, peer)
+                })
+                .map(|(id, peer)| (*id, peer.store))
+                .collect();
+            if ready.is_empty() {
+                return;
+            }
+            new.in_sync.extend(ready);
+        } else {
+            return;
+        }
+        new.version = new.version.next();
+        let old = self.configuration.clone();
+        let change = Change::begin(local, now, Some(&old), new, out);
+        self.changes.push(change);
+    }
+
+    /// Whether it has everything that is committed at this moment.
+    fn has_caught_up(&self, local: &Local, peer: &Progress) -> bool {
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::JoinerProposedEarly) {
+            return true;
+        }
+        matches!(peer.pace, Pace::Streaming) && peer.durable >= local.commit
+    }
+
+    /// The change at `at` ended so.
+    pub(super) fn settle(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        at: usize,
+        settled: &Settled,
+        out: &mut Outbox,
+    ) -> Reign {
+        match settled {
+            Settled::Overtaken => Reign::Ends,
+            Settled::Counts => {
+                // What came before it is superseded.
+                let change = self.changes.drain(..=at).next_back();
+                if let Some(change) = change {
+                    self.adopt(local, change.new, out);
+                }
+                self.advance(local, now, out);
+                Reign::Goes
+            }
+        }
+    }
+
+    fn adopt(&mut self, local: &mut Local, new: Configuration, out: &mut Outbox) {
+        for id in self.configuration.in_sync.keys() {
+            if !new.in_sync.contains_key(id) {
+                out.push(Action::Event(Event::Dropped(*id)));
+            }
+        }
+        for id in new.in_sync.keys() {
+            if !self.configuration.in_sync.contains_key(id) {
+                out.push(Action::Event(Event::Joined(*id)));
+            }
+        }
+        out.push(Action::Event(Event::Configured(new.clone())));
+        if local.hard.learn(&new) {
+            local.persist_hard(out);
+        }
+        self.configuration = new;
+    }
+
+    // ---- time ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn tick(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        for change in &mut self.changes {
+            change.resend(local, now, out);
+        }
+        while let Some(&(ticket, _, deadline)) = self.reads.front()
+            && deadline <= now
+        {
+            self.reads.pop_front();
+            out.push(Action::ReadFailed {
+                ticket,
+                error: ReadError::NotPrimary { primary: None },
+            });
+        }
+        self.heartbeat(local, now, out);
+        self.ship(local, now, out);
+    }
+
+    pub(super) fn next_deadline(&self, local: &Local) -> Time {
+        self.changes
+            .iter()
+            .map(|c| c.deadline(local))
+            .fold(self.heartbeat_at, Time::min)
+    }
+
+    /// Everything that waits at this primary ends; what was proposed has an unknown outcome.
+    pub(super) fn abdicate(self, out: &mut Outbox) {
+        for (ticket, _, _) in self.reads {
+            out.push(Action::ReadFailed {
+                ticket,
+                error: ReadError::NotPrimary { primary: None },
+            });
+        }
+        out.push(Action::Abandon);
+    }
+
+    pub(super) fn check_invariants(&self, local: &Local) {
+        assert_eq!(
+            self.term.replica, local.me,
+            "a primary reigns in its own terms"
+        );
+        assert!(
+            self.configuration.in_sync.contains_key(&local.me),
+            "a primary is a member of its configuration"
+        );
+        assert!(
+            local.is_alone() || self.changes.len() <= 1,
+            "one change at a time at the register"
+        );
+        for (id, peer) in &self.peers {
+            assert!(
+                peer.durable <= local.log.last().index && peer.matched <= local.log.last().index,
+                "{id} cannot have more than the primary sent"
+            );
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fill {
+    Entries,
+    Nothing,
+}

@@ -1,0 +1,107 @@
+//! How far one peer's copy is, as its primary sees it.
+
+use super::local::Local;
+use super::message::Standing;
+use super::transfer::Sending;
+use crate::id::{Incarnation, Index, Nonce, StoreId};
+use crate::time::Time;
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) incarnation: Incarnation,
+    pub(super) store: StoreId,
+    /// The next entry to send.
+    pub(super) next: Index,
+    /// Durable there and equal, up to here.
+    pub(super) durable: Index,
+    /// Equal there, up to here.
+    pub(super) matched: Index,
+    /// The newest round it has answered.
+    pub(super) round: Nonce,
+    pub(super) pace: Pace,
+    /// When `matched` last moved, or everything was matched.
+    pub(super) moved_at: Time,
+    pub(super) sent_at: Time,
+}
+
+/// How it is sent to (Raft's dissertation §10.2.1 has the same three states).
+#[derive(Debug)]
+pub(super) enum Pace {
+    /// One append at a time until the logs are known to meet. Holds when the next may go out.
+    Probing(Time),
+    /// As much as the window allows.
+    Streaming,
+    /// A snapshot goes over first.
+    Snapshot(Sending),
+}
+
+impl Progress {
+    pub(super) fn new(
+        local: &Local,
+        incarnation: Incarnation,
+        standing: &Standing,
+        now: Time,
+    ) -> Self {
+        let theirs = standing.last;
+        let ours = local.log.last();
+        let next = if local.log.point(theirs.index) == Some(theirs) {
+            theirs.index.next()
+        } else {
+            theirs.index.min(ours.index).next()
+        };
+        Self {
+            incarnation,
+            store: standing.store,
+            next,
+            durable: Index::ZERO,
+            matched: Index::ZERO,
+            round: Nonce(0),
+            pace: Pace::Probing(now),
+            moved_at: now,
+            sent_at: Time::ZERO,
+        }
+    }
+
+    /// How far this storage's copy is durable; nothing is known of another.
+    pub(super) fn durable_in(&self, store: StoreId) -> Index {
+        if self.store == store {
+            self.durable
+        } else {
+            Index::ZERO
+        }
+    }
+
+    /// Whether this storage has answered `round`.
+    pub(super) fn has_answered(&self, store: StoreId, round: Nonce) -> bool {
+        self.store == store && self.round >= round
+    }
+
+    /// It answered: the logs meet up to `matched`, durable up to `durable`.
+    pub(super) fn on_appended(&mut self, durable: Index, matched: Index, round: Nonce, now: Time) {
+        if matched > self.matched || matched.next() >= self.next {
+            self.moved_at = now;
+        }
+        self.durable = self.durable.max(durable);
+        self.matched = self.matched.max(matched);
+        self.round = self.round.max(round);
+        if matches!(self.pace, Pace::Probing(_)) {
+            self.next = self.matched.next();
+            self.pace = Pace::Streaming;
+        }
+    }
+
+    /// The logs do not meet: go back.
+    pub(super) fn on_mismatch(&mut self, hint: Index, round: Nonce, now: Time) {
+        self.round = self.round.max(round);
+        match self.pace {
+            Pace::Snapshot(_) => return,
+            Pace::Probing(_) if hint.next() >= self.next => return,
+            Pace::Probing(_) | Pace::Streaming => {}
+        }
+        self.next = self.next.min(hint.next());
+        self.matched = self.matched.min(hint);
+        self.durable = self.durable.min(hint);
+        self.pace = Pace::Probing(now);
+        self.moved_at = now;
+    }
+}

@@ -1,0 +1,263 @@
+//! Who becomes primary: asking around, and deciding.
+//!
+//! A replica that knows no primary *seeks*: in each round it probes everybody and, with a witness, reads the register.
+//! From the answers it decides, as a pure function ([`decide`]), whether to wait (and for whom, in words an operator
+//! understands) or to promote itself, and with which set.
+//!
+//! Invariants:
+//! * only a member of the newest recorded set, with the storage it was counted with, promotes itself;
+//! * a primary that answers is not replaced;
+//! * `Alone`: either all members of the newest configuration that anybody knows were heard (the new set is then
+//!   everybody heard), or this replica never lost touch since it was a member and the others are dead.
+
+use super::hard_state::newest;
+use super::message::{Posture, Standing};
+use crate::config::Authority;
+use crate::id::{Configuration, LogPoint, Nonce, ReplicaId, StoreId, Term, Version};
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Asking around.
+#[derive(Debug)]
+pub(super) struct Seeking {
+    /// The round; answers to earlier ones do not count.
+    pub(super) nonce: Nonce,
+    pub(super) heard: BTreeMap<ReplicaId, Standing>,
+    /// What the witness said in this round.
+    pub(super) register: Option<Option<Configuration>>,
+    /// When the round ends.
+    pub(super) deadline: Time,
+    /// Rounds since this replica began to seek.
+    pub(super) rounds: u32,
+    /// After a defeat: not before.
+    pub(super) not_before: Time,
+}
+
+/// Everything that the decision depends on.
+#[derive(Debug)]
+pub(super) struct Situation<'a> {
+    pub(super) me: ReplicaId,
+    pub(super) store: StoreId,
+    pub(super) authority: Authority,
+    pub(super) members: &'a BTreeSet<ReplicaId>,
+    /// The highest term promised or heard of.
+    pub(super) promised: Term,
+    pub(super) configuration: Option<&'a Configuration>,
+    pub(super) intent: Option<&'a Configuration>,
+    pub(super) last: LogPoint,
+    pub(super) restarting: bool,
+    pub(super) heard: &'a BTreeMap<ReplicaId, Standing>,
+    pub(super) register: Option<&'a Option<Configuration>>,
+    /// Those whom the detector counts on.
+    pub(super) live: &'a BTreeSet<ReplicaId>,
+    pub(super) round_over: bool,
+    pub(super) rounds: u32,
+    pub(super) forced: bool,
+    /// A planted bug: the last set is not looked at.
+    pub(super) ignores_last_set: bool,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Nothing yet; why, for the operator (empty: no news).
+    Wait(String),
+    /// Try to become primary with this configuration, in place of that one.
+    Promote {
+        new: Configuration,
+        old: Option<Configuration>,
+    },
+}
+
+/// Rounds after which a better candidate that does nothing is passed over (with a witness, where that is safe).
+const PATIENCE_ROUNDS: u32 = 6;
+
+pub(super) fn decide(s: &Situation<'_>) -> Decision {
+    if s.heard
+        .values()
+        .any(|h| h.posture == Posture::Primary && h.promised >= s.promised)
+    {
+        return Decision::Wait(String::new()); // it will ship to us
+    }
+    let accounted = s
+        .members
+        .iter()
+        .all(|m| *m == s.me || s.heard.contains_key(m) || !s.live.contains(m));
+    if !accounted && !s.round_over {
+        return Decision::Wait(String::new());
+    }
+    match s.authority {
+        Authority::Witness => with_witness(s),
+        Authority::Alone => alone(s),
+    }
+}
+
+fn with_witness(s: &Situation<'_>) -> Decision {
+    let Some(register) = s.register else {
+        return wait_if(s.round_over, || {
+            "the witness does not answer; start it, or check its address".into()
+        });
+    };
+    let Some(recorded) = register else {
+        let known = newest_known(s);
+        if let Some(known) = known
+            && !s.forced
+        {
+            return Decision::Wait(format!(
+                "the witness has an empty register, but this group was in {known:?}: it lost its data. Restore it, or start one replica with force"
+            ));
+        }
+        return genesis(s, known);
+    };
+    if !recorded.has(s.me, s.store) && !s.forced && !s.ignores_last_set {
+        return wait_if(s.round_over, || missing(s, recorded));
+    }
+    let candidates = || s.heard.iter().filter(|(id, h)| recorded.has(**id, h.store));
+    if best(s, candidates()) != s.me && s.rounds < PATIENCE_ROUNDS {
+        return Decision::Wait(String::new());
+    }
+    let mut in_sync: BTreeMap<_, _> = candidates().map(|(id, h)| (*id, h.store)).collect();
+    if s.forced {
+        in_sync.clear();
+    }
+    promote(s, Some(recorded), in_sync)
+}
+
+fn alone(s: &Situation<'_>) -> Decision {
+    let Some(known) = newest_known(s) else {
+        let missing: Vec<_> = s
+            .members
+            .iter()
+            .filter(|m| **m != s.me && !s.heard.contains_key(m))
+            .collect();
+        if !missing.is_empty() && !s.forced {
+            return wait_if(s.round_over, || {
+                format!(
+                    "before its first start a group without a witness must hear all of its members; missing: {missing:?}. Start them, or start one replica with force"
+                )
+            });
+        }
+        return genesis(s, None);
+    };
+    if s.forced {
+        return promote(s, Some(known), BTreeMap::new());
+    }
+    if !known.has(s.me, s.store) && !s.ignores_last_set {
+        return wait_if(s.round_over, || missing(s, known));
+    }
+    let holders = || s.heard.iter().filter(|(id, h)| known.has(**id, h.store));
+    let unheard: Vec<ReplicaId> = known
+        .in_sync
+        .keys()
+        .copied()
+        .filter(|id| *id != s.me && !s.heard.contains_key(id))
+        .collect();
+    if unheard.is_empty() {
+        // Everybody was heard: the most advanced, restarted or not, with everybody.
+        if best(s, holders()) != s.me {
+            return Decision::Wait(String::new());
+        }
+        let in_sync = holders().map(|(id, h)| (*id, h.store)).collect();
+        return promote(s, Some(known), in_sync);
+    }
+    if s.restarting {
+        return wait_if(s.round_over, || {
+            format!(
+                "restarted without a witness: all of {known:?} must be heard; missing: {unheard:?}. Start them, or start this replica with force"
+            )
+        });
+    }
+    if unheard.iter().any(|id| s.live.contains(id)) {
+        return Decision::Wait(String::new()); // not dead, merely late
+    }
+    let continuous = || holders().filter(|(_, h)| h.posture != Posture::Restarting);
+    if best(s, continuous()) != s.me {
+        return Decision::Wait(String::new());
+    }
+    let in_sync = holders()
+        .filter(|(_, h)| h.last.rank() <= s.last.rank())
+        .map(|(id, h)| (*id, h.store))
+        .collect();
+    promote(s, Some(known), in_sync)
+}
+
+/// The first configuration of a group: everybody heard, all of them empty; the lowest id begins.
+fn genesis(s: &Situation<'_>, known: Option<&Configuration>) -> Decision {
+    let lowest = s.heard.keys().copied().chain([s.me]).min();
+    if lowest != Some(s.me) && !s.forced {
+        return Decision::Wait(String::new());
+    }
+    let in_sync = s
+        .heard
+        .iter()
+        .filter(|(_, h)| h.configuration.is_none() && h.last == LogPoint::ZERO && !s.forced)
+        .map(|(id, h)| (*id, h.store))
+        .collect();
+    match promote(s, known, in_sync) {
+        // The register is empty whatever was known before.
+        Decision::Promote { new, .. } => Decision::Promote { new, old: None },
+        wait @ Decision::Wait(_) => wait,
+    }
+}
+
+fn promote(
+    s: &Situation<'_>,
+    old: Option<&Configuration>,
+    mut in_sync: BTreeMap<ReplicaId, StoreId>,
+) -> Decision {
+    in_sync.insert(s.me, s.store);
+    let heard = s.heard.values().map(|h| h.promised).max();
+    let above = s
+        .promised
+        .max(heard.unwrap_or_default())
+        .max(old.map(|o| o.term).unwrap_or_default());
+    Decision::Promote {
+        new: Configuration {
+            term: above.next_for(s.me),
+            version: old.map_or(Version(1), |o| o.version.next()),
+            in_sync,
+        },
+        old: old.cloned(),
+    }
+}
+
+/// The one with the most advanced log among this replica and `others`; ties go to the lowest id.
+fn best<'a>(
+    s: &Situation<'_>,
+    others: impl Iterator<Item = (&'a ReplicaId, &'a Standing)>,
+) -> ReplicaId {
+    let mut best = (s.last.rank(), std::cmp::Reverse(s.me));
+    for (id, standing) in others {
+        best = best.max((standing.last.rank(), std::cmp::Reverse(*id)));
+    }
+    best.1.0
+}
+
+/// The newest configuration that this replica or anybody heard knows; intents count.
+fn newest_known<'a>(s: &Situation<'a>) -> Option<&'a Configuration> {
+    s.heard
+        .values()
+        .flat_map(|h| [h.configuration.as_ref(), h.intent.as_ref()])
+        .fold(newest(s.configuration, s.intent), newest)
+}
+
+fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
+    let lost: Vec<_> = recorded
+        .in_sync
+        .iter()
+        .filter(|(id, store)| **id == s.me || s.heard.get(id).is_some_and(|h| h.store != **store))
+        .map(|(id, _)| *id)
+        .collect();
+    if lost.len() == recorded.in_sync.len() {
+        return format!(
+            "no holder of the state remains: {lost:?} had it and came back without. Restore a copy, or start one replica with force"
+        );
+    }
+    format!(
+        "this replica is not in the last in-sync set {recorded:?}; one of those must return, or start this one with force (writes may be lost)"
+    )
+}
+
+fn wait_if(over: bool, why: impl FnOnce() -> String) -> Decision {
+    Decision::Wait(if over { why() } else { String::new() })
+}

@@ -1,0 +1,184 @@
+//! Moving a snapshot to a peer whose log ends before this primary's begins, while writes go on.
+//!
+//! The primary reads the snapshot in pieces and keeps a bounded number of them in flight; the backup writes each piece
+//! to its storage and acknowledges what is durable. A newer snapshot may replace the one that is being sent: the
+//! reader keeps the old one readable. Lost pieces are sent again from the last acknowledged offset on.
+//!
+//! The log behind the snapshot's index is kept until the transfer ends, unless it outgrows its bound; the transfer
+//! then starts again with a newer snapshot.
+
+use super::local::Local;
+use super::message::Message;
+use crate::id::{Configuration, Index, ReplicaId, Term};
+use crate::protocol::{Action, Outbox, SnapshotPiece};
+use crate::storage::{SnapshotMeta, StorageOp};
+use crate::time::Time;
+use bytes::{BufMut, Bytes};
+
+/// Pieces in flight at most.
+const PIECES_MAX: u64 = 8;
+
+/// A transfer, as the primary sees it.
+#[derive(Debug)]
+pub(super) struct Sending {
+    meta: Option<SnapshotMeta>,
+    /// Asked of the storage up to here.
+    asked: u64,
+    /// A read is under way.
+    reading: bool,
+    /// Durable at the peer up to here.
+    taken: u64,
+    moved_at: Time,
+}
+
+impl Sending {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            meta: None,
+            asked: 0,
+            reading: false,
+            taken: 0,
+            moved_at: now,
+        }
+    }
+
+    pub(super) fn index(&self) -> Option<Index> {
+        self.meta.map(|m| m.last.index)
+    }
+
+    fn piece_bytes(local: &Local) -> u64 {
+        (local.group.limits.frame_bytes_max as u64 / 4).clamp(1, 512 << 10)
+    }
+
+    /// Asks for the next piece if one may be in flight.
+    pub(super) fn pump(&mut self, local: &Local, peer: ReplicaId, now: Time, out: &mut Outbox) {
+        let piece = Self::piece_bytes(local);
+        if now - self.moved_at >= local.group.timing.resend_every * 3 {
+            // Lost on the way, or the peer started anew.
+            self.asked = self.taken;
+            self.moved_at = now;
+            self.reading = false;
+        }
+        let end = self.meta.map_or(u64::MAX, |m| m.bytes);
+        let window = self.taken.saturating_add(piece * PIECES_MAX);
+        // A snapshot shorter than a byte does not exist: sessions alone are longer.
+        if !self.reading && self.asked < end && self.asked < window {
+            self.reading = true;
+            out.push(Action::ReadSnapshot {
+                peer,
+                offset: self.asked,
+                bytes_max: usize::try_from(piece).unwrap_or(usize::MAX),
+            });
+        }
+    }
+
+    /// A piece was read: send it.
+    pub(super) fn on_piece(
+        &mut self,
+        local: &Local,
+        peer: ReplicaId,
+        piece: &SnapshotPiece,
+        (term, configuration): (Term, &Configuration),
+        out: &mut Outbox,
+    ) {
+        self.reading = false;
+        if piece.offset != self.asked {
+            return; // of before a restart of the transfer
+        }
+        if self.meta != Some(piece.meta) {
+            if piece.offset != 0 {
+                self.asked = 0;
+                self.taken = 0;
+                return;
+            }
+            self.meta = Some(piece.meta);
+        }
+        self.asked = piece.offset + piece.data.len() as u64;
+        let message = Message::Chunk {
+            term,
+            configuration: configuration.clone(),
+            meta: piece.meta,
+            offset: piece.offset,
+        };
+        let life = local.life(peer);
+        out.send(peer, life, |body| {
+            message.encode(body);
+            body.put_slice(&piece.data);
+        });
+    }
+
+    /// The peer has everything up to here. Returns whether that is all.
+    pub(super) fn on_taken(&mut self, index: Index, upto: u64, now: Time) -> bool {
+        let Some(meta) = self.meta.filter(|m| m.last.index == index) else {
+            return false;
+        };
+        if upto < self.taken {
+            // The peer begins again.
+            self.taken = upto;
+            self.asked = upto;
+        } else if upto <= meta.bytes {
+            if upto > self.taken {
+                self.moved_at = now;
+            }
+            self.taken = upto;
+            self.asked = self.asked.max(upto);
+        }
+        self.taken == meta.bytes
+    }
+}
+
+/// A transfer, as the backup sees it.
+#[derive(Debug, Default)]
+pub(super) struct Receiving {
+    under_way: Option<(SnapshotMeta, u64)>,
+}
+
+/// What a piece did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Wanted: up to here.
+    Upto(u64),
+    /// All of it is here, and being installed.
+    Complete,
+}
+
+impl Receiving {
+    /// Takes a piece; the storage operations are handed over by this.
+    pub(super) fn on_chunk(
+        &mut self,
+        local: &mut Local,
+        meta: SnapshotMeta,
+        offset: u64,
+        data: Bytes,
+        out: &mut Outbox,
+    ) -> Taken {
+        let have = match self.under_way {
+            Some((under_way, have)) if under_way == meta && offset != 0 => have,
+            Some(_) | None => 0,
+        };
+        if offset != have
+            || data.is_empty()
+            || data.len() as u64 > meta.bytes - have.min(meta.bytes)
+        {
+            return Taken::Upto(have);
+        }
+        let have = have + data.len() as u64;
+        self.under_way = Some((meta, have));
+        let mut ops = vec![StorageOp::SnapshotChunk { meta, offset, data }];
+        if have < meta.bytes {
+            local.persist(ops, out);
+            return Taken::Upto(have);
+        }
+        self.under_way = None;
+        ops.push(StorageOp::InstallSnapshot(meta));
+        local.log.restart_at(meta.last);
+        local.durable.restarted(meta.last.index);
+        local.restoring = true;
+        local.snapshot = Some(meta);
+        local.snapshotting = false;
+        local.persist(ops, out);
+        // Behind the write: the snapshot is loaded once it is durable.
+        out.push(Action::Restore(meta));
+        Taken::Complete
+    }
+}

@@ -1,0 +1,240 @@
+//! Settings of the TCP transport. They are a node's own: replicas of one group may differ in them.
+
+use crate::foreign::ForeignService;
+use kvrep_core::ReplicaId;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where to listen, whom to talk to, and how much and how long.
+///
+/// ```
+/// use kvrep_core::ReplicaId;
+/// use kvrep_transport_tcp::TcpConfig;
+///
+/// let config = TcpConfig::new("127.0.0.1:7001")
+///     .peer(ReplicaId(2), "127.0.0.1:7002")
+///     .peer(ReplicaId(3), "127.0.0.1:7003")
+///     .peer(ReplicaId::WITNESS, "127.0.0.1:7000");
+/// assert_eq!(config.peers.len(), 3);
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct TcpConfig {
+    /// Where to listen: `HOST:PORT`. Port 0 takes a free one.
+    pub listen: String,
+    /// Where the others are (`HOST:PORT`), the witness under [`ReplicaId::WITNESS`]. An entry of this replica itself
+    /// is not dialled; it is what clients are told. The same map may so be given to every replica.
+    pub peers: BTreeMap<ReplicaId, String>,
+    /// What to do with a member of the group that is not among `peers`.
+    pub unlisted: Unlisted,
+    /// See [`TcpLimits`].
+    pub limits: TcpLimits,
+    /// See [`TcpTiming`].
+    pub timing: TcpTiming,
+    /// Serves connections that do not speak kvrep's wire. Without one they are closed and counted.
+    pub foreign: Option<Arc<dyn ForeignService>>,
+}
+
+/// What to do with a member of the group that connects without being listed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unlisted {
+    /// Tell it that it is not listed here, and close. Right for replicas.
+    #[default]
+    Refuse,
+    /// Hear it, and answer over the connection it made, for at most 64 such members. Right for a witness, which
+    /// then needs no list.
+    Answer,
+}
+
+/// How much a transport holds. Each queue drops (and counts) the newest at its limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TcpLimits {
+    /// Largest body of a frame between replicas, and of a reply. At least the group's `Limits::frame_bytes_max`.
+    pub frame_bytes_max: usize,
+    /// Largest body of a client's request.
+    pub request_bytes_max: usize,
+    /// Frames waiting for one peer, or as replies for one client.
+    pub queue_frames_max: usize,
+    /// Bytes waiting for one peer. As much again may be on its way into the socket.
+    pub queue_bytes_max: usize,
+    /// Bytes of replies waiting for one client. A client that lets more pile up is disconnected.
+    pub reply_bytes_max: usize,
+    /// Connections that have not said yet what they are; the oldest goes when one more comes.
+    pub greetings_max: usize,
+    /// Connected kvrep clients; more are refused.
+    pub clients_max: usize,
+    /// Connected foreign clients; more are closed.
+    pub foreign_max: usize,
+}
+
+/// How long a transport waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TcpTiming {
+    /// For a connection to be made.
+    pub connect_within: Duration,
+    /// For a connection to say who it is, and for the answer.
+    pub handshake_within: Duration,
+    /// For the next frame of a peer, and for the rest of a frame that has begun. Peers send a sign of life every
+    /// third of this.
+    pub idle_after: Duration,
+    /// For the next request of a client.
+    pub client_idle_after: Duration,
+    /// After the first failed attempt to connect.
+    pub backoff_min: Duration,
+    /// After many failed attempts, and after a refusal.
+    pub backoff_max: Duration,
+}
+
+impl TcpConfig {
+    /// Listens here and knows nobody yet.
+    pub fn new(listen: impl Into<String>) -> Self {
+        Self {
+            listen: listen.into(),
+            peers: BTreeMap::new(),
+            unlisted: Unlisted::default(),
+            limits: TcpLimits::default(),
+            timing: TcpTiming::default(),
+            foreign: None,
+        }
+    }
+
+    /// Adds a peer.
+    #[must_use]
+    pub fn peer(mut self, replica: ReplicaId, address: impl Into<String>) -> Self {
+        self.peers.insert(replica, address.into());
+        self
+    }
+
+    /// Adds peers.
+    #[must_use]
+    pub fn peers(mut self, peers: impl IntoIterator<Item = (ReplicaId, String)>) -> Self {
+        self.peers.extend(peers);
+        self
+    }
+
+    /// Serves connections that do not speak kvrep's wire.
+    #[must_use]
+    pub fn foreign(mut self, service: Arc<dyn ForeignService>) -> Self {
+        self.foreign = Some(service);
+        self
+    }
+
+    /// Sets what happens to members that are not listed.
+    #[must_use]
+    pub fn unlisted(mut self, unlisted: Unlisted) -> Self {
+        self.unlisted = unlisted;
+        self
+    }
+
+    /// Sets the limits.
+    #[must_use]
+    pub fn limits(mut self, limits: TcpLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the waits.
+    #[must_use]
+    pub fn timing(mut self, timing: TcpTiming) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Checks that the values make sense.
+    ///
+    /// # Errors
+    /// A sentence that says what to change.
+    pub fn validate(&self) -> Result<(), String> {
+        let (l, t) = (&self.limits, &self.timing);
+        if self.peers.contains_key(&ReplicaId::NOBODY) {
+            return Err(format!("replica id {} is reserved", ReplicaId::NOBODY.0));
+        }
+        let frame_sizes = 1024..=u32::MAX as usize / 2;
+        if !frame_sizes.contains(&l.frame_bytes_max) || !frame_sizes.contains(&l.request_bytes_max)
+        {
+            return Err("frame_bytes_max and request_bytes_max must be 1 KiB to 2 GiB".into());
+        }
+        let counts = [
+            l.queue_frames_max,
+            l.greetings_max,
+            l.queue_bytes_max,
+            l.reply_bytes_max,
+        ];
+        if counts.contains(&0) {
+            return Err("limits of queues and of greetings must not be zero".into());
+        }
+        let waits = [
+            t.connect_within,
+            t.handshake_within,
+            t.idle_after,
+            t.client_idle_after,
+            t.backoff_min,
+        ];
+        if waits.iter().any(|wait| *wait < Duration::from_millis(1))
+            || t.backoff_max < t.backoff_min
+        {
+            return Err("waits must be at least 1 ms, and backoff_max at least backoff_min".into());
+        }
+        Ok(())
+    }
+}
+
+impl Default for TcpLimits {
+    fn default() -> Self {
+        let group = kvrep_core::Limits::default();
+        Self {
+            frame_bytes_max: group.frame_bytes_max,
+            request_bytes_max: group.command_bytes_max + 4_096,
+            queue_frames_max: 65_536,
+            queue_bytes_max: 32 << 20,
+            reply_bytes_max: 8 << 20,
+            greetings_max: 256,
+            clients_max: 1_024,
+            foreign_max: 1_024,
+        }
+    }
+}
+
+impl TcpLimits {
+    /// Limits that fit those of the group.
+    #[must_use]
+    pub fn for_group(limits: &kvrep_core::Limits) -> Self {
+        Self {
+            frame_bytes_max: limits.frame_bytes_max,
+            request_bytes_max: limits.command_bytes_max + 4_096,
+            queue_bytes_max: (4 * limits.inflight_bytes_max).max(2 * limits.frame_bytes_max),
+            reply_bytes_max: (8 << 20).max(2 * limits.command_bytes_max),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for TcpTiming {
+    fn default() -> Self {
+        Self {
+            connect_within: Duration::from_secs(1),
+            handshake_within: Duration::from_secs(3),
+            idle_after: Duration::from_secs(5),
+            client_idle_after: Duration::from_secs(300),
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+}
+
+impl fmt::Debug for TcpConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpConfig")
+            .field("listen", &self.listen)
+            .field("peers", &self.peers)
+            .field("unlisted", &self.unlisted)
+            .field("limits", &self.limits)
+            .field("timing", &self.timing)
+            .field("foreign", &self.foreign.is_some())
+            .finish()
+    }
+}

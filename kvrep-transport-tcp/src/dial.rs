@@ -1,0 +1,238 @@
+//! Keeps a connection to one peer, to send over.
+//!
+//! Each member dials every other and sends over what it dialled only; so no two ends ever argue about which of two
+//! connections stays. When a connection ends, the next attempt is made at once. If the peer's machine answers that
+//! nobody listens there, the process is gone, and the node hears of it in the time of a round trip.
+
+use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
+use crate::peer::{End, carry};
+use crate::reader::{FrameReader, Patience, ReadError};
+use crate::shared::{OpenQueue, Peer, Shared};
+use bytes::BytesMut;
+use kvrep_core::ReplicaId;
+use kvrep_core::random::Rng;
+use kvrep_core::transport::Hint;
+use kvrep_core::wire::FrameKind;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+/// A connection that lasted for less counts as a failure to connect when it happens again and again.
+const SHORT: Duration = Duration::from_secs(1);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error(
+        "something else than kvrep {here} listens there ({why}); correct the address of {here}"
+    )]
+    Stranger { here: ReplicaId, why: ReadError },
+}
+
+/// Dials until the transport closes.
+pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
+    let mut backoff = Backoff::new(&shared, &peer);
+    let mut short_lives = 0_u32;
+    loop {
+        match dial(&shared, peer.id, &address).await {
+            Ok((stream, read_already)) => {
+                backoff.reset();
+                let began = Instant::now();
+                let why = serve(&shared, &peer, stream, read_already).await;
+                info!(me = %shared.me.replica, peer = %peer.id, %address, %why, "connection ended");
+                if matches!(why, ReadError::Frame(_) | ReadError::Unexpected) {
+                    shared.counters.refused();
+                }
+                short_lives = if began.elapsed() < SHORT {
+                    short_lives + 1
+                } else {
+                    0
+                };
+                if short_lives > 3 {
+                    sleep(backoff.nth(short_lives - 3)).await;
+                }
+            }
+            Err(error) => {
+                let lasting = matches!(error, DialError::Refused(_) | DialError::Stranger { .. });
+                if lasting {
+                    if peer.complaints.opens() {
+                        warn!(me = %shared.me.replica, peer = %peer.id, %address, "cannot connect: {error}");
+                    }
+                    sleep(backoff.longest()).await;
+                    continue;
+                }
+                if nobody_listens(&error) && peer.lose() {
+                    info!(me = %shared.me.replica, peer = %peer.id, %address, "gone: nobody listens there any more");
+                    shared.hint(peer.id, Hint::Gone).await;
+                }
+                debug!(me = %shared.me.replica, peer = %peer.id, %address, %error, "not connected");
+                tokio::select! {
+                    () = sleep(backoff.next()) => {}
+                    () = peer.retry.notified() => {}
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    shared: &Shared,
+    peer: &Peer,
+    stream: TcpStream,
+    read_already: BytesMut,
+) -> ReadError {
+    debug!(me = %shared.me.replica, peer = %peer.id, "connected");
+    peer.see();
+    let _open = OpenQueue::new(&peer.queue, &shared.counters);
+    // Told beside carrying: a node that is slow to take the hint does not keep frames waiting.
+    let carrying = carry(shared, stream, read_already, &peer.queue, End::Dialled);
+    tokio::pin!(carrying);
+    tokio::select! {
+        why = &mut carrying => return why,
+        () = shared.hint(peer.id, Hint::Connected) => {}
+    }
+    carrying.await
+}
+
+async fn dial(
+    shared: &Shared,
+    to: ReplicaId,
+    address: &str,
+) -> Result<(TcpStream, BytesMut), DialError> {
+    let timing = &shared.config.timing;
+    let connected = timeout(timing.connect_within, TcpStream::connect(address)).await;
+    let mut stream = connected.map_err(|_| DialError::Timeout(timing.connect_within))??;
+    let within = timing.handshake_within;
+    let greeted = timeout(within, async {
+        if stream.local_addr()? == stream.peer_addr()? {
+            // TCP lets a port without listener connect to itself, if the system chooses it as our own.
+            return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
+        }
+        stream.set_nodelay(true)?;
+        let hello = Greeting::Peer(PeerHello::new(&shared.me, to));
+        stream.write_all(&hello.to_frame()).await?;
+        hear_answer(stream, to, within).await
+    });
+    greeted.await.unwrap_or(Err(DialError::Timeout(within)))
+}
+
+async fn hear_answer(
+    stream: TcpStream,
+    to: ReplicaId,
+    within: Duration,
+) -> Result<(TcpStream, BytesMut), DialError> {
+    let patience = Patience {
+        idle: within,
+        frame: within,
+    };
+    let mut reader = FrameReader::new(stream, BytesMut::new(), 1_024, patience);
+    let answer = match reader.next(|_| GREETING_BYTES_MAX).await {
+        Ok((FrameKind::Handshake, body)) => Greeting::from_body(&body),
+        Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Reply, _)) => None,
+        Err(ReadError::Io(error)) => return Err(DialError::Io(error)),
+        Err(ReadError::Ended) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        Err(why) => return Err(DialError::Stranger { here: to, why }),
+    };
+    match answer {
+        Some(Greeting::Welcome { replica, .. }) if replica == to => Ok(reader.into_parts()),
+        Some(Greeting::Welcome { replica, .. }) => Err(DialError::Refused(Refusal::WrongReplica {
+            meant: to,
+            here: replica,
+        })),
+        Some(Greeting::Refused(refusal)) => Err(DialError::Refused(refusal)),
+        Some(Greeting::Peer(_) | Greeting::Client { .. } | Greeting::Ping | Greeting::Pong)
+        | None => Err(DialError::Stranger {
+            here: to,
+            why: ReadError::Unexpected,
+        }),
+    }
+}
+
+fn nobody_listens(error: &DialError) -> bool {
+    matches!(error, DialError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Waits between attempts: doubling, with jitter, so that a group that starts at once does not dial in step.
+struct Backoff {
+    attempts: u32,
+    min: Duration,
+    max: Duration,
+    random: Rng,
+}
+
+impl Backoff {
+    fn new(shared: &Shared, peer: &Peer) -> Self {
+        let me = &shared.me;
+        let seed = me.incarnation.0.rotate_left(17)
+            ^ (u64::from(me.replica.0) << 32)
+            ^ u64::from(peer.id.0);
+        Self {
+            attempts: 0,
+            min: shared.config.timing.backoff_min,
+            max: shared.config.timing.backoff_max,
+            random: Rng::new(seed),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    fn next(&mut self) -> Duration {
+        self.attempts = self.attempts.saturating_add(1);
+        self.nth(self.attempts)
+    }
+
+    /// The wait after the nth failure, from 1.
+    fn nth(&mut self, attempt: u32) -> Duration {
+        let factor = 1_u32 << (attempt - 1).min(20);
+        self.jitter(self.min.saturating_mul(factor).min(self.max))
+    }
+
+    fn longest(&mut self) -> Duration {
+        self.jitter(self.max)
+    }
+
+    /// Between three quarters of the wait and all of it.
+    fn jitter(&mut self, wait: Duration) -> Duration {
+        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(micros - self.random.below(micros / 4 + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_from_the_shortest_to_the_longest_and_start_again_after_a_success() {
+        let (min, max) = (Duration::from_millis(5), Duration::from_secs(1));
+        let mut backoff = Backoff {
+            attempts: 0,
+            min,
+            max,
+            random: Rng::new(1),
+        };
+        let mut at_most = min;
+        for _ in 0..40 {
+            let wait = backoff.next();
+            assert!(
+                wait <= at_most && wait >= at_most * 3 / 4,
+                "{wait:?} of {at_most:?}"
+            );
+            at_most = (at_most * 2).min(max);
+        }
+        backoff.reset();
+        assert!(backoff.next() <= min);
+    }
+}

@@ -1,0 +1,230 @@
+//! Who speaks to whom: the transport's own frames, the first ones of a connection in both directions.
+//!
+//! A peer or client says who it is and whom it means; the answer is a welcome, or a refusal that says why and what to
+//! do. The version of the wire is in every frame's header. Afterwards the same kind of frame carries signs of life.
+
+use bytes::Bytes;
+use kvrep_core::transport::LocalPeer;
+use kvrep_core::wire::{self, FrameKind};
+use kvrep_core::{GroupId, Incarnation, ReplicaId};
+use serde::{Deserialize, Serialize};
+
+/// Largest body of a frame of this kind.
+pub(crate) const GREETING_BYTES_MAX: usize = 512;
+
+/// The body of a handshake frame.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Greeting {
+    /// From a dialling replica or witness.
+    Peer(PeerHello),
+    /// From a client; optional, a request may come first.
+    Client {
+        /// The group it wants.
+        group: GroupId,
+    },
+    /// The answer when all fits.
+    Welcome {
+        /// Who was reached.
+        replica: ReplicaId,
+        /// In which life.
+        incarnation: Incarnation,
+    },
+    /// The answer when it does not. The connection ends.
+    Refused(Refusal),
+    /// Are you there?
+    Ping,
+    /// Yes.
+    Pong,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerHello {
+    pub(crate) group: GroupId,
+    pub(crate) from: ReplicaId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) config_hash: u64,
+    /// Who is meant.
+    pub(crate) to: ReplicaId,
+}
+
+/// Why a connection was refused, told to the refused one. Its text says what to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The address belongs to another group.
+    #[error("{replica} there belongs to another group; correct the address, or the group's name")]
+    OtherGroup {
+        /// Who was reached.
+        replica: ReplicaId,
+    },
+    /// The replicas do not agree on what the whole group must agree on.
+    #[error(
+        "{replica} there has another group configuration (hash {theirs:016x}, not {yours:016x}); give all replicas \
+         the same members, authority, ack, takeover, timing and limits"
+    )]
+    OtherConfiguration {
+        /// Who was reached.
+        replica: ReplicaId,
+        /// The refused one's hash.
+        yours: u64,
+        /// The refusing one's hash.
+        theirs: u64,
+    },
+    /// The address belongs to another replica.
+    #[error("{here} listens there, not {meant}; correct the address of {meant}")]
+    WrongReplica {
+        /// Who was meant.
+        meant: ReplicaId,
+        /// Who was reached.
+        here: ReplicaId,
+    },
+    /// The refused one is not among the peers of the refusing one.
+    #[error("{replica} there does not list {you} as a peer; add it to the peers of {replica}")]
+    NotListed {
+        /// Who was reached.
+        replica: ReplicaId,
+        /// The refused one.
+        you: ReplicaId,
+    },
+    /// Another version of the wire.
+    #[error("wire version {theirs} is spoken there; run the same kvrep version everywhere")]
+    OtherVersion {
+        /// The refusing one's version.
+        theirs: u8,
+    },
+    /// As many clients as allowed are connected.
+    #[error(
+        "{clients_max} clients are connected there, as many as allowed; try another replica, or later"
+    )]
+    TooManyClients {
+        /// The limit.
+        clients_max: u64,
+    },
+}
+
+impl Greeting {
+    pub(crate) fn to_frame(&self) -> Bytes {
+        let body = postcard::to_stdvec(self).expect("plain data serialises");
+        wire::encode_frame(FrameKind::Handshake, &body)
+    }
+
+    /// `None` when these bytes are no greeting.
+    pub(crate) fn from_body(body: &[u8]) -> Option<Self> {
+        postcard::from_bytes(body).ok()
+    }
+}
+
+impl PeerHello {
+    pub(crate) fn new(me: &LocalPeer, to: ReplicaId) -> Self {
+        Self {
+            group: me.group,
+            from: me.replica,
+            incarnation: me.incarnation,
+            config_hash: me.config_hash,
+            to,
+        }
+    }
+
+    /// Whether `me` talks to the one who says this.
+    pub(crate) fn check(&self, me: &LocalPeer) -> Result<(), Refusal> {
+        let replica = me.replica;
+        if self.group != me.group {
+            return Err(Refusal::OtherGroup { replica });
+        }
+        if self.to != replica {
+            return Err(Refusal::WrongReplica {
+                meant: self.to,
+                here: replica,
+            });
+        }
+        if self.from == replica || self.from == ReplicaId::NOBODY {
+            return Err(Refusal::NotListed {
+                replica,
+                you: self.from,
+            });
+        }
+        let (yours, theirs) = (self.config_hash, me.config_hash);
+        if yours != theirs && yours != 0 && theirs != 0 {
+            return Err(Refusal::OtherConfiguration {
+                replica,
+                yours,
+                theirs,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me(replica: ReplicaId, config_hash: u64) -> LocalPeer {
+        LocalPeer {
+            group: GroupId(1),
+            replica,
+            incarnation: Incarnation(1),
+            config_hash,
+        }
+    }
+
+    #[test]
+    fn a_witness_takes_any_configuration_and_is_taken_by_all() {
+        let (witness, replica) = (me(ReplicaId::WITNESS, 0), me(ReplicaId(1), 7));
+        assert_eq!(
+            PeerHello::new(&witness, ReplicaId(1)).check(&replica),
+            Ok(())
+        );
+        assert_eq!(
+            PeerHello::new(&replica, ReplicaId::WITNESS).check(&witness),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn each_refusal_names_what_to_do() {
+        let (one, two) = (me(ReplicaId(1), 7), me(ReplicaId(2), 8));
+        let refused = |hello: PeerHello| hello.check(&two).unwrap_err().to_string();
+        let hello = PeerHello::new(&one, ReplicaId(2));
+        assert!(refused(hello.clone()).contains("the same members"));
+        let wrong = PeerHello {
+            to: ReplicaId(3),
+            ..hello
+        };
+        assert_eq!(
+            refused(wrong),
+            "n2 listens there, not n3; correct the address of n3"
+        );
+        let other = PeerHello {
+            group: GroupId(2),
+            ..hello
+        };
+        assert!(refused(other).contains("another group"));
+    }
+
+    #[test]
+    fn greetings_survive_the_wire_and_fit_their_limit() {
+        let refusal = Refusal::OtherConfiguration {
+            replica: ReplicaId(1),
+            yours: u64::MAX,
+            theirs: 1,
+        };
+        for greeting in [Greeting::Ping, Greeting::Pong, Greeting::Refused(refusal)] {
+            let body = wire::own_body(&greeting.to_frame(), FrameKind::Handshake).unwrap();
+            assert!(body.len() <= GREETING_BYTES_MAX);
+            assert_eq!(Greeting::from_body(&body), Some(greeting));
+        }
+        assert_eq!(Greeting::from_body(b"\xff\xff"), None);
+    }
+
+    #[test]
+    fn a_ping_has_these_bytes() {
+        let hex: String = Greeting::Ping
+            .to_frame()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert!(hex.starts_with("4b565250010400000000000"), "{hex}");
+        assert!(hex.ends_with("04"), "{hex}");
+    }
+}

@@ -1,0 +1,289 @@
+//! A client's connection to one replica: many calls at a time, each paired with its reply by a number.
+//!
+//! Calls made at about the same time leave with one write. When the connection ends, every call under way learns it at
+//! once. A call that failed says whether the request may have reached the replica: if it may, its outcome is unknown,
+//! and only asking again within the same session tells.
+//!
+//! One link is one connection. Finding the primary, and connecting again, is the business of the client above it.
+
+use crate::greeting::{Greeting, Refusal};
+use crate::queue::{Push, SendQueue};
+use crate::reader::{FrameReader, Patience, ReadError};
+use crate::writer::write_frames;
+use bytes::BytesMut;
+use kvrep_core::client_wire::{Op, Outcome, Reply, Request};
+use kvrep_core::wire::FrameKind;
+use kvrep_core::{GroupId, ReplicaId};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+
+/// Why a call has no outcome.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The request was not sent: nothing was changed. Try another replica, or again.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// The replica does not talk to this client. The request was not sent; trying again does not help.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// The request may have been carried out, or not, or may still be. Ask again with the same session and number.
+    #[error("outcome unknown: {0}")]
+    Lost(String),
+}
+
+/// How much a link holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LinkLimits {
+    /// Largest body of a reply.
+    pub reply_bytes_max: usize,
+    /// Calls under way at a time; more are not sent.
+    pub calls_max: usize,
+    /// Bytes of requests waiting to be written; more are not sent.
+    pub request_bytes_max: usize,
+}
+
+impl Default for LinkLimits {
+    fn default() -> Self {
+        Self {
+            reply_bytes_max: kvrep_core::Limits::default().frame_bytes_max,
+            calls_max: 65_536,
+            request_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// A connection to one replica. See the [crate](crate).
+pub struct TcpLink {
+    shared: Arc<Shared>,
+    task: AbortHandle,
+    replica: ReplicaId,
+}
+
+struct Shared {
+    queue: SendQueue,
+    next_id: AtomicU64,
+    pending: Mutex<Pending>,
+    calls_max: usize,
+}
+
+#[derive(Default)]
+struct Pending {
+    calls: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    /// Set when the connection has ended.
+    why_ended: Option<String>,
+}
+
+impl TcpLink {
+    /// Connects to the replica at `address` (`HOST:PORT`), which must belong to the group.
+    ///
+    /// # Errors
+    /// When it cannot be reached by the deadline, or refuses. Nothing was sent.
+    pub async fn connect(
+        address: &str,
+        group: GroupId,
+        limits: LinkLimits,
+        deadline: Instant,
+    ) -> Result<Self, LinkError> {
+        timeout_at(deadline, Self::open(address, group, limits))
+            .await
+            .unwrap_or_else(|_| {
+                Err(LinkError::NotSent(format!(
+                    "no answer from {address} in time"
+                )))
+            })
+    }
+
+    async fn open(address: &str, group: GroupId, limits: LinkLimits) -> Result<Self, LinkError> {
+        let failed = |error: std::io::Error| LinkError::NotSent(format!("{address}: {error}"));
+        let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let hello = Greeting::Client { group }.to_frame();
+        stream.write_all(&hello).await.map_err(failed)?;
+        let mut reader = FrameReader::new(stream, BytesMut::new(), CHUNK_BYTES, PATIENCE);
+        let unclear = |why: ReadError| LinkError::NotSent(format!("{address}: {why}"));
+        let answer = match reader
+            .next(|_| limits.reply_bytes_max)
+            .await
+            .map_err(unclear)?
+        {
+            (FrameKind::Handshake, body) => Greeting::from_body(&body),
+            (FrameKind::Peer | FrameKind::Request | FrameKind::Reply, _) => None,
+        };
+        let replica = match answer {
+            Some(Greeting::Welcome { replica, .. }) => replica,
+            Some(Greeting::Refused(refusal)) => return Err(LinkError::Refused(refusal)),
+            Some(Greeting::Peer(_) | Greeting::Client { .. } | Greeting::Ping | Greeting::Pong)
+            | None => return Err(unclear(ReadError::Unexpected)),
+        };
+        let (stream, read_already) = reader.into_parts();
+        let shared = Arc::new(Shared {
+            queue: SendQueue::new(limits.calls_max, limits.request_bytes_max),
+            next_id: AtomicU64::new(1),
+            pending: Mutex::default(),
+            calls_max: limits.calls_max,
+        });
+        shared.queue.open();
+        let task = tokio::spawn(run(
+            Arc::clone(&shared),
+            stream,
+            read_already,
+            limits.reply_bytes_max,
+        ));
+        Ok(Self {
+            shared,
+            task: task.abort_handle(),
+            replica,
+        })
+    }
+
+    /// Sends the request and waits for its outcome. Dropping the future abandons the call, not the request.
+    ///
+    /// # Errors
+    /// Whether the request may have reached the replica: see [`LinkError`].
+    pub async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let frame = Request { id, op }.to_frame();
+        let (answer, outcome) = oneshot::channel();
+        {
+            let mut pending = self.shared.pending();
+            if let Some(why) = &pending.why_ended {
+                return Err(LinkError::NotSent(why.clone()));
+            }
+            if pending.calls.len() >= self.shared.calls_max {
+                return Err(LinkError::NotSent("too many calls are under way".into()));
+            }
+            pending.calls.insert(id, answer);
+        }
+        let _forget = Forget {
+            shared: &self.shared,
+            id,
+        };
+        match self.shared.queue.push(frame) {
+            Push::Queued => {}
+            Push::Full => return Err(LinkError::NotSent("too many calls are under way".into())),
+            Push::Closed => return Err(LinkError::NotSent(self.shared.why_ended())),
+        }
+        match timeout_at(deadline, outcome).await {
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) => Err(LinkError::Lost(self.shared.why_ended())),
+            Err(_) => Err(LinkError::Lost("no reply in time".into())),
+        }
+    }
+
+    /// Who was reached.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// Whether the connection has ended; no call succeeds any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.pending().why_ended.is_some()
+    }
+}
+
+impl Drop for TcpLink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl fmt::Debug for TcpLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpLink")
+            .field("replica", &self.replica)
+            .field("calls", &self.shared.pending().calls.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes a call off the list when its caller stops waiting.
+struct Forget<'a> {
+    shared: &'a Shared,
+    id: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.pending().calls.remove(&self.id);
+    }
+}
+
+impl Shared {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn why_ended(&self) -> String {
+        let ended = self.pending().why_ended.clone();
+        ended.unwrap_or_else(|| ReadError::Ended.to_string())
+    }
+}
+
+/// Carries requests and replies until the connection ends; then every call under way learns it.
+async fn run(
+    shared: Arc<Shared>,
+    mut stream: TcpStream,
+    read_already: BytesMut,
+    reply_bytes_max: usize,
+) {
+    let (from, to) = stream.split();
+    let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, PATIENCE);
+    let why = tokio::select! {
+        why = read_replies(&shared, &mut reader, reply_bytes_max) => why,
+        written = write_frames(to, &shared.queue, None) => match written {
+            Ok(()) => ReadError::Ended,
+            Err(error) => error.into(),
+        },
+    };
+    let calls = {
+        let mut pending = shared.pending();
+        pending.why_ended = Some(why.to_string());
+        std::mem::take(&mut pending.calls)
+    };
+    shared.queue.close();
+    drop(calls);
+}
+
+async fn read_replies<R: AsyncRead + Unpin>(
+    shared: &Shared,
+    reader: &mut FrameReader<R>,
+    reply_bytes_max: usize,
+) -> ReadError {
+    loop {
+        match reader.next(|_| reply_bytes_max).await {
+            Ok((FrameKind::Reply, body)) => {
+                let Ok(Reply { id, outcome }) = Reply::from_body(&body) else {
+                    return ReadError::Unexpected;
+                };
+                // A reply that nobody waits for any more is no fault of the replica.
+                let call = shared.pending().calls.remove(&id);
+                if let Some(call) = call {
+                    let _ = call.send(outcome);
+                }
+            }
+            Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Handshake, _)) => {
+                return ReadError::Unexpected;
+            }
+            Err(why) => return why,
+        }
+    }
+}
+
+const CHUNK_BYTES: usize = 16 << 10;
+/// Calls have deadlines of their own; only half a reply is not waited for.
+const PATIENCE: Patience = Patience {
+    idle: Duration::from_secs(3_600 * 24 * 365),
+    frame: Duration::from_secs(10),
+};

@@ -1,0 +1,291 @@
+//! What the tasks of one transport share: who this is, the queues to the others, the counters.
+
+use crate::config::{TcpConfig, Unlisted};
+use crate::queue::{Push, SendQueue};
+use bytes::Bytes;
+use kvrep_core::ReplicaId;
+use kvrep_core::transport::{Hint, Inbox, InboxEvent, LocalPeer, TransportCounters};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::time::Instant;
+
+/// Members that connect without being listed, at most.
+const GUESTS_MAX: usize = 64;
+
+pub(crate) struct Shared {
+    pub(crate) me: LocalPeer,
+    pub(crate) config: TcpConfig,
+    pub(crate) inbox: Inbox,
+    pub(crate) counters: Arc<Counters>,
+    /// The listed peers without this one.
+    pub(crate) peers: BTreeMap<ReplicaId, Arc<Peer>>,
+    /// Members that are not listed, heard over the connections they made.
+    guests: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
+    /// Connections that have not said yet what they are; dropping an entry ends the connection.
+    greetings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
+    pub(crate) clients: Arc<Semaphore>,
+    pub(crate) foreigners: Arc<Semaphore>,
+    /// Number of the next accepted connection.
+    accepted: AtomicU64,
+    pub(crate) complaints: LogGate,
+}
+
+/// What is known of one other member.
+pub(crate) struct Peer {
+    pub(crate) id: ReplicaId,
+    /// Where to dial; `None` for a guest.
+    pub(crate) address: Option<String>,
+    /// What is to be sent to it: over the dialled connection, or to a guest over its own.
+    pub(crate) queue: SendQueue,
+    /// Something was heard of it: dial again at once.
+    pub(crate) retry: Notify,
+    /// It was connected, and has not been found gone since.
+    seen: AtomicBool,
+    /// The newest connection that it made; older ones end.
+    pub(crate) newest: watch::Sender<u64>,
+    /// Held by the one connection it made that is being read.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) complaints: LogGate,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    sent: AtomicU64,
+    received: AtomicU64,
+    dropped: AtomicU64,
+    refused: AtomicU64,
+    /// Counted as sent, but never left the queue. Apart, so that no counter ever goes back below zero.
+    unsent: AtomicU64,
+}
+
+/// A queue while its connection lasts; closed when dropped, however the task ends.
+pub(crate) struct OpenQueue<'a> {
+    queue: &'a SendQueue,
+    counters: &'a Counters,
+}
+
+/// Lets a warning through every few seconds.
+#[derive(Default)]
+pub(crate) struct LogGate {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        me: LocalPeer,
+        config: TcpConfig,
+        inbox: Inbox,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let peers = config
+            .peers
+            .iter()
+            .filter(|(id, _)| **id != me.replica)
+            .map(|(id, address)| {
+                (
+                    *id,
+                    Arc::new(Peer::new(*id, Some(address.clone()), &config)),
+                )
+            })
+            .collect();
+        Self {
+            peers,
+            guests: RwLock::default(),
+            greetings: Mutex::default(),
+            clients: semaphore(config.limits.clients_max),
+            foreigners: semaphore(config.limits.foreign_max),
+            accepted: AtomicU64::new(1),
+            complaints: LogGate::default(),
+            me,
+            config,
+            inbox,
+            counters,
+        }
+    }
+
+    /// Queues a frame for one member.
+    pub(crate) fn send(&self, to: ReplicaId, frame: Bytes) {
+        let pushed = match self.peers.get(&to) {
+            Some(peer) => peer.queue.push(frame),
+            None => self
+                .guest(to)
+                .map_or(Push::Closed, |guest| guest.queue.push(frame)),
+        };
+        match pushed {
+            Push::Queued => self.counters.sent(1),
+            Push::Full | Push::Closed => self.counters.dropped(1),
+        }
+    }
+
+    /// Queues a frame for every member but this one. The witness is none.
+    pub(crate) fn send_to_all(&self, frame: &Bytes) {
+        for peer in self
+            .peers
+            .keys()
+            .filter(|peer| **peer != ReplicaId::WITNESS)
+        {
+            self.send(*peer, frame.clone());
+        }
+        if self.config.unlisted == Unlisted::Answer {
+            let guests: Vec<ReplicaId> = self.guests().keys().copied().collect();
+            for guest in guests
+                .into_iter()
+                .filter(|guest| *guest != ReplicaId::WITNESS)
+            {
+                self.send(guest, frame.clone());
+            }
+        }
+    }
+
+    fn guests(&self) -> RwLockReadGuard<'_, BTreeMap<ReplicaId, Arc<Peer>>> {
+        self.guests.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn guest(&self, id: ReplicaId) -> Option<Arc<Peer>> {
+        self.guests().get(&id).cloned()
+    }
+
+    /// The guest of this name, new if need be; `None` when there are too many.
+    pub(crate) fn welcome_guest(&self, id: ReplicaId) -> Option<Arc<Peer>> {
+        let mut guests = self.guests.write().unwrap_or_else(PoisonError::into_inner);
+        if guests.len() >= GUESTS_MAX && !guests.contains_key(&id) {
+            return None;
+        }
+        let new = || Arc::new(Peer::new(id, None, &self.config));
+        Some(Arc::clone(guests.entry(id).or_insert_with(new)))
+    }
+
+    /// Gives the node an event, waiting for room. Returns whether the node still runs.
+    pub(crate) async fn deliver(&self, event: InboxEvent) -> bool {
+        // Waiting costs an allocation; mostly there is room.
+        match self.inbox.try_deliver(event) {
+            Ok(()) => true,
+            Err(event) => self.inbox.deliver(event).await,
+        }
+    }
+
+    /// Tells the node what was seen of a peer.
+    pub(crate) async fn hint(&self, peer: ReplicaId, hint: Hint) {
+        self.deliver(InboxEvent::Hint { peer, hint }).await;
+    }
+
+    /// Counts a new connection among those that have not said what they are; the oldest of them ends if there are
+    /// too many. The connection ends when the receiver is woken.
+    pub(crate) fn begin_greeting(&self) -> (u64, oneshot::Receiver<()>) {
+        let id = self.accepted.fetch_add(1, Ordering::Relaxed);
+        let (keep, evicted) = oneshot::channel();
+        let mut greetings = self
+            .greetings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        greetings.insert(id, keep);
+        if greetings.len() > self.config.limits.greetings_max {
+            greetings.pop_first();
+            self.counters.refused();
+        }
+        (id, evicted)
+    }
+
+    pub(crate) fn end_greeting(&self, id: u64) {
+        let mut greetings = self
+            .greetings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        greetings.remove(&id);
+    }
+}
+
+impl Peer {
+    fn new(id: ReplicaId, address: Option<String>, config: &TcpConfig) -> Self {
+        let limits = &config.limits;
+        Self {
+            id,
+            address,
+            queue: SendQueue::new(limits.queue_frames_max, limits.queue_bytes_max),
+            retry: Notify::new(),
+            seen: AtomicBool::new(false),
+            newest: watch::Sender::new(0),
+            turn: tokio::sync::Mutex::default(),
+            complaints: LogGate::default(),
+        }
+    }
+
+    /// It is there.
+    pub(crate) fn see(&self) {
+        self.seen.store(true, Ordering::Relaxed);
+    }
+
+    /// Its machine says that nobody listens there. Whether that is news.
+    pub(crate) fn lose(&self) -> bool {
+        self.seen.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    pub(crate) fn sent(&self, frames: usize) {
+        self.sent.fetch_add(frames as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn dropped(&self, frames: usize) {
+        self.dropped.fetch_add(frames as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Frames that were counted as sent but never left their queue.
+    pub(crate) fn unsent(&self, frames: usize) {
+        self.unsent.fetch_add(frames as u64, Ordering::Relaxed);
+        self.dropped(frames);
+    }
+
+    pub(crate) fn read(&self) -> TransportCounters {
+        let unsent = self.unsent.load(Ordering::Relaxed);
+        TransportCounters {
+            frames_sent: self.sent.load(Ordering::Relaxed).saturating_sub(unsent),
+            frames_received: self.received.load(Ordering::Relaxed),
+            frames_dropped: self.dropped.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl<'a> OpenQueue<'a> {
+    pub(crate) fn new(queue: &'a SendQueue, counters: &'a Counters) -> Self {
+        queue.open();
+        Self { queue, counters }
+    }
+}
+
+impl Drop for OpenQueue<'_> {
+    fn drop(&mut self) {
+        self.counters.unsent(self.queue.close());
+    }
+}
+
+impl LogGate {
+    /// Whether to log now.
+    pub(crate) fn opens(&self) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let open = last.is_none_or(|last| now - last >= COMPLAIN_EVERY);
+        if open {
+            *last = Some(now);
+        }
+        open
+    }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
+
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
