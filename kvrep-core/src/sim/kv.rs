@@ -371,6 +371,7 @@ where
     M: Model,
     M::Key: std::fmt::Debug,
     M::Op: std::fmt::Debug,
+    M::State: std::fmt::Debug,
     M::Ret: std::fmt::Debug,
 {
     let budget = Budget {

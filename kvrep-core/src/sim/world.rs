@@ -336,7 +336,7 @@ impl World {
                     self.fail("deadlines pass", format!("node {n} wants to tick forever"));
                     return;
                 }
-                self.drive(n, Engine::tick_on);
+                self.drive(n, |engine, now, host| engine.tick(now, host));
             }
             Some(_) | None => self.schedule_tick(n),
         }
@@ -513,8 +513,8 @@ impl World {
         };
         let protocol = self.protocol(n, opened.recovered);
         let mut engine = Engine::new(identity, protocol, machine, applied, limits);
-        if self.mutation == Some(Mutation::SessionsNotInSnapshot) {
-            engine.plant_snapshots_without_sessions();
+        if let Some(mutation) = self.mutation {
+            engine.plant(mutation);
         }
         self.nodes[n].engine = Some(engine);
         self.note(n, text);
@@ -656,7 +656,7 @@ impl World {
     // ---- what a node does ----
 
     /// Calls an engine and carries out what it wants.
-    fn drive(
+    pub(super) fn drive(
         &mut self,
         n: usize,
         call: impl FnOnce(&mut Engine, Time, &mut super::node::Effects),
@@ -814,14 +814,13 @@ impl World {
             self.agreed.note(point);
         }
         self.nodes[n].effects.applied = applied;
-        let node = &self.nodes[n];
-        if let Some(double) = node.effects.window.double() {
+        if let Some(double) = self.nodes[n].effects.window.double() {
             self.fail(
                 "a command is carried out once",
                 format!("{life} carries out {double:?} twice"),
             );
         }
-        if whole && let Some(engine) = &node.engine {
+        if whole && let Some(engine) = &self.nodes[n].engine {
             let (point, digest) = (engine.applied(), engine.machine().full_digest());
             self.show(&Sight::Digested {
                 life,
@@ -1097,13 +1096,6 @@ impl World {
         let answer = engine.machine().query(&Ledger::ASK);
         let answer = answer.expect("the ledger answers");
         Ledger::page(&answer).expect("the ledger's own answer")
-    }
-}
-
-impl Engine {
-    /// [`Engine::tick`] for a simulated host.
-    fn tick_on(&mut self, now: Time, host: &mut super::node::Effects) {
-        self.tick(now, host);
     }
 }
 

@@ -239,6 +239,10 @@ impl<F: Fs> Setup<'_, F> {
         lock: F::Lock,
     ) -> Result<(Live<F>, Recovered), StorageError> {
         let active = self.continue_tail(&mut found)?;
+        // Only now is it durable that they are void.
+        for path in &found.void {
+            self.fs.remove(path).map_err(io_error("remove", path))?;
+        }
         identity.incarnation = identity
             .incarnation
             .next()
@@ -259,9 +263,6 @@ impl<F: Fs> Setup<'_, F> {
             live.restart(base, live.generation);
             live.flush()?;
             live.active.sync()?;
-        }
-        for path in found.void {
-            self.fs.remove(&path).map_err(io_error("remove", &path))?;
         }
         identity.newest_segment = live.active.number;
         identity.write(self.fs, self.dir)?;
