@@ -7,7 +7,6 @@ use super::queue::Happening;
 use super::workload::Ending;
 use super::world::World;
 use crate::id::{Index, LogPoint};
-use crate::time::Time;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -175,10 +174,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// When the run must be over.
-    pub(super) fn deadline(&self) -> Time {
-        self.heal_at + CONVERGES_WITHIN
     }
 }
