@@ -58,6 +58,14 @@ pub(super) struct Manners {
     pub(super) patience: Duration,
     /// When all operations should be done.
     pub(super) until: Time,
+    pub(super) histories: Histories,
+}
+
+/// How many histories there may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Histories {
+    One,
+    Many,
 }
 
 #[derive(Debug)]
@@ -184,7 +192,22 @@ impl Client {
                 Ok(Some(answer))
             }
             (Outcome::Done { response, token }, What::Command { id, .. }) => {
-                self.finish(now, (Some(id), None), (&response, token), workload, wishes)
+                match Ledger::unwrap_answer(&response) {
+                    Some((answered, said)) if answered == id => {
+                        self.finish(now, (Some(id), None), (said, token), workload, wishes)
+                    }
+                    // Sessions of different histories may have the same number.
+                    other if self.manners.histories == Histories::Many => {
+                        let _ = other;
+                        self.session = None;
+                        self.give_up(now, workload, wishes);
+                        Ok(None)
+                    }
+                    other => Err(format!(
+                        "{id:?} is given the answer to {:?}",
+                        other.map(|(answered, _)| answered)
+                    )),
+                }
             }
             (Outcome::Done { response, token }, What::Query { freshness, .. }) => {
                 self.finish(now, (None, Some(freshness)), (&response, token), workload, wishes)
@@ -219,7 +242,7 @@ impl Client {
         &mut self,
         now: Time,
         (command, freshness): (Option<CommandId>, Option<Freshness>),
-        (response, token): (&Bytes, Token),
+        (response, token): (&[u8], Token),
         workload: &mut dyn Workload,
         wishes: &mut Vec<Wish>,
     ) -> Result<Option<Answer>, String> {

@@ -92,7 +92,7 @@ impl Disk {
             }
         };
         let recovered = storage.open()?;
-        let renewed = self.lives > 1 && recovered.store != self.store;
+        let renewed = recovered.store != self.store;
         let lost = match self.medium {
             Medium::Memory => None,
             Medium::Wal if self.decayed => None,
@@ -172,7 +172,10 @@ impl Disk {
         self.waiting.clear();
         self.stage = Stage::Idle;
         match (self.medium, how) {
-            (Medium::Memory, _) => self.shadow = Shadow::default(),
+            (Medium::Memory, _) => {
+                self.shadow = Shadow::default();
+                self.store = StoreId(0);
+            }
             (Medium::Wal, Death::Killed) => self.fs.kill(),
             (Medium::Wal, Death::PowerLost) => self.fs.crash(&mut self.rng),
         }

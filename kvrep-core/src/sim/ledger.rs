@@ -74,12 +74,18 @@ impl Ledger {
         }
     }
 
-    /// The command as clients send it.
+    /// A command (or the answer to it) with its number in front.
     pub(super) fn wrap_command(id: CommandId, command: &[u8]) -> Bytes {
         let mut out = BytesMut::with_capacity(8 + command.len());
         out.put_u64(id.to_u64());
         out.put_slice(command);
         out.freeze()
+    }
+
+    /// Takes the answer to a command apart: to which, and what the machine said.
+    pub(super) fn unwrap_answer(answer: &[u8]) -> Option<(CommandId, &[u8])> {
+        let (id, said) = answer.split_first_chunk::<8>()?;
+        Some((CommandId::from_u64(u64::from_be_bytes(*id)), said))
     }
 
     /// The query as clients send it.
@@ -133,7 +139,8 @@ impl RawStateMachine for Ledger {
             Err(Malformed(why)) => !xxhash_rust::xxh3::xxh3_64(why.as_bytes()),
         };
         self.chain([id ^ index.rotate_left(40), said]);
-        answer
+        // The client must be able to tell whose answer it got.
+        answer.map(|bytes| Self::wrap_command(CommandId::from_u64(id), &bytes))
     }
 
     fn query(&self, query: &[u8]) -> Result<Bytes, Malformed> {

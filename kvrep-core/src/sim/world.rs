@@ -4,7 +4,7 @@
 //! drives anything, so a run is a function of its seed.
 
 use super::cell::{Cell, Promise};
-use super::client::{Client, Manners, Wish};
+use super::client::{Client, Histories, Manners, Wish};
 use super::disk::{Death, Disk};
 use super::faults::Weather;
 use super::invariants::{self, Agreed, Invariant, Life, Sight};
@@ -19,10 +19,10 @@ use super::workload::Workload;
 use crate::client_wire::{Op, Outcome};
 use crate::config::Token;
 use crate::engine::{Engine, Identity};
-use crate::id::{Configuration, GroupId, LogPoint, ReplicaId};
+use crate::id::{Configuration, GroupId, Index, LogPoint, PersistToken, ReplicaId};
 use crate::protocol::passive::{Mutation, Options, Passive};
 use crate::protocol::witness::Witness;
-use crate::protocol::{Event, Protocol, ProtocolStatus};
+use crate::protocol::{Event, Protocol};
 use crate::random::Rng;
 use crate::session::Machine;
 use crate::storage::{Recovered, StorageError};
@@ -31,7 +31,7 @@ use crate::transport::Hint;
 use crate::wire;
 use bytes::Bytes;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,12 +65,14 @@ pub(super) struct World {
     pub(super) agreed: Agreed,
     /// Every acknowledged command, with where it was.
     pub(super) acknowledged: Vec<(CommandId, Token)>,
-    /// Indices from which acknowledged writes were reported lost.
-    pub(super) reported_lost: Vec<u64>,
+    /// Up to here acknowledged writes were reported lost. (From where, a replica can only tell roughly.)
+    pub(super) reported_lost: Index,
     /// The newest configuration known to count, and since when.
     pub(super) newest: Option<Configuration>,
     pub(super) newest_since: Time,
+    /// What the witness's register holds durably, and what is on its way there.
     pub(super) register: Option<Configuration>,
+    register_coming: VecDeque<(PersistToken, Option<Configuration>)>,
     wishes: Vec<Wish>,
 }
 
@@ -105,6 +107,10 @@ impl World {
             timeout: plan.client_timeout,
             patience: plan.client_patience,
             until: heal_at,
+            histories: match cell.promise() {
+                Promise::Everything => Histories::One,
+                Promise::DivergenceReported => Histories::Many,
+            },
         };
         let clients = (0..plan.clients)
             .map(|id| {
@@ -139,10 +145,11 @@ impl World {
             rules,
             agreed: Agreed::default(),
             acknowledged: Vec::new(),
-            reported_lost: Vec::new(),
+            reported_lost: Index::ZERO,
             newest: None,
             newest_since: Time::ZERO,
             register: None,
+            register_coming: VecDeque::new(),
             wishes: Vec::new(),
             plan,
         }
@@ -414,6 +421,13 @@ impl World {
                 if more {
                     self.schedule_disk(n, DiskStep::Write);
                 }
+                while n == self.plan.members
+                    && let Some((of, _)) = self.register_coming.front()
+                    && *of <= token
+                    && let Some((_, configuration)) = self.register_coming.pop_front()
+                {
+                    self.registered(configuration);
+                }
                 self.drive(n, |engine, now, host| engine.on_persisted(now, token, host));
                 return;
             }
@@ -515,6 +529,10 @@ impl World {
         let mut engine = Engine::new(identity, protocol, machine, applied, limits);
         if let Some(mutation) = self.mutation {
             engine.plant(mutation);
+        }
+        if n == self.plan.members {
+            self.register_coming.clear();
+            self.registered(engine.status().configuration);
         }
         self.nodes[n].engine = Some(engine);
         self.note(n, text);
@@ -703,6 +721,12 @@ impl World {
                 }
             }
             let node = &mut self.nodes[n];
+            if n == self.plan.members
+                && let Some(engine) = &node.engine
+            {
+                let configuration = engine.status().configuration;
+                self.register_coming.push_back((token, configuration));
+            }
             let idle = node.disk.ask(token, ops);
             if !node.disk.is_instant() {
                 if idle {
@@ -763,10 +787,6 @@ impl World {
         engine.check_invariants();
         let status = engine.status();
         if n == self.plan.members {
-            if self.nodes[n].disk.is_settled() && self.register != status.configuration {
-                self.register.clone_from(&status.configuration);
-                self.learn(&status);
-            }
             return;
         }
         let life = self.life(n);
@@ -791,8 +811,10 @@ impl World {
             }
             self.answer_later(asker.client, n, asker.attempt, outcome);
         }
-        if status.serving {
-            self.learn(&status);
+        if status.serving
+            && let Some(configuration) = &status.configuration
+        {
+            self.learn(configuration);
         }
         let settled = self.nodes[n].disk.is_settled();
         self.show(&Sight::Status {
@@ -834,9 +856,9 @@ impl World {
         self.note(n, format!("{event:?}"));
         match event {
             Event::TailTruncated { .. } => self.stats.truncations += 1,
-            Event::AcknowledgedWritesLost { from, .. } => {
+            Event::AcknowledgedWritesLost { commit, .. } => {
                 self.stats.losses += 1;
-                self.reported_lost.push(from.0);
+                self.reported_lost = self.reported_lost.max(*commit);
             }
             Event::RoleChanged { .. }
             | Event::Configured(_)
@@ -847,11 +869,18 @@ impl World {
         self.show(&Sight::Reported { life, event });
     }
 
+    /// The witness's register durably holds this.
+    fn registered(&mut self, configuration: Option<Configuration>) {
+        if self.register != configuration {
+            if let Some(new) = &configuration {
+                self.learn(new);
+            }
+            self.register = configuration;
+        }
+    }
+
     /// Remembers the newest configuration known to count.
-    fn learn(&mut self, status: &ProtocolStatus) {
-        let Some(new) = &status.configuration else {
-            return;
-        };
+    fn learn(&mut self, new: &Configuration) {
         if self.newest.as_ref().is_none_or(|old| old.rank() < new.rank()) {
             if self.newest.as_ref().is_none_or(|old| old.term < new.term) {
                 self.stats.reigns += 1;
