@@ -34,9 +34,10 @@ pub enum Faults {
 pub enum Promise {
     /// Every invariant; nothing acknowledged is lost; linearizable.
     Everything,
-    /// Two primaries are possible. Whatever acknowledged write is lost was reported
-    /// ([`AcknowledgedWritesLost`](crate::protocol::Event::AcknowledgedWritesLost)), and after the faults the group
-    /// converges to one history.
+    /// Two primaries are possible. Whatever acknowledged write is lost was reported when it was cut off
+    /// ([`AcknowledgedWritesLost`](crate::protocol::Event::AcknowledgedWritesLost); or
+    /// [`TailTruncated`](crate::protocol::Event::TailTruncated) by a replica that has restarted since and cannot know
+    /// that it had been acknowledged), and after the faults the group converges to one history.
     DivergenceReported,
 }
 

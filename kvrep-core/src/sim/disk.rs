@@ -284,7 +284,7 @@ impl Shadow {
         self.points.get(usize::try_from(offset).ok()?)
     }
 
-    fn end(&self) -> LogPoint {
+    pub(super) fn end(&self) -> LogPoint {
         self.points.back().copied().unwrap_or(self.base)
     }
 

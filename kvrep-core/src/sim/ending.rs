@@ -156,7 +156,8 @@ impl World {
                 .and_then(|numbers| numbers.get(id.number as usize))
                 .copied()
                 .unwrap_or(0);
-            let reported = || token.index <= self.reported_lost;
+            let covers = |(from, last): &(Index, Index)| (*from..=*last).contains(&token.index);
+            let reported = || self.reported_lost.iter().any(covers);
             match self.cell.promise() {
                 Promise::Everything if at == 0 || at > token.index.0 => {
                     return Err((

@@ -65,8 +65,8 @@ pub(super) struct World {
     pub(super) agreed: Agreed,
     /// Every acknowledged command, with where it was.
     pub(super) acknowledged: Vec<(CommandId, Token)>,
-    /// Up to here acknowledged writes were reported lost. (From where, a replica can only tell roughly.)
-    pub(super) reported_lost: Index,
+    /// Ranges of entries that were reported as truncated or lost.
+    pub(super) reported_lost: Vec<(Index, Index)>,
     /// The newest configuration known to count, and since when.
     pub(super) newest: Option<Configuration>,
     pub(super) newest_since: Time,
@@ -145,7 +145,7 @@ impl World {
             rules,
             agreed: Agreed::default(),
             acknowledged: Vec::new(),
-            reported_lost: Index::ZERO,
+            reported_lost: Vec::new(),
             newest: None,
             newest_since: Time::ZERO,
             register: None,
@@ -855,10 +855,16 @@ impl World {
     fn on_event(&mut self, n: usize, life: Life, event: &Event) {
         self.note(n, format!("{event:?}"));
         match event {
-            Event::TailTruncated { .. } => self.stats.truncations += 1,
-            Event::AcknowledgedWritesLost { commit, .. } => {
+            Event::TailTruncated { from, entries } => {
+                self.stats.truncations += 1;
+                let last = Index((from.0 + entries).saturating_sub(1));
+                self.reported_lost.push((*from, last));
+            }
+            Event::AcknowledgedWritesLost { .. } => {
                 self.stats.losses += 1;
-                self.reported_lost = self.reported_lost.max(*commit);
+                // From where, a replica can only tell roughly.
+                let last = self.nodes[n].disk.shadow().end().index;
+                self.reported_lost.push((Index(1), last));
             }
             Event::RoleChanged { .. }
             | Event::Configured(_)
