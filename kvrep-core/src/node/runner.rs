@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub(super) status: watch::Sender<NodeStatus>,
     pub(super) published: Instant,
     pub(super) dirty: bool,
+    /// When the engine is next to be ticked.
+    pub(super) due: Option<Time>,
     pub(super) batch: Vec<(Ticket, Op)>,
 }
 
@@ -147,7 +149,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
         core.on_peers(now, &mut peers);
         gulp(&mut queues.requests, &mut asked);
         core.on_asked(now, &mut asked, draining_until.is_some());
-        core.on_time(core.now());
+        core.on_time(now);
     }
 }
 
@@ -171,6 +173,7 @@ impl Core {
         let now = self.now();
         self.engine.start(now, &mut self.host);
         self.settle(now);
+        self.due = self.engine.next_deadline(now);
         self.publish();
     }
 
@@ -299,11 +302,16 @@ impl Core {
         self.settle(now);
     }
 
-    fn on_time(&mut self, now: Time) {
-        if self.engine.next_deadline(now).is_some_and(|at| at <= now) {
+    /// `since`: the time at which this round's events were handled. A protocol may say only deadlines that lie ahead,
+    /// so what was due before (`self.due`) and what became due in this round are looked at separately.
+    fn on_time(&mut self, since: Time) {
+        let now = self.now();
+        let due = [self.due, self.engine.next_deadline(since)];
+        if due.into_iter().flatten().any(|at| at <= now) {
             self.engine.tick(now, &mut self.host);
             self.settle(now);
         }
+        self.due = self.engine.next_deadline(now);
         let expired = self.host.pending.expire(now);
         self.host.telemetry.unknown(expired);
         let due = self.published.elapsed() >= PUBLISH_EVERY;
@@ -312,22 +320,16 @@ impl Core {
         }
     }
 
+    /// When the runner must wake at the latest.
     fn next_deadline(&self, draining_until: Option<Instant>) -> Option<Instant> {
-        let now = self.now();
-        [
-            self.engine
-                .next_deadline(now)
-                .map(|t| self.origin + (t - Time::ZERO)),
-            self.host
-                .pending
-                .next_deadline()
-                .map(|t| self.origin + (t - Time::ZERO)),
-            self.dirty.then(|| self.published + PUBLISH_EVERY),
-            draining_until,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let of_node = [self.due, self.host.pending.next_deadline()];
+        let publish = self.dirty.then(|| self.published + PUBLISH_EVERY);
+        of_node
+            .into_iter()
+            .map(|at| at.map(|at| self.origin + (at - Time::ZERO)))
+            .chain([publish, draining_until])
+            .flatten()
+            .min()
     }
 
     fn publish(&mut self) {
@@ -377,6 +379,10 @@ impl Core {
             Err(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
         }
         self.settle(self.now());
+        self.due = [self.due, self.engine.next_deadline(now)]
+            .into_iter()
+            .flatten()
+            .min();
     }
 }
 
