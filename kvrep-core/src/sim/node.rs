@@ -56,6 +56,9 @@ pub(super) struct Node {
     pub(super) wall_offset: i64,
     pub(super) paused: bool,
     pub(super) backlog: VecDeque<Happening>,
+    /// When it said last that it must be told the time.
+    pub(super) due: Option<Time>,
+    /// When it is told next.
     pub(super) tick_at: Option<Time>,
     pub(super) ticks_at_once: u32,
     pub(super) tickets: BTreeMap<Ticket, Asker>,
@@ -84,6 +87,7 @@ impl Node {
             wall_offset: 0,
             paused: false,
             backlog: VecDeque::new(),
+            due: None,
             tick_at: None,
             ticks_at_once: 0,
             tickets: BTreeMap::new(),
@@ -131,6 +135,7 @@ impl Node {
         self.effects.clear();
         self.paused = false;
         self.backlog.clear();
+        self.due = None;
         self.tick_at = None;
         self.tickets.clear();
         self.jobs.clear();
