@@ -179,7 +179,7 @@ impl Simulation {
             cell,
             mutation,
             hash: world.trace.hash(),
-            stats: world.stats,
+            stats: world.stats(),
             failure: world.failure.take(),
             tail,
         }

@@ -176,9 +176,16 @@ impl World {
             self.now = at;
             self.happen(what);
         }
-        self.stats.events = self.trace.events();
-        self.stats.millis = self.now.as_nanos() / 1_000_000;
-        self.stats.entries = self.agreed.end().0;
+    }
+
+    /// The numbers of the run so far.
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            events: self.trace.events(),
+            millis: self.now.as_nanos() / 1_000_000,
+            entries: self.agreed.end().0,
+            ..self.stats
+        }
     }
 
     /// A rule is broken.
