@@ -4,7 +4,10 @@
 //! cargo run --release -p kvrep-core --features sim --example simulate -- --seeds 1000
 //! cargo run --release -p kvrep-core --features sim --example simulate -- --seed 7 --cell alone/wal/crashes --trace
 //! ```
-#![allow(clippy::disallowed_methods, reason = "a program: it shows how long it took")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program: it shows how long it took"
+)]
 
 use clap::Parser;
 use kvrep_core::protocol::passive::Mutation;

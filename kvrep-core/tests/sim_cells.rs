@@ -27,9 +27,16 @@ fn check(cells: impl Fn(&Cell) -> bool) {
         );
     }
     // A test of the test: runs in which nothing happens would pass too.
-    let sum = |n: fn(&kvrep_core::sim::Stats) -> u64| reports.iter().map(|r| n(&r.stats)).sum::<u64>();
-    assert!(sum(|s| s.answered) > 900 * runs.len() as u64, "clients are answered");
-    assert!(sum(|s| s.reigns) > 3 * runs.len() as u64, "primaries change");
+    let sum =
+        |n: fn(&kvrep_core::sim::Stats) -> u64| reports.iter().map(|r| n(&r.stats)).sum::<u64>();
+    assert!(
+        sum(|s| s.answered) > 900 * runs.len() as u64,
+        "clients are answered"
+    );
+    assert!(
+        sum(|s| s.reigns) > 3 * runs.len() as u64,
+        "primaries change"
+    );
     assert!(sum(|s| s.starts) > 10 * runs.len() as u64, "nodes restart");
     assert!(sum(|s| s.transfers) > 0, "snapshots are transferred");
 }

@@ -13,9 +13,7 @@ fn cell_for(mutation: Mutation) -> Cell {
     let name = match mutation {
         Mutation::TruncateBelowCommit => "alone/wal/pauses",
         Mutation::IntentNotDurable => "alone/wal/crashes",
-        Mutation::ReadConfirmedByOne | Mutation::JoinerProposedEarly => {
-            "witness/memory/partitions"
-        }
+        Mutation::ReadConfirmedByOne | Mutation::JoinerProposedEarly => "witness/memory/partitions",
         _ => "witness/wal/partitions",
     };
     Cell::named(name).unwrap()

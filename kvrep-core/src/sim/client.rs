@@ -97,6 +97,7 @@ pub(super) struct Client {
     attempt: u64,
     timer: u64,
     left: u32,
+    given_up: u64,
 }
 
 impl Client {
@@ -115,12 +116,18 @@ impl Client {
             attempt: 0,
             timer: 0,
             left: operations,
+            given_up: 0,
         }
     }
 
     /// Whether all its operations are over.
     pub(super) fn is_done(&self) -> bool {
         self.left == 0 && self.doing.is_none()
+    }
+
+    /// How many operations it has given up.
+    pub(super) fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// What it is at, for traces.
@@ -209,9 +216,13 @@ impl Client {
                     )),
                 }
             }
-            (Outcome::Done { response, token }, What::Query { freshness, .. }) => {
-                self.finish(now, (None, Some(freshness)), (&response, token), workload, wishes)
-            }
+            (Outcome::Done { response, token }, What::Query { freshness, .. }) => self.finish(
+                now,
+                (None, Some(freshness)),
+                (&response, token),
+                workload,
+                wishes,
+            ),
             (Outcome::SessionExpired, What::Command { .. }) => {
                 self.session = None;
                 self.give_up(now, workload, wishes);
@@ -280,6 +291,7 @@ impl Client {
                 self.begin(now, workload, wishes);
             }
             Some(What::Command { .. } | What::Query { .. }) => {
+                self.given_up += 1;
                 workload.given_up(self.id);
                 self.over(now, wishes);
             }

@@ -2,9 +2,7 @@
 
 use super::cell::Medium;
 use crate::entry::Entry;
-use crate::id::{
-    GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, StoreId, Term,
-};
+use crate::id::{GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, StoreId, Term};
 use crate::random::Rng;
 use crate::storage::mem_fs::MemFs;
 use crate::storage::memory::MemoryStorage;
@@ -195,7 +193,12 @@ impl Disk {
 
     /// Flips a bit of some file while nobody uses it. Says of which.
     pub(super) fn decay(&mut self) -> Option<String> {
-        let files: Vec<_> = self.fs.files().into_iter().filter(|(_, n)| *n > 0).collect();
+        let files: Vec<_> = self
+            .fs
+            .files()
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .collect();
         let (path, bytes) = files.get(self.rng.below(files.len() as u64) as usize)?;
         let bit = self.rng.below(bytes * 8);
         self.decayed = self.fs.flip_bit(path, bit);
@@ -339,9 +342,10 @@ impl Shadow {
             return None;
         }
         let found = Self::of(recovered);
-        let lost = self.points.iter().find(|p| {
-            p.index > found.base.index && found.at(p.index) != Some(p)
-        });
+        let lost = self
+            .points
+            .iter()
+            .find(|p| p.index > found.base.index && found.at(p.index) != Some(p));
         lost.map(|p| {
             let end = found.end();
             format!("{p:?} was synced and is not recovered; the log ends at {end:?}")

@@ -58,9 +58,7 @@ impl World {
                 );
                 self.fail("the group serves and converges", detail);
             }
-            Some(_) => self
-                .queue
-                .push(self.now + LOOK_EVERY, Happening::Look),
+            Some(_) => self.queue.push(self.now + LOOK_EVERY, Happening::Look),
         }
     }
 

@@ -135,13 +135,21 @@ impl Weather {
     }
 
     fn is_anything_cut(&self) -> bool {
-        let cuts = |l: &Lasting| matches!(l, Lasting::Cut(_) | Lasting::Flap { .. } | Lasting::Storm(_));
+        let cuts = |l: &Lasting| {
+            matches!(
+                l,
+                Lasting::Cut(_) | Lasting::Flap { .. } | Lasting::Storm(_)
+            )
+        };
         self.lasting.iter().flatten().any(cuts)
     }
 }
 
 impl World {
     pub(super) fn schedule_fault(&mut self) {
+        if self.script.is_some() {
+            return;
+        }
         let mean = u64::try_from(self.plan.fault_every.as_millis()).unwrap_or(1_000);
         let after = self.weather.between(mean / 4, mean * 7 / 4);
         let at = self.now + after;
@@ -355,7 +363,7 @@ impl World {
     ///
     /// With logs in memory somebody else who is up must hold the state, whatever change of the configuration is under way:
     /// so it must have been quiet for long enough that none is.
-    fn may_kill(&self, node: usize) -> bool {
+    pub(super) fn may_kill(&self, node: usize) -> bool {
         if self.cell.medium == Medium::Wal || node >= self.plan.members {
             return true;
         }
@@ -419,9 +427,7 @@ impl World {
             Kind::CutPrimary => match rng.below(3) {
                 0 => all(&|a, b| (a == primary) != (b == primary)),
                 1 => all(&|a, b| (a == primary && b == witness) || (a == witness && b == primary)),
-                _ => all(&|a, b| {
-                    (a == primary && b != witness) || (b == primary && a != witness)
-                }),
+                _ => all(&|a, b| (a == primary && b != witness) || (b == primary && a != witness)),
             },
             Kind::CutWitness => all(&|a, b| a == witness || b == witness),
             Kind::CutAll => all(&|_, _| true),
@@ -440,7 +446,9 @@ impl World {
             Kind::Storm => {
                 let loss = 50 + self.weather.rng.below(500) as u32;
                 let delay = self.weather.between(0, 100);
-                self.say(format!("storm for {length:?}: {loss}‰ lost, {delay:?} more"));
+                self.say(format!(
+                    "storm for {length:?}: {loss}‰ lost, {delay:?} more"
+                ));
                 for (from, to) in &links {
                     self.network.worsen(*from, *to, loss, delay);
                 }

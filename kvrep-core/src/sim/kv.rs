@@ -11,9 +11,7 @@ use crate::check::sessions::{self, Access, SessionOp};
 use crate::check::{Budget, ClientId, History, Linearizability, Model, OpId, linearizable};
 use crate::id::Index;
 use crate::random::Rng;
-use crate::state_machine::{
-    ApplyContext, RawStateMachine, StateMachine, Typed, decode, encode,
-};
+use crate::state_machine::{ApplyContext, RawStateMachine, StateMachine, Typed, decode, encode};
 use crate::time::Time;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -180,7 +178,12 @@ impl Hammer {
         })
     }
 
-    fn invoke(&mut self, now: Time, client: ClientId, step: &Step<Command, Query>) -> Option<Linear> {
+    fn invoke(
+        &mut self,
+        now: Time,
+        client: ClientId,
+        step: &Step<Command, Query>,
+    ) -> Option<Linear> {
         let register = |op| Ok(op);
         let op: Result<KvOp<u8, u64>, CounterOp<u8>> = match step {
             Step::Command(Command::Put(key, value)) => register(KvOp::Put(*key, *value)),
@@ -214,9 +217,9 @@ impl Hammer {
             let mut context = ApplyContext::new(*index, crate::Timestamp(0), 0);
             table.apply(&mut context, command.clone());
             let (key, query) = match command {
-                Command::Put(key, _)
-                | Command::Delete(key)
-                | Command::CompareAndSet(key, _, _) => (*key, Query::Get(*key)),
+                Command::Put(key, _) | Command::Delete(key) | Command::CompareAndSet(key, _, _) => {
+                    (*key, Query::Get(*key))
+                }
                 Command::Add(key, _) => (*key, Query::Sum(*key)),
             };
             let value = table.query(query);
@@ -356,10 +359,7 @@ impl Workload for Hammer {
         judge(&Kv::new(), &self.registers)?;
         judge(&Counters::new(), &self.counters)?;
         if let Some(broken) = sessions::check(&self.sessions).first() {
-            let (a, b) = (
-                &self.sessions[broken.earlier],
-                &self.sessions[broken.later],
-            );
+            let (a, b) = (&self.sessions[broken.earlier], &self.sessions[broken.later]);
             return Err(format!("{broken}: {a:?}, then {b:?}"));
         }
         self.look_back(ending.executed)

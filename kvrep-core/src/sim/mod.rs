@@ -52,6 +52,7 @@ mod node;
 mod plan;
 mod queue;
 mod report;
+mod script;
 mod snapshots;
 mod trace;
 mod workload;
@@ -60,6 +61,7 @@ mod world;
 pub use cell::{AuthorityKind, Cell, Faults, Medium, Promise};
 pub use ledger::CommandId;
 pub use report::{Failure, Report, Stats};
+pub use script::{Act, Script};
 pub use workload::{Clients, Ending, Freshness, RunHistory, Seen, Step, Workload};
 
 use crate::protocol::passive::Mutation;
@@ -76,6 +78,7 @@ pub struct Simulation {
     mutation: Option<Mutation>,
     workload: Option<Box<dyn Workload>>,
     rules: Vec<Box<dyn Invariant>>,
+    script: Option<Script>,
     every_line: Option<Box<dyn FnMut(&str)>>,
 }
 
@@ -94,6 +97,7 @@ impl Simulation {
             mutation: None,
             workload: None,
             rules: Vec::new(),
+            script: None,
             every_line: None,
         }
     }
@@ -133,6 +137,13 @@ impl Simulation {
         self
     }
 
+    /// What goes wrong, and when, instead of random faults. The run is as long as the script.
+    #[must_use]
+    pub fn script(mut self, script: Script) -> Self {
+        self.script = Some(script);
+        self
+    }
+
     /// Shows every line of the trace as it happens.
     #[must_use]
     pub fn trace(mut self, line: impl FnMut(&str) + 'static) -> Self {
@@ -151,6 +162,7 @@ impl Simulation {
             mutation,
             workload,
             rules,
+            script,
             every_line,
         } = self;
         let mut world = World::new(
@@ -159,7 +171,7 @@ impl Simulation {
             mutation,
             |plan| workload.unwrap_or_else(|| Box::new(kv::Hammer::new(plan.queries))),
             rules,
-            every_line,
+            (script, every_line),
         );
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
             let text = panic

@@ -96,6 +96,14 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// A group of another size.
+    pub(super) fn resize(&mut self, members: usize) {
+        self.members = members;
+        self.group.members = (1..=members).map(|n| ReplicaId(n as u32)).collect();
+    }
+}
+
 fn pace(cell: Cell, rng: &mut Rng) -> (Links, Timing) {
     let near = Links {
         delay_min: Duration::from_micros(50),

@@ -19,11 +19,7 @@ pub(super) enum Happening {
         frame: Bytes,
     },
     /// A transport tells its node about a peer.
-    Hint {
-        to: usize,
-        about: usize,
-        hint: Hint,
-    },
+    Hint { to: usize, about: usize, hint: Hint },
     /// A node's deadline.
     Tick { node: usize, life: u32 },
     /// The next step of a node's disk.
@@ -54,6 +50,8 @@ pub(super) enum Happening {
     Fault,
     /// A fault that lasts comes to its end (or flaps).
     FaultEnds { fault: usize },
+    /// A script goes on with this step.
+    Script { step: usize },
     /// A dead node starts.
     Start { node: usize },
     /// A paused node goes on.

@@ -51,7 +51,11 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    pub(super) fn new(members: usize, lines_max: usize, every: Option<Box<dyn FnMut(&str)>>) -> Self {
+    pub(super) fn new(
+        members: usize,
+        lines_max: usize,
+        every: Option<Box<dyn FnMut(&str)>>,
+    ) -> Self {
         Self {
             hash: 0,
             events: 0,
@@ -116,7 +120,13 @@ impl fmt::Display for Shown<'_> {
                     Fate::Unheard => ("→", " (nobody there)"),
                     Fate::Waits => ("→", " (waits: paused)"),
                 };
-                write!(f, "{} {arrow} {} {}{note}", name(*from), name(*to), describe(frame))
+                write!(
+                    f,
+                    "{} {arrow} {} {}{note}",
+                    name(*from),
+                    name(*to),
+                    describe(frame)
+                )
             }
             Line::Node { node, text } => write!(f, "{}: {text}", name(*node)),
             Line::Client { client, text } => write!(f, "client {client}: {text}"),

@@ -52,8 +52,13 @@ pub trait Workload {
     ///
     /// # Errors
     /// What is wrong with the answer.
-    fn answered(&mut self, now: Time, client: u32, seen: Seen, response: &[u8])
-    -> Result<(), String>;
+    fn answered(
+        &mut self,
+        now: Time,
+        client: u32,
+        seen: Seen,
+        response: &[u8],
+    ) -> Result<(), String>;
 
     /// `client` gives up: its operation may have been carried out, may still be, or never.
     fn given_up(&mut self, client: u32);
@@ -179,7 +184,9 @@ where
             Step::Command(command) => Step::Command(encode(command)),
             Step::Query(freshness, query) => Step::Query(*freshness, encode(query)),
         };
-        let op = self.history.invoke(now, ClientId(u64::from(id.client)), step);
+        let op = self
+            .history
+            .invoke(now, ClientId(u64::from(id.client)), step);
         self.open.insert(id.client, op);
         bytes
     }

@@ -14,6 +14,7 @@ use super::node::{Asked, Asker, Job, Node};
 use super::plan::Plan;
 use super::queue::{DiskStep, Happening, Queue};
 use super::report::{Failure, Stats};
+use super::script::Script;
 use super::trace::{Fate, Line, Trace};
 use super::workload::Workload;
 use crate::client_wire::{Op, Outcome};
@@ -59,6 +60,7 @@ pub(super) struct World {
     pub(super) over: bool,
     pub(super) heal_at: Time,
     pub(super) healed: bool,
+    pub(super) script: Option<Script>,
     group: GroupId,
     rng: Rng,
     rules: Vec<Box<dyn Invariant>>,
@@ -83,11 +85,19 @@ impl World {
         mutation: Option<Mutation>,
         make_workload: impl FnOnce(&Plan) -> Box<dyn Workload>,
         own_rules: Vec<Box<dyn Invariant>>,
-        every_line: Option<Box<dyn FnMut(&str)>>,
+        (script, every_line): (Option<Script>, Option<Box<dyn FnMut(&str)>>),
     ) -> Self {
         // A stream for each concern: one more draw in one place leaves the others as they were.
-        let stream = |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
-        let plan = Plan::draw(cell, &mut stream(1));
+        let stream =
+            |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
+        let mut plan = Plan::draw(cell, &mut stream(1));
+        let duration = match &script {
+            None => length.duration,
+            Some(script) => {
+                plan.resize(script.members);
+                script.duration()
+            }
+        };
         let group = GroupId::named("simulated");
         let count = plan.members + usize::from(plan.witness);
         let nodes = (0..count)
@@ -101,7 +111,7 @@ impl World {
                 Node::new(id, Disk::new(medium, group, id, stream(100 + n as u64)))
             })
             .collect();
-        let heal_at = Time::ZERO + length.duration;
+        let heal_at = Time::ZERO + duration;
         let manners = Manners {
             members: plan.members,
             timeout: plan.client_timeout,
@@ -140,6 +150,7 @@ impl World {
             over: false,
             heal_at,
             healed: false,
+            script,
             group,
             rng: stream(4),
             rules,
@@ -168,6 +179,7 @@ impl World {
             self.grant(client as u32);
         }
         self.schedule_fault();
+        self.queue.push(self.now, Happening::Script { step: 0 });
         self.queue.push(self.heal_at, Happening::Heal);
         while self.failure.is_none()
             && !self.over
@@ -184,6 +196,7 @@ impl World {
             events: self.trace.events(),
             millis: self.now.as_nanos() / 1_000_000,
             entries: self.agreed.end().0,
+            given_up: self.clients.iter().map(Client::given_up).sum(),
             ..self.stats
         }
     }
@@ -235,6 +248,7 @@ impl World {
             }
             Happening::Fault => self.on_fault(),
             Happening::FaultEnds { fault } => self.on_fault_ends(fault),
+            Happening::Script { step } => self.on_script(step),
             Happening::Start { node } => self.start(node),
             Happening::Resume { node } => self.resume(node),
             Happening::Heal => self.heal(),
@@ -281,6 +295,7 @@ impl World {
             Happening::Resume { node } => (12, [n(*node), 0, 0]),
             Happening::Heal => (13, [0; 3]),
             Happening::Look => (14, [0; 3]),
+            Happening::Script { step } => (15, [n(*step), 0, 0]),
         };
         self.trace.event(self.now, kind, words);
     }
@@ -317,7 +332,8 @@ impl World {
         // What a machine says about a port is true when it says it; that it arrives late is another matter, and one
         // that only those may meet who are promised nothing about false suspicions.
         let stale = hint == Hint::Gone && self.nodes[about].is_up();
-        if stale && (self.cell.authority == super::cell::AuthorityKind::Alone || self.rng.below(4) > 0)
+        if stale
+            && (self.cell.authority == super::cell::AuthorityKind::Alone || self.rng.below(4) > 0)
         {
             return;
         }
@@ -328,7 +344,9 @@ impl World {
         }
         let peer = self.nodes[about].id;
         self.note(to, format!("hint: {peer} {hint:?}"));
-        self.drive(to, |engine, now, host| engine.on_hint(now, peer, hint, host));
+        self.drive(to, |engine, now, host| {
+            engine.on_hint(now, peer, hint, host)
+        });
     }
 
     fn on_tick(&mut self, n: usize, life: u32) {
@@ -409,7 +427,11 @@ impl World {
         }
         // A stopped process asks for nothing and hears nothing; what it asked for goes on.
         if node.paused && step != DiskStep::Sync {
-            node.backlog.push_back(Happening::Disk { node: n, life, step });
+            node.backlog.push_back(Happening::Disk {
+                node: n,
+                life,
+                step,
+            });
             return;
         }
         if let Some((at, how)) = node.trap
@@ -465,7 +487,8 @@ impl World {
             return;
         }
         if node.paused {
-            node.backlog.push_back(Happening::Snapshot { node: n, life });
+            node.backlog
+                .push_back(Happening::Snapshot { node: n, life });
             return;
         }
         if let Some(job) = node.jobs.pop_front() {
@@ -488,7 +511,8 @@ impl World {
                 self.note(n, format!("cannot start: {e}"));
                 self.nodes[n].disk.die(Death::Killed);
                 let after = Duration::from_millis(50 + self.rng.below(500));
-                self.queue.push(self.now + after, Happening::Start { node: n });
+                self.queue
+                    .push(self.now + after, Happening::Start { node: n });
             }
             Err(e) => self.fail("the storage opens", format!("node {n}: {e}")),
         }
@@ -718,8 +742,12 @@ impl World {
         while let Some((token, ops)) = self.nodes[n].effects.persists.pop_front() {
             if n < self.plan.members {
                 for op in &ops {
-                    let removed: Vec<_> =
-                        self.nodes[n].disk.shadow().removed_by(op).copied().collect();
+                    let removed: Vec<_> = self.nodes[n]
+                        .disk
+                        .shadow()
+                        .removed_by(op)
+                        .copied()
+                        .collect();
                     let life = self.life(n);
                     for point in removed {
                         self.show(&Sight::Removed { life, point });
@@ -803,7 +831,10 @@ impl World {
         let replies = std::mem::take(&mut self.nodes[n].effects.replies);
         for (ticket, outcome) in replies {
             let Some(asker) = self.nodes[n].tickets.remove(&ticket) else {
-                self.fail("a request is answered once", format!("{life} answers {ticket} again"));
+                self.fail(
+                    "a request is answered once",
+                    format!("{life} answers {ticket} again"),
+                );
                 return;
             };
             if let (Asked::Write, Outcome::Done { token, .. }) = (asker.asked, &outcome) {
@@ -893,7 +924,11 @@ impl World {
 
     /// Remembers the newest configuration known to count.
     fn learn(&mut self, new: &Configuration) {
-        if self.newest.as_ref().is_none_or(|old| old.rank() < new.rank()) {
+        if self
+            .newest
+            .as_ref()
+            .is_none_or(|old| old.rank() < new.rank())
+        {
             if self.newest.as_ref().is_none_or(|old| old.term < new.term) {
                 self.stats.reigns += 1;
             }
@@ -948,13 +983,8 @@ impl World {
             now,
             ..
         } = self;
-        let answer = clients[client as usize].on_reply(
-            *now,
-            attempt,
-            outcome,
-            workload.as_mut(),
-            wishes,
-        );
+        let answer =
+            clients[client as usize].on_reply(*now, attempt, outcome, workload.as_mut(), wishes);
         match answer {
             Ok(None) => {}
             Ok(Some(answer)) => {
@@ -1106,7 +1136,16 @@ impl World {
                     let s = engine.status();
                     format!(
                         "{:?} term {} primary {:?} serving {} knows {:?} last {:?} durable {} commit {} applied {} waits for: {:?}",
-                        s.role, s.term, s.primary, s.serving, s.configuration, s.last, s.durable, s.commit, s.applied, s.waiting_for
+                        s.role,
+                        s.term,
+                        s.primary,
+                        s.serving,
+                        s.configuration,
+                        s.last,
+                        s.durable,
+                        s.commit,
+                        s.applied,
+                        s.waiting_for
                     )
                 }
             };
@@ -1132,7 +1171,7 @@ impl World {
         self.say(text);
     }
 
-    /// Statistics of the commands that were given up are the workload's; this is how many answers came.
+    /// For each client, where each of its commands was carried out (0: nowhere).
     pub(super) fn final_log(&self) -> BTreeMap<u32, Vec<u64>> {
         let engine = self.nodes[0].engine.as_ref().expect("everybody is up");
         let answer = engine.machine().query(&Ledger::ASK);

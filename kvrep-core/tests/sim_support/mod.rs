@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Runs all of them, on two threads, and gives back the reports in the same order.
+#[allow(unreachable_pub, reason = "shared by several test programs")]
 pub fn run_all(runs: &[(Cell, u64)]) -> Vec<Report> {
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Vec::new());
