@@ -22,6 +22,8 @@ pub mod wire;
 pub mod check;
 #[cfg(feature = "runtime")]
 pub mod node;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(feature = "testing")]
 pub mod testing;
 

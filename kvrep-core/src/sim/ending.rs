@@ -1,0 +1,177 @@
+//! The end of a run: heal everything, then the group must serve, converge, and have kept its promises.
+
+use super::cell::{Medium, Promise};
+use super::disk::Death;
+use super::ledger::{CommandId, Ledger};
+use super::queue::Happening;
+use super::workload::Ending;
+use super::world::World;
+use crate::id::{Index, LogPoint};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long after the faults the group may take to serve everybody and to converge.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+impl World {
+    /// The faults are over.
+    pub(super) fn heal(&mut self) {
+        self.say("heals");
+        self.healed = true;
+        self.end_faults();
+        for node in 0..self.nodes.len() {
+            self.resume(node);
+        }
+        // Half of the runs end with a night without power: what was promised must be on the disks.
+        if self.cell.medium == Medium::Wal && self.plan.menu & 1 == 1 {
+            for node in 0..self.nodes.len() {
+                self.kill(node, Death::PowerLost);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            if !self.nodes[node].is_up() {
+                self.nodes[node].starting = true;
+                let after = Duration::from_millis(10 + 10 * node as u64);
+                self.queue.push(self.now + after, Happening::Start { node });
+            }
+        }
+        for client in &mut self.clients {
+            client.be_patient();
+        }
+        self.queue.push(self.now + LOOK_EVERY, Happening::Look);
+    }
+
+    /// Has the group converged?
+    pub(super) fn look(&mut self) {
+        match self.unfinished() {
+            None => {
+                self.over = true;
+                self.judge();
+            }
+            Some(why) if self.now >= self.heal_at + CONVERGES_WITHIN => {
+                let statuses = self.statuses();
+                let register = &self.register;
+                let detail = format!(
+                    "{CONVERGES_WITHIN:?} after the faults: {why}\n{statuses}register: {register:?}"
+                );
+                self.fail("the group serves and converges", detail);
+            }
+            Some(_) => self.queue.push(self.now + LOOK_EVERY, Happening::Look),
+        }
+    }
+
+    /// What is still to come, if anything.
+    fn unfinished(&self) -> Option<String> {
+        if let Some(n) = self.nodes.iter().position(|node| !node.is_up()) {
+            return Some(format!("{} is down", self.nodes[n].id));
+        }
+        if let Some(n) = self.clients.iter().position(|client| !client.is_done()) {
+            return Some(format!("client {n} waits: {}", self.clients[n].describe()));
+        }
+        let statuses: Vec<_> = self.nodes[..self.plan.members]
+            .iter()
+            .filter_map(|node| node.engine.as_ref().map(|engine| engine.status()))
+            .collect();
+        let Some(primary) = statuses.iter().find(|s| s.serving) else {
+            return Some("nobody serves".into());
+        };
+        for (n, status) in statuses.iter().enumerate() {
+            let node = &self.nodes[n];
+            let counts = primary
+                .configuration
+                .as_ref()
+                .is_some_and(|c| c.has(node.id, node.disk.store()));
+            if !counts {
+                return Some(format!("{} is not in the in-sync set", node.id));
+            }
+            if status.last != primary.last || status.applied != primary.last.index {
+                return Some(format!("{} has not caught up", node.id));
+            }
+        }
+        None
+    }
+
+    fn judge(&mut self) {
+        if let Err((rule, detail)) = self.verdict() {
+            self.fail(rule, detail);
+        }
+    }
+
+    fn verdict(&mut self) -> Result<(), (&'static str, String)> {
+        self.one_history()?;
+        let log = self.final_log();
+        let mut executed: Vec<(Index, CommandId)> = Vec::new();
+        for (client, numbers) in &log {
+            let ids = numbers.iter().zip(0..).filter(|(at, _)| **at > 0);
+            executed.extend(ids.map(|(at, number)| {
+                let client = *client;
+                (Index(*at), CommandId { client, number })
+            }));
+        }
+        executed.sort_unstable();
+        self.nothing_lost(&log)?;
+        if self.cell.promise() == Promise::DivergenceReported {
+            return Ok(());
+        }
+        let engine = self.nodes[0].engine.as_ref();
+        let machine = engine.expect("everybody is up").machine();
+        let ending = Ending {
+            executed: &executed,
+            ask: &|query| {
+                let answer = machine.query(&Ledger::wrap_query(query));
+                answer.unwrap_or_else(|_| Bytes::new())
+            },
+        };
+        self.workload
+            .finish(&ending)
+            .map_err(|why| ("what the clients saw makes sense", why))
+    }
+
+    /// Every replica ends with the same log and the same state.
+    fn one_history(&self) -> Result<(), (&'static str, String)> {
+        let ends: Vec<(LogPoint, u64)> = self.nodes[..self.plan.members]
+            .iter()
+            .filter_map(|node| node.engine.as_ref())
+            .map(|engine| (engine.applied(), engine.machine().full_digest()))
+            .collect();
+        match ends.iter().find(|end| **end != ends[0]) {
+            None => Ok(()),
+            Some(other) => Err((
+                "equal digests in the end",
+                format!("{:?} and {other:?}", ends[0]),
+            )),
+        }
+    }
+
+    /// Every acknowledged command is in the final history, where it was said to be or before; or its loss was reported,
+    /// where that is what is promised.
+    fn nothing_lost(&self, log: &BTreeMap<u32, Vec<u64>>) -> Result<(), (&'static str, String)> {
+        for (id, token) in &self.acknowledged {
+            let at = log
+                .get(&id.client)
+                .and_then(|numbers| numbers.get(id.number as usize))
+                .copied()
+                .unwrap_or(0);
+            let covers = |(from, last): &(Index, Index)| (*from..=*last).contains(&token.index);
+            let reported = || self.reported_lost.iter().any(covers);
+            match self.cell.promise() {
+                Promise::Everything if at == 0 || at > token.index.0 => {
+                    return Err((
+                        "what was acknowledged is there",
+                        format!("{id:?} was acknowledged at {token:?}; in the end it is at {at}"),
+                    ));
+                }
+                Promise::DivergenceReported if at == 0 && !reported() => {
+                    return Err((
+                        "lost writes are reported",
+                        format!("{id:?} was acknowledged at {token:?} and is gone without a word"),
+                    ));
+                }
+                Promise::Everything | Promise::DivergenceReported => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! What is drawn once for a run: how many replicas and clients, how fast everything is, how small the limits are.
+//!
+//! Every seed draws its own (swarm testing, Groce et al. 2012): a run in which snapshots are tiny and nothing is lost finds
+//! other bugs than one with everything at once.
+
+use super::cell::{AuthorityKind, Cell, Medium};
+use crate::config::{GroupConfig, Limits, Timing};
+use crate::id::ReplicaId;
+use crate::random::Rng;
+use std::time::Duration;
+
+/// How links behave when nothing is wrong with them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Links {
+    pub(super) delay_min: Duration,
+    pub(super) delay_spread: Duration,
+    pub(super) spike_one_in: u64,
+    pub(super) spike: Duration,
+    /// In hundred-thousandths.
+    pub(super) loss: u32,
+    /// In hundred-thousandths.
+    pub(super) duplicates: u32,
+    pub(super) keeps_order: bool,
+}
+
+/// How fast disks are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DiskPace {
+    pub(super) write: Duration,
+    pub(super) sync: Duration,
+    pub(super) snapshot: Duration,
+}
+
+/// The plan of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) group: GroupConfig,
+    pub(super) members: usize,
+    pub(super) witness: bool,
+    pub(super) clients: u32,
+    pub(super) links: Links,
+    pub(super) disk: DiskPace,
+    pub(super) fault_every: Duration,
+    /// Which faults of the class this run uses; a bit each.
+    pub(super) menu: u64,
+    pub(super) client_timeout: Duration,
+    pub(super) client_patience: Duration,
+    /// In hundredths: how many operations are queries.
+    pub(super) queries: u64,
+}
+
+impl Plan {
+    pub(super) fn draw(cell: Cell, rng: &mut Rng) -> Self {
+        let members = match rng.below(16) {
+            0 if cell.medium == Medium::Wal => 1,
+            0..=2 => 2,
+            3..=9 => 3,
+            10..=12 => 4,
+            _ => 5,
+        };
+        let (links, timing) = pace(cell, rng);
+        let ids = (1..=members).map(|n| ReplicaId(n as u32));
+        let mut group = GroupConfig::new(ids, cell.authority.into());
+        group.timing = timing;
+        group.limits = limits(rng);
+        let disk = match rng.below(3) {
+            0 => DiskPace {
+                write: Duration::from_micros(30),
+                sync: Duration::from_micros(200),
+                snapshot: Duration::from_millis(2),
+            },
+            1 => DiskPace {
+                write: Duration::from_micros(100),
+                sync: Duration::from_millis(2),
+                snapshot: Duration::from_millis(20),
+            },
+            _ => DiskPace {
+                write: Duration::from_micros(500),
+                sync: Duration::from_millis(10),
+                snapshot: Duration::from_millis(80),
+            },
+        };
+        Self {
+            group,
+            members,
+            witness: cell.authority == AuthorityKind::Witness,
+            clients: 2 + rng.below(7) as u32,
+            links,
+            disk,
+            fault_every: Duration::from_millis([400, 1_000, 2_000, 4_000][rng.below(4) as usize]),
+            menu: rng.next() | rng.next(),
+            client_timeout: timing.suspect_after + Duration::from_millis(50 + rng.below(500)),
+            client_patience: Duration::from_millis(1_500 + rng.below(6_000)),
+            queries: 20 + rng.below(50),
+        }
+    }
+}
+
+impl Plan {
+    /// A group of another size.
+    pub(super) fn resize(&mut self, members: usize) {
+        self.members = members;
+        self.group.members = (1..=members).map(|n| ReplicaId(n as u32)).collect();
+    }
+}
+
+fn pace(cell: Cell, rng: &mut Rng) -> (Links, Timing) {
+    let near = Links {
+        delay_min: Duration::from_micros(50),
+        delay_spread: Duration::from_micros([100, 1_000, 4_000][rng.below(3) as usize]),
+        spike_one_in: [0, 50, 500][rng.below(3) as usize],
+        spike: Duration::from_millis(5),
+        loss: [0, 20, 200][rng.below(3) as usize],
+        duplicates: [0, 100, 2_000][rng.below(3) as usize],
+        keeps_order: rng.one_in(3),
+    };
+    if rng.one_in(4) {
+        let far = Links {
+            delay_min: Duration::from_millis(5),
+            delay_spread: Duration::from_millis(20),
+            spike: Duration::from_millis(20),
+            ..near
+        };
+        let timing = Timing {
+            heartbeat_every: Duration::from_millis(100),
+            suspect_after: Duration::from_millis(600),
+            probe_window: Duration::from_millis(120),
+            resend_every: Duration::from_millis(200),
+        };
+        return (far, timing);
+    }
+    let mut near = near;
+    if !cell.needs_true_suspicions() && rng.one_in(4) {
+        near.loss = 2_000;
+    }
+    let timing = Timing {
+        heartbeat_every: Duration::from_millis(50 + 50 * rng.below(2)),
+        ..Timing::default()
+    };
+    (near, timing)
+}
+
+fn limits(rng: &mut Rng) -> Limits {
+    let snapshot_log_entries = [15, 40, 150, 5_000][rng.below(4) as usize];
+    Limits {
+        command_bytes_max: 1 << 10,
+        frame_bytes_max: [6 << 10, 64 << 10][rng.below(2) as usize],
+        uncommitted_entries_max: [4, 1_000][usize::from(!rng.one_in(4))],
+        uncommitted_bytes_max: 1 << 20,
+        inflight_bytes_max: [300, 1 << 20][usize::from(!rng.one_in(4))],
+        snapshot_log_bytes: 1 << 20,
+        snapshot_log_entries,
+        retained_entries: [0, 10, 200][rng.below(3) as usize],
+        pending_reads_max: [2, 1_000][usize::from(!rng.one_in(8))],
+        sessions_max: [6, 1_000][usize::from(!rng.one_in(8))],
+        session_window: [4, 1_024][usize::from(!rng.one_in(4))],
+        session_answer_bytes_max: 1 << 20,
+        session_ttl: Duration::from_secs(7 * 24 * 3_600),
+    }
+}

@@ -1,0 +1,105 @@
+//! What came of a run.
+
+use super::cell::Cell;
+use crate::protocol::passive::Mutation;
+use crate::time::Time;
+use std::fmt;
+
+/// How a rule was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// When, in virtual time.
+    pub at: Time,
+    /// Which rule.
+    pub rule: String,
+    /// How.
+    pub detail: String,
+}
+
+/// Numbers of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events executed.
+    pub events: u64,
+    /// Virtual time at the end, in milliseconds.
+    pub millis: u64,
+    /// Operations answered.
+    pub answered: u64,
+    /// Operations whose client gave up.
+    pub given_up: u64,
+    /// Faults caused.
+    pub faults: u64,
+    /// Starts of nodes, the first ones included.
+    pub starts: u64,
+    /// Terms in which somebody served.
+    pub reigns: u64,
+    /// Snapshots put into a state machine while a node was up.
+    pub transfers: u64,
+    /// Reports of truncated tails.
+    pub truncations: u64,
+    /// Reports of lost acknowledged writes (possible where only their report is promised).
+    pub losses: u64,
+    /// Entries in the final history.
+    pub entries: u64,
+}
+
+/// What came of a run: nothing, or a failure with everything needed to replay it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The cell.
+    pub cell: Cell,
+    /// The planted bug, if there was one.
+    pub mutation: Option<Mutation>,
+    /// Hash of every executed event: equal for equal runs.
+    pub hash: u64,
+    /// Numbers.
+    pub stats: Stats,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// The last lines of the trace, when something went wrong.
+    pub tail: Vec<String>,
+}
+
+impl Report {
+    /// The command that replays this run.
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let mutation = self
+            .mutation
+            .map(|m| format!(" --mutation {m:?}"))
+            .unwrap_or_default();
+        format!(
+            "cargo run --release -p kvrep-core --features sim --example simulate -- --seed {} --cell {}{mutation} --trace",
+            self.seed, self.cell
+        )
+    }
+
+    /// Panics with the report if something went wrong.
+    ///
+    /// # Panics
+    /// See above.
+    pub fn expect_ok(&self) {
+        assert!(self.failure.is_none(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(failure) = &self.failure else {
+            return write!(
+                f,
+                "seed {} in {}: every promise held ({} events, {} answers)",
+                self.seed, self.cell, self.stats.events, self.stats.answered
+            );
+        };
+        for line in &self.tail {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "seed {} in {} at {:?}", self.seed, self.cell, failure.at)?;
+        writeln!(f, "broken: {}", failure.rule)?;
+        writeln!(f, "{}", failure.detail)?;
+        write!(f, "replay: {}", self.replay())
+    }
+}
