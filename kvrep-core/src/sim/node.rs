@@ -9,7 +9,7 @@ use crate::entry::Entry;
 use crate::id::{Incarnation, LogPoint, PersistToken, ReplicaId, Ticket};
 use crate::protocol::Event;
 use crate::state_machine::FrozenState;
-use crate::storage::{SnapshotMeta, SnapshotReader, StorageOp};
+use crate::storage::{SnapshotMeta, SnapshotReader, SnapshotWriter, StorageError, StorageOp};
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +19,8 @@ use std::time::Duration;
 /// A piece of work with snapshots.
 pub(super) enum Job {
     Write(LogPoint, FrozenState),
+    /// The same, created.
+    Fill(Result<Box<dyn SnapshotWriter>, StorageError>, FrozenState),
     Read {
         peer: ReplicaId,
         offset: u64,

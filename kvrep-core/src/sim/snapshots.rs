@@ -5,7 +5,8 @@ use super::invariants::Sight;
 use super::node::Job;
 use super::world::{World, broken};
 use crate::protocol::SnapshotPiece;
-use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
+use crate::state_machine::FrozenState;
+use crate::storage::{SnapshotMeta, SnapshotStore, SnapshotWriter, StorageError};
 use std::io;
 
 const PIECE: usize = 1 << 16;
@@ -17,18 +18,8 @@ impl World {
             return;
         };
         let done = match job {
-            Job::Write(last, state) => {
-                let written = store.create(last).and_then(|mut writer| {
-                    state(&mut writer).map_err(|e| broken("write a snapshot to", e))?;
-                    writer.finish()
-                });
-                written.map(|meta| {
-                    self.note(n, format!("wrote a snapshot at {:?}", meta.last));
-                    self.drive(n, |engine, now, host| {
-                        engine.on_snapshot_written(now, meta, host);
-                    });
-                })
-            }
+            Job::Write(last, state) => self.fill(n, store.create(last), state),
+            Job::Fill(created, state) => self.fill(n, created, state),
             Job::Read {
                 peer,
                 offset,
@@ -44,6 +35,32 @@ impl World {
                 self.fail("the storage works", format!("node {n}: {e}"));
             }
         }
+    }
+
+    fn fill(
+        &mut self,
+        n: usize,
+        created: Result<Box<dyn SnapshotWriter>, StorageError>,
+        state: FrozenState,
+    ) -> Result<(), StorageError> {
+        let written = created.and_then(|mut writer| {
+            state(&mut writer).map_err(|e| broken("write a snapshot to", e))?;
+            writer.finish()
+        });
+        match written {
+            Ok(meta) => {
+                self.note(n, format!("wrote a snapshot at {:?}", meta.last));
+                self.drive(n, |engine, now, host| {
+                    engine.on_snapshot_written(now, meta, host);
+                });
+            }
+            Err(StorageError::Superseded) => {
+                self.note(n, "a snapshot was superseded");
+                self.drive(n, |engine, now, host| engine.on_snapshot_dropped(now, host));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn read_piece(

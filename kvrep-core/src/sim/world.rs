@@ -1095,10 +1095,14 @@ impl World {
 
     fn schedule_job(&mut self, n: usize, job: Job) {
         let usual = match job {
-            Job::Write(..) | Job::Load(_) => self.plan.disk.snapshot,
+            Job::Write(..) | Job::Fill(..) | Job::Load(_) => self.plan.disk.snapshot,
             Job::Read { .. } => self.plan.disk.write,
         };
         let node = &mut self.nodes[n];
+        let job = match (job, node.disk.snapshots()) {
+            (Job::Write(last, state), Some(store)) => Job::Fill(store.create(last), state),
+            (job, _) => job,
+        };
         node.jobs.push_back(job);
         let life = node.life;
         let after = usual * node.disk_slowness;
