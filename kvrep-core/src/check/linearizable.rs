@@ -312,5 +312,4 @@ const EXPLANATION_STEPS_MAX: u64 = 1_000_000;
 const PREFIX_SHOWN: usize = 8;
 
 #[cfg(test)]
-#[path = "linearizable_tests.rs"]
 mod tests;

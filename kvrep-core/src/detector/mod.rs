@@ -1,7 +1,9 @@
 //! Failure detectors: who has not been heard for how long.
 //!
-//! A detector only *suggests*. No promise of a scheme rests on it under [`Authority::Witness`]
-//! (crate::protocol::passive::Authority); under `Alone` a false suspicion is what the scheme is declared unsafe for.
+//! A detector only *suggests*. No promise of a scheme rests on it under [`Authority::Witness`];
+//! under `Alone` a false suspicion is what the scheme is declared unsafe for.
+//!
+//! [`Authority::Witness`]: crate::Authority::Witness
 
 pub mod fixed;
 pub mod ticks;

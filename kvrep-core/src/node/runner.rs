@@ -6,6 +6,7 @@
 
 use super::host::{ReadPiece, TokioHost, Written};
 use super::log_thread::Synced;
+use super::pace::{Alarm, Gathering};
 use super::pending::{AtDeadline, Waiter};
 use super::queue::{Asked, FromPeer};
 use super::snapshots::{self, SnapshotError};
@@ -15,10 +16,9 @@ use crate::engine::Engine;
 use crate::id::{ReplicaId, Ticket};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::time::{Time, Timestamp};
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, Instant, Sleep};
+use tokio::time::{Duration, Instant};
 
 /// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
 /// each batch, snapshot or piece under way.
@@ -66,6 +66,8 @@ pub(super) struct Core {
     pub(super) status: watch::Sender<NodeStatus>,
     pub(super) published: Instant,
     pub(super) dirty: bool,
+    /// When the engine is next to be ticked.
+    pub(super) due: Option<Time>,
     pub(super) batch: Vec<(Ticket, Op)>,
 }
 
@@ -97,6 +99,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
     let mut peers = Vec::with_capacity(GULP);
     let mut asked = Vec::with_capacity(GULP);
     let mut alarm = Alarm::new();
+    let mut gathering = Gathering::default();
     let mut draining_until: Option<Instant> = None;
     core.start();
     loop {
@@ -127,6 +130,15 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             }
             () = alarm.ring() => Woken::Time,
         };
+        if let Woken::Queue = woken {
+            let came = peers.len() + asked.len();
+            if gathering.is_worth_it() {
+                tokio::task::yield_now().await;
+            }
+            gulp(&mut queues.peers, &mut peers);
+            gulp(&mut queues.requests, &mut asked);
+            gathering.gathered(peers.len() + asked.len() - came);
+        }
         let now = core.now();
         let mut control = match woken {
             Woken::Control(control) => Some(control),
@@ -143,11 +155,9 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             }
             control = queues.control.try_recv().ok();
         }
-        gulp(&mut queues.peers, &mut peers);
         core.on_peers(now, &mut peers);
-        gulp(&mut queues.requests, &mut asked);
         core.on_asked(now, &mut asked, draining_until.is_some());
-        core.on_time(core.now());
+        core.on_time(now);
     }
 }
 
@@ -171,6 +181,7 @@ impl Core {
         let now = self.now();
         self.engine.start(now, &mut self.host);
         self.settle(now);
+        self.due = self.engine.next_deadline(now);
         self.publish();
     }
 
@@ -299,11 +310,16 @@ impl Core {
         self.settle(now);
     }
 
-    fn on_time(&mut self, now: Time) {
-        if self.engine.next_deadline(now).is_some_and(|at| at <= now) {
+    /// `since`: the time at which this round's events were handled. A protocol may say only deadlines that lie ahead,
+    /// so what was due before (`self.due`) and what became due in this round are looked at separately.
+    fn on_time(&mut self, since: Time) {
+        let now = self.now();
+        let due = [self.due, self.engine.next_deadline(since)];
+        if due.into_iter().flatten().any(|at| at <= now) {
             self.engine.tick(now, &mut self.host);
             self.settle(now);
         }
+        self.due = self.engine.next_deadline(now);
         let expired = self.host.pending.expire(now);
         self.host.telemetry.unknown(expired);
         let due = self.published.elapsed() >= PUBLISH_EVERY;
@@ -312,22 +328,16 @@ impl Core {
         }
     }
 
+    /// When the runner must wake at the latest.
     fn next_deadline(&self, draining_until: Option<Instant>) -> Option<Instant> {
-        let now = self.now();
-        [
-            self.engine
-                .next_deadline(now)
-                .map(|t| self.origin + (t - Time::ZERO)),
-            self.host
-                .pending
-                .next_deadline()
-                .map(|t| self.origin + (t - Time::ZERO)),
-            self.dirty.then(|| self.published + PUBLISH_EVERY),
-            draining_until,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let of_node = [self.due, self.host.pending.next_deadline()];
+        let publish = self.dirty.then(|| self.published + PUBLISH_EVERY);
+        of_node
+            .into_iter()
+            .map(|at| at.map(|at| self.origin + (at - Time::ZERO)))
+            .chain([publish, draining_until])
+            .flatten()
+            .min()
     }
 
     fn publish(&mut self) {
@@ -377,6 +387,10 @@ impl Core {
             Err(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
         }
         self.settle(self.now());
+        self.due = [self.due, self.engine.next_deadline(now)]
+            .into_iter()
+            .flatten()
+            .min();
     }
 }
 
@@ -404,39 +418,6 @@ fn wall_clock() -> Timestamp {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// A timer that is only touched when it must ring earlier, or has rung: most deadlines move back before they come.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
-}
-
-impl Alarm {
-    fn new() -> Self {
-        Self {
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-        }
-    }
-
-    fn set(&mut self, at: Option<Instant>) {
-        if let Some(at) = at
-            && self.armed.is_none_or(|armed| at < armed)
-        {
-            self.sleep.as_mut().reset(at);
-            self.armed = Some(at);
-        }
-    }
-
-    /// Rings at the time it is set to, or a little early; never when it is not set.
-    async fn ring(&mut self) {
-        if self.armed.is_none() {
-            std::future::pending::<()>().await;
-        }
-        self.sleep.as_mut().await;
-        self.armed = None;
-    }
 }
 
 /// How many events of one kind are taken at once.

@@ -192,6 +192,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         status,
         published: origin,
         dirty: false,
+        due: None,
         batch: Vec::new(),
     });
     let queues = Queues {

@@ -176,7 +176,9 @@ pub enum Event {
     Dropped(ReplicaId),
     /// A member joined the in-sync set (decided).
     Joined(ReplicaId),
-    /// An uncommitted tail was cut off and saved aside: its writes were never acknowledged.
+    /// A tail that this replica did not know to be committed was cut off and saved aside. With
+    /// [`crate::Authority::Witness`] its writes were never acknowledged. With [`crate::Authority::Alone`] they may have
+    /// been, if there was a partition: a backup, or a replica that restarted, cannot tell.
     TailTruncated {
         /// The first entry cut.
         from: Index,

@@ -2,4 +2,5 @@
 
 pub mod detector_suite;
 pub mod mailbox;
+pub mod storage_suite;
 pub mod transport_suite;

@@ -4,6 +4,8 @@
     reason = "each test file uses its part of what they have in common"
 )]
 
+pub(crate) mod gate;
+
 use kvrep_core::node::{Client, ClientOptions, LocalLink, Node, NodeBuilder};
 use kvrep_core::transport::memory::MemoryNetwork;
 use kvrep_core::{ApplyContext, Authority, GroupConfig, ReplicaId, StateMachine, Timing};

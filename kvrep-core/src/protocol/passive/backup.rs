@@ -154,9 +154,8 @@ impl Backup {
             return;
         }
         if meta.last.index <= local.commit {
-            // Not needed: it has as much. The primary learns how far it is.
-            let last = local.log.last().index;
-            self.mismatch(local, last, out);
+            // Not needed: this much is here, and committed.
+            self.mismatch(local, local.commit, out);
             return;
         }
         match self.receiving.on_chunk(local, meta, offset, data, out) {

@@ -275,7 +275,7 @@ impl Primary {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) {
-            peer.on_mismatch(hint, round, now);
+            peer.on_mismatch(hint, local.log.base().index, round, now);
         }
         self.ship_to(local, from, now, out);
         self.confirm_reads(local, out);
@@ -650,7 +650,7 @@ impl Primary {
     pub(super) fn next_deadline(&self, local: &Local) -> Time {
         self.changes
             .iter()
-            .map(|c| c.deadline(local))
+            .filter_map(|c| c.deadline(local))
             .fold(self.heartbeat_at, Time::min)
     }
 

@@ -90,15 +90,19 @@ impl Progress {
         }
     }
 
-    /// The logs do not meet: go back.
-    pub(super) fn on_mismatch(&mut self, hint: Index, round: Nonce, now: Time) {
+    /// The logs do not meet: go back. `base` is where this primary's log begins.
+    pub(super) fn on_mismatch(&mut self, hint: Index, base: Index, round: Nonce, now: Time) {
         self.round = self.round.max(round);
         match self.pace {
-            Pace::Snapshot(_) => return,
+            // It has more than the snapshot that is being sent: go on from there, or with a newer one.
+            Pace::Snapshot(_) if hint < base => {
+                self.pace = Pace::Snapshot(Sending::new(now));
+                return;
+            }
+            Pace::Snapshot(_) => self.next = hint.next(),
             Pace::Probing(_) if hint.next() >= self.next => return,
-            Pace::Probing(_) | Pace::Streaming => {}
+            Pace::Probing(_) | Pace::Streaming => self.next = self.next.min(hint.next()),
         }
-        self.next = self.next.min(hint.next());
         self.matched = self.matched.min(hint);
         self.durable = self.durable.min(hint);
         self.pace = Pace::Probing(now);

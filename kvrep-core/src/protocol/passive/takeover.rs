@@ -261,3 +261,7 @@ fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
 fn wait_if(over: bool, why: impl FnOnce() -> String) -> Decision {
     Decision::Wait(if over { why() } else { String::new() })
 }
+
+#[cfg(test)]
+#[path = "takeover_tests.rs"]
+mod tests;

@@ -35,6 +35,9 @@ mod segment;
 mod setup;
 mod snapshots;
 
+#[cfg(test)]
+mod tests;
+
 pub use aside::read_aside;
 
 use super::fs::{Fs, OsFs};

@@ -1,1 +1,3 @@
 //! Complete systems assembled from the parts of kvrep.
+
+pub mod demo;

@@ -1,0 +1,257 @@
+use super::*;
+use crate::id::Index;
+
+const fn n(id: u32) -> ReplicaId {
+    ReplicaId(id)
+}
+
+fn store(id: u32) -> StoreId {
+    StoreId(u64::from(id) * 10)
+}
+
+fn config(number: u64, primary: u32, members: &[u32]) -> Configuration {
+    Configuration {
+        term: Term {
+            number,
+            replica: n(primary),
+        },
+        version: Version(number),
+        in_sync: members.iter().map(|id| (n(*id), store(*id))).collect(),
+    }
+}
+
+fn at(term: u64, index: u64) -> LogPoint {
+    LogPoint {
+        term: Term {
+            number: term,
+            replica: n(1),
+        },
+        index: Index(index),
+        hash: term * 1_000 + index,
+    }
+}
+
+fn standing(id: u32, known: Option<&Configuration>, last: LogPoint, posture: Posture) -> Standing {
+    Standing {
+        store: store(id),
+        promised: known.map_or(Term::ZERO, |c| c.term),
+        configuration: known.cloned(),
+        intent: None,
+        last,
+        commit: Index::ZERO,
+        posture,
+    }
+}
+
+/// A situation of n2 in a group of three, to be varied.
+struct Case {
+    authority: Authority,
+    known: Option<Configuration>,
+    last: LogPoint,
+    restarting: bool,
+    heard: BTreeMap<ReplicaId, Standing>,
+    register: Option<Option<Configuration>>,
+    live: BTreeSet<ReplicaId>,
+    round_over: bool,
+    forced: bool,
+}
+
+impl Case {
+    fn new(authority: Authority) -> Self {
+        let known = config(1, 1, &[1, 2, 3]);
+        Self {
+            authority,
+            register: Some(Some(known.clone())),
+            known: Some(known),
+            last: at(1, 5),
+            restarting: false,
+            heard: BTreeMap::new(),
+            live: BTreeSet::new(),
+            round_over: true,
+            forced: false,
+        }
+    }
+
+    fn hear(mut self, id: u32, last: LogPoint, posture: Posture) -> Self {
+        let standing = standing(id, self.known.as_ref(), last, posture);
+        self.heard.insert(n(id), standing);
+        self
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&Situation {
+            me: n(2),
+            store: store(2),
+            authority: self.authority,
+            members: &[n(1), n(2), n(3)].into(),
+            promised: self.known.as_ref().map_or(Term::ZERO, |c| c.term),
+            configuration: self.known.as_ref(),
+            intent: None,
+            last: self.last,
+            restarting: self.restarting,
+            heard: &self.heard,
+            register: self.register.as_ref(),
+            live: &self.live,
+            round_over: self.round_over,
+            rounds: 1,
+            forced: self.forced,
+            ignores_last_set: false,
+        })
+    }
+
+    /// The members of the configuration that n2 tries to lead, or why it waits.
+    fn outcome(&self) -> Result<Vec<u32>, String> {
+        match self.decide() {
+            Decision::Wait(why) => Err(why),
+            Decision::Promote { new, .. } => {
+                assert_eq!(new.term.replica, n(2), "one promotes oneself only");
+                assert!(
+                    self.known.as_ref().is_none_or(|k| new.term > k.term),
+                    "a term is never resumed"
+                );
+                Ok(new.in_sync.keys().map(|id| id.0).collect())
+            }
+        }
+    }
+}
+
+fn both() -> [Authority; 2] {
+    [Authority::Witness, Authority::Alone]
+}
+
+#[test]
+fn a_primary_that_answers_is_not_replaced() {
+    for authority in both() {
+        let case = Case::new(authority).hear(1, at(1, 9), Posture::Primary);
+        assert_eq!(case.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn the_most_advanced_promotes_itself_with_those_it_heard() {
+    for authority in both() {
+        let ahead = Case::new(authority).hear(3, at(1, 4), Posture::Following);
+        assert_eq!(ahead.outcome(), Ok(vec![2, 3]));
+        let behind = Case::new(authority).hear(3, at(1, 6), Posture::Following);
+        assert_eq!(behind.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn ties_go_to_the_lowest_id() {
+    for authority in both() {
+        let with_higher = Case::new(authority).hear(3, at(1, 5), Posture::Following);
+        assert_eq!(with_higher.outcome(), Ok(vec![2, 3]));
+        let with_lower = Case::new(authority)
+            .hear(1, at(1, 5), Posture::Following)
+            .hear(3, at(1, 5), Posture::Following);
+        assert_eq!(with_lower.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn whoever_may_still_answer_is_waited_for_until_the_round_ends() {
+    for authority in both() {
+        let mut case = Case::new(authority).hear(3, at(1, 4), Posture::Following);
+        case.live.insert(n(1));
+        case.round_over = false;
+        assert_eq!(case.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn only_a_member_with_the_storage_it_was_counted_with_promotes_itself() {
+    for authority in both() {
+        let mut case = Case::new(authority);
+        let mut recorded = config(1, 1, &[1, 2, 3]);
+        recorded.in_sync.insert(n(2), StoreId(99)); // its disk was wiped since
+        case.register = Some(Some(recorded.clone()));
+        case.known = Some(recorded);
+        assert!(
+            case.outcome()
+                .unwrap_err()
+                .contains("not in the last in-sync set")
+        );
+        case.forced = true;
+        assert_eq!(case.outcome(), Ok(vec![2]));
+    }
+}
+
+#[test]
+fn without_the_witness_answer_nobody_is_promoted() {
+    let mut case = Case::new(Authority::Witness);
+    case.register = None;
+    assert!(
+        case.outcome()
+            .unwrap_err()
+            .contains("witness does not answer")
+    );
+}
+
+#[test]
+fn a_witness_that_lost_its_register_is_reported_and_not_believed() {
+    let mut case = Case::new(Authority::Witness);
+    case.register = Some(None);
+    assert!(case.outcome().unwrap_err().contains("lost its data"));
+}
+
+#[test]
+fn alone_a_restarted_replica_waits_for_all_members_of_the_newest_set() {
+    let mut case = Case::new(Authority::Alone).hear(3, at(1, 4), Posture::Restarting);
+    case.restarting = true;
+    let why = case.outcome().unwrap_err();
+    assert!(why.contains("missing: [n1]"), "{why}");
+    let all = case.hear(1, at(1, 3), Posture::Restarting);
+    assert_eq!(all.outcome(), Ok(vec![1, 2, 3]), "everybody heard is kept");
+}
+
+#[test]
+fn alone_the_newest_set_that_anybody_knows_counts_and_intents_do_too() {
+    let mut case = Case::new(Authority::Alone).hear(3, at(1, 4), Posture::Following);
+    if let Some(heard) = case.heard.get_mut(&n(3)) {
+        heard.intent = Some(config(2, 3, &[3]));
+    }
+    assert!(
+        case.outcome()
+            .unwrap_err()
+            .contains("not in the last in-sync set")
+    );
+}
+
+#[test]
+fn alone_a_continuous_member_leaves_out_a_restarted_one_that_is_ahead() {
+    let case = Case::new(Authority::Alone).hear(3, at(1, 8), Posture::Restarting);
+    assert_eq!(
+        case.outcome(),
+        Ok(vec![2]),
+        "what n3 has more was not acknowledged"
+    );
+    let level = Case::new(Authority::Alone).hear(3, at(1, 5), Posture::Restarting);
+    assert_eq!(level.outcome(), Ok(vec![2, 3]));
+}
+
+#[test]
+fn alone_a_member_that_is_merely_late_is_not_dead() {
+    let mut case = Case::new(Authority::Alone).hear(3, at(1, 4), Posture::Following);
+    case.live.insert(n(1));
+    assert_eq!(case.outcome(), Err(String::new()));
+}
+
+#[test]
+fn the_first_start_is_begun_by_the_lowest_id_and_alone_needs_everybody() {
+    for authority in both() {
+        let mut case = Case::new(authority);
+        case.known = None;
+        case.register = Some(None);
+        case.last = LogPoint::ZERO;
+        let case = case.hear(3, LogPoint::ZERO, Posture::Restarting);
+        match authority {
+            Authority::Witness => assert_eq!(case.outcome(), Ok(vec![2, 3])),
+            Authority::Alone => {
+                assert!(case.outcome().unwrap_err().contains("must hear all"));
+            }
+        }
+        let with_lowest = case.hear(1, LogPoint::ZERO, Posture::Restarting);
+        assert_eq!(with_lowest.outcome(), Err(String::new()));
+    }
+}
