@@ -23,12 +23,17 @@ use tokio::time::{Duration, Instant};
 /// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
 /// each batch, snapshot or piece under way.
 pub(super) enum Control {
+    Done(Done),
+    Stop(Stop),
+}
+
+/// What another thread has finished.
+pub(super) enum Done {
     Synced(Synced),
     LogFailed(StorageError),
     LogPanicked,
     SnapshotWritten(Written),
     SnapshotPiece { peer: ReplicaId, piece: ReadPiece },
-    Stop(Stop),
 }
 
 /// How the node is to end.
@@ -151,7 +156,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
                     draining_until = Some(Instant::now() + core.bounds.drain_within);
                     queues.requests.close();
                 }
-                other => core.on_control(now, other),
+                Control::Done(done) => core.on_done(now, done),
             }
             control = queues.control.try_recv().ok();
         }
@@ -263,9 +268,9 @@ impl Core {
         self.settle(now);
     }
 
-    fn on_control(&mut self, now: Time, control: Control) {
-        match control {
-            Control::Synced(synced) => {
+    fn on_done(&mut self, now: Time, done: Done) {
+        match done {
+            Done::Synced(synced) => {
                 self.host
                     .telemetry
                     .synced(synced.batches, synced.bytes, synced.took);
@@ -274,22 +279,22 @@ impl Core {
                 }
                 self.engine.on_persisted(now, synced.token, &mut self.host);
             }
-            Control::LogFailed(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
-            Control::LogPanicked => self
+            Done::LogFailed(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
+            Done::LogPanicked => self
                 .host
                 .fail(NodeError::Panicked("the storage panicked".into())),
-            Control::SnapshotWritten(Ok(meta)) => {
+            Done::SnapshotWritten(Ok(meta)) => {
                 tracing::info!(last = ?meta.last, bytes = meta.bytes, "snapshot written");
                 self.engine.on_snapshot_written(now, meta, &mut self.host);
             }
             // A newer history has come meanwhile; the protocol knows.
-            Control::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
+            Done::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
                 tracing::info!("a snapshot was superseded while it was written");
             }
-            Control::SnapshotWritten(Err(error)) => self
+            Done::SnapshotWritten(Err(error)) => self
                 .host
                 .fail(NodeError::Fatal(format!("writing a snapshot: {error}"))),
-            Control::SnapshotPiece { peer, piece } => {
+            Done::SnapshotPiece { peer, piece } => {
                 let piece = match piece {
                     Ok(Some((piece, open))) => {
                         self.host.keep_open(peer, open, Instant::now());
@@ -304,7 +309,6 @@ impl Core {
                 self.engine
                     .on_snapshot_piece(now, peer, piece, &mut self.host);
             }
-            Control::Stop(_) => unreachable!("the loop keeps these for itself"),
         }
         while self.host.jobs.try_join_next().is_some() {}
         self.settle(now);
