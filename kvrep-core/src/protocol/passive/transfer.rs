@@ -188,14 +188,15 @@ impl Receiving {
 /// the snapshot's own term (one primary made all of that), they are kept aside and reported. With a witness, what was
 /// acknowledged is in the snapshot or follows it.
 fn doubtful_tail(local: &Local, meta: SnapshotMeta, out: &mut Outbox) -> Tail {
-    let (base, last) = (local.log.base(), local.log.last());
+    let last = local.log.last();
     let known = local.log.point(meta.last.index) == Some(meta.last) || last.term == meta.last.term;
-    if !local.is_alone() || last.index <= base.index || known {
+    if !local.is_alone() || last.index == Index::ZERO || known {
         return Tail::Drop;
     }
+    // Where the difference begins cannot be told.
     out.push(Action::Event(Event::TailTruncated {
-        from: base.index.next(),
-        entries: last.index.0 - base.index.0,
+        from: Index(1),
+        entries: last.index.0,
     }));
     Tail::SaveAside
 }
