@@ -304,15 +304,15 @@ impl Client {
         if self.rng.below(8) > 0 {
             self.done_below = self.seq + 1;
         }
-        if self.rng.one_in(60) {
-            if let Some(session) = self.session.take() {
-                self.attempt += 1;
-                wishes.push(Wish::Send {
-                    node: self.target,
-                    attempt: self.attempt,
-                    op: Op::CloseSession(session),
-                });
-            }
+        if self.rng.one_in(60)
+            && let Some(session) = self.session.take()
+        {
+            self.attempt += 1;
+            wishes.push(Wish::Send {
+                node: self.target,
+                attempt: self.attempt,
+                op: Op::CloseSession(session),
+            });
         }
         if self.left == 0 {
             return;

@@ -7,6 +7,7 @@
 mod acknowledged;
 mod commit;
 mod digest;
+mod once;
 mod prefix;
 mod primaries;
 mod terms;
@@ -51,6 +52,8 @@ pub enum Sight<'a> {
         point: LogPoint,
         /// Chained over everything that this state machine has carried out and answered.
         digest: u64,
+        /// A command that this state machine has carried out a second time.
+        twice: Option<CommandId>,
     },
     /// A snapshot was put into the state machine.
     Restored {
@@ -179,6 +182,7 @@ pub fn always() -> Vec<Box<dyn Invariant>> {
         Box::new(primaries::OnePrimaryPerTerm::default()),
         Box::new(terms::TermNeverGoesBack::default()),
         Box::new(digest::EqualDigests::default()),
+        Box::new(once::CarriedOutOnce),
     ]
 }
 
