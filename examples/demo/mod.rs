@@ -1,6 +1,13 @@
 //! The demo: load a real file through a group of processes, kill its primary again and again, and prove that nothing
-//! was lost. Here are its parts without processes: what is loaded, and how the outcome is shown.
+//! was lost.
 
+pub mod catalog;
+mod cut;
 pub mod input;
+pub mod load;
 pub mod plot;
+pub mod processes;
 pub mod report;
+pub mod run;
+pub mod serve;
+pub mod verify;

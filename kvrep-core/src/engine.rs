@@ -35,7 +35,9 @@ pub trait Host {
     fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>);
     /// Answer a request.
     fn reply(&mut self, ticket: Ticket, outcome: Outcome);
-    /// Write a snapshot of `state`, which ends at `last`; then [`Engine::on_snapshot_written`].
+    /// Write a snapshot of `state`, which ends at `last`; then [`Engine::on_snapshot_written`], or
+    /// [`Engine::on_snapshot_dropped`] when it was superseded. It is *created* in this call, before any later operation
+    /// reaches the storage, so that the storage knows which history it belongs to; written it may be elsewhere.
     fn write_snapshot(&mut self, last: LogPoint, state: FrozenState);
     /// Read a piece of the current snapshot (offset 0 opens it anew); then [`Engine::on_snapshot_piece`].
     fn read_snapshot(&mut self, peer: ReplicaId, offset: u64, bytes_max: usize);
@@ -212,6 +214,12 @@ impl Engine {
     /// A snapshot was written.
     pub fn on_snapshot_written(&mut self, now: Time, meta: SnapshotMeta, host: &mut dyn Host) {
         self.protocol.on_snapshot_ready(now, meta, &mut self.out);
+        self.run(now, host);
+    }
+
+    /// A snapshot was not written because its history was replaced meanwhile.
+    pub fn on_snapshot_dropped(&mut self, now: Time, host: &mut dyn Host) {
+        self.protocol.on_snapshot_dropped(now, &mut self.out);
         self.run(now, host);
     }
 

@@ -238,7 +238,7 @@ impl fmt::Debug for LogPoint {
 }
 
 /// Who may hold acknowledged writes, and who is primary: the primary is `term.replica`. Ordered by
-/// (term, version), changed only through the [authority](crate::protocol::passive::Authority)
+/// (term, version), changed only through the [authority](crate::Authority)
 /// (PacificA §2.2).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {

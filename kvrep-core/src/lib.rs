@@ -6,6 +6,7 @@ pub mod detector;
 pub mod engine;
 pub mod entry;
 pub mod error;
+mod fold;
 pub mod id;
 pub mod membership;
 pub mod protocol;
@@ -29,6 +30,7 @@ pub mod testing;
 pub use config::{Ack, Authority, GroupConfig, Limits, Read, Takeover, Timing, Token};
 pub use entry::{Entry, EntryKind};
 pub use error::{ProposeError, ReadError};
+pub use fold::Fold;
 pub use id::{
     Configuration, GroupId, Incarnation, Index, LogPoint, Nonce, PersistToken, ReplicaId, Seq,
     SessionId, StoreId, Term, Ticket, Version,

@@ -4,6 +4,7 @@ use crate::foreign::ForeignService;
 use kvrep_core::ReplicaId;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub struct TcpConfig {
     /// Where the others are (`HOST:PORT`), the witness under [`ReplicaId::WITNESS`]. An entry of this replica itself
     /// is not dialled; it is what clients are told. The same map may so be given to every replica.
     pub peers: BTreeMap<ReplicaId, String>,
+    /// The address to dial peers from, on a machine that has several. Without one, where `listen` is a specific
+    /// address, from that. A replica is so known by its address: a firewall can cut it off from the others.
+    pub dial_from: Option<IpAddr>,
     /// What to do with a member of the group that is not among `peers`.
     pub unlisted: Unlisted,
     /// See [`TcpLimits`].
@@ -95,6 +99,7 @@ impl TcpConfig {
         Self {
             listen: listen.into(),
             peers: BTreeMap::new(),
+            dial_from: None,
             unlisted: Unlisted::default(),
             limits: TcpLimits::default(),
             timing: TcpTiming::default(),
@@ -109,10 +114,23 @@ impl TcpConfig {
         self
     }
 
-    /// Adds peers.
+    /// Adds peers. This replica may be among them, so that all are given the same.
     #[must_use]
-    pub fn peers(mut self, peers: impl IntoIterator<Item = (ReplicaId, String)>) -> Self {
-        self.peers.extend(peers);
+    pub fn peers<A: Into<String>>(
+        mut self,
+        peers: impl IntoIterator<Item = (ReplicaId, A)>,
+    ) -> Self {
+        let peers = peers.into_iter();
+        self.peers
+            .extend(peers.map(|(id, address)| (id, address.into())));
+        self
+    }
+
+    /// Sets the address to dial peers from. Peers whose addresses are of the other family (IPv4, IPv6) are then not
+    /// reached.
+    #[must_use]
+    pub fn dial_from(mut self, address: IpAddr) -> Self {
+        self.dial_from = Some(address);
         self
     }
 
@@ -152,6 +170,11 @@ impl TcpConfig {
         let (l, t) = (&self.limits, &self.timing);
         if self.peers.contains_key(&ReplicaId::NOBODY) {
             return Err(format!("replica id {} is reserved", ReplicaId::NOBODY.0));
+        }
+        if self.dial_from.is_some_and(|from| from.is_unspecified()) {
+            return Err(
+                "dial_from must be one address of this machine; leave it out for any".into(),
+            );
         }
         let frame_sizes = 1024..=u32::MAX as usize / 2;
         if !frame_sizes.contains(&l.frame_bytes_max) || !frame_sizes.contains(&l.request_bytes_max)
@@ -231,6 +254,7 @@ impl fmt::Debug for TcpConfig {
         f.debug_struct("TcpConfig")
             .field("listen", &self.listen)
             .field("peers", &self.peers)
+            .field("dial_from", &self.dial_from)
             .field("unlisted", &self.unlisted)
             .field("limits", &self.limits)
             .field("timing", &self.timing)

@@ -110,7 +110,7 @@ async fn dial(
     address: &str,
 ) -> Result<(TcpStream, BytesMut), DialError> {
     let timing = &shared.config.timing;
-    let connected = timeout(timing.connect_within, TcpStream::connect(address)).await;
+    let connected = timeout(timing.connect_within, shared.source.connect(address)).await;
     let mut stream = connected.map_err(|_| DialError::Timeout(timing.connect_within))??;
     let within = timing.handshake_within;
     let greeted = timeout(within, async {

@@ -50,7 +50,7 @@ pub(crate) struct PeerHello {
 /// Why a connection was refused, told to the refused one. Its text says what to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The address belongs to another group.
     #[error("{replica} there belongs to another group; correct the address, or the group's name")]
     OtherGroup {

@@ -24,7 +24,7 @@
 //! ```text
 //!   n1 ──── dialled by n1: frames of n1, signs of life ───▶ n2
 //!      ◀─── dialled by n2: frames of n2, signs of life ────
-//!   client ── requests ─▶ n1 ── replies ─▶ client        (TcpLink)
+//!   client ── requests ─▶ n1 ── replies ─▶ client        (connect, TcpGroupLink, TcpLink)
 //!   anybody else ── first bytes not kvrep's ─▶ n1         (ForeignService)
 //! ```
 //!
@@ -53,16 +53,18 @@ mod config;
 mod dial;
 mod foreign;
 mod greeting;
+mod group_link;
 mod link;
 mod peer;
 mod queue;
 mod reader;
 mod shared;
+mod source;
 mod transport;
 mod writer;
 
 pub use config::{TcpConfig, TcpLimits, TcpTiming, Unlisted};
 pub use foreign::ForeignService;
-pub use greeting::Refusal;
-pub use link::{LinkError, LinkLimits, TcpLink};
+pub use group_link::{TcpGroupLink, connect};
+pub use link::{LinkLimits, TcpLink};
 pub use transport::TcpTransport;

@@ -4,7 +4,8 @@
 //! once. A call that failed says whether the request may have reached the replica: if it may, its outcome is unknown,
 //! and only asking again within the same session tells.
 //!
-//! One link is one connection. Finding the primary, and connecting again, is the business of the client above it.
+//! One link is one connection. Connecting again is the business of [`TcpGroupLink`](crate::TcpGroupLink), finding the
+//! primary that of the client above it.
 
 use crate::greeting::{Greeting, Refusal};
 use crate::queue::{Push, SendQueue};
@@ -12,6 +13,7 @@ use crate::reader::{FrameReader, Patience, ReadError};
 use crate::writer::write_frames;
 use bytes::BytesMut;
 use kvrep_core::client_wire::{Op, Outcome, Reply, Request};
+use kvrep_core::node::LinkError;
 use kvrep_core::wire::FrameKind;
 use kvrep_core::{GroupId, ReplicaId};
 use std::collections::BTreeMap;
@@ -25,19 +27,14 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-/// Why a call has no outcome.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinkError {
-    /// The request was not sent: nothing was changed. Try another replica, or again.
-    #[error("not sent: {0}")]
-    NotSent(String),
-    /// The replica does not talk to this client. The request was not sent; trying again does not help.
-    #[error("refused: {0}")]
+/// Why there is no connection. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("{0}")]
+    Failed(String),
+    /// The replica does not talk to this client; trying again does not help.
+    #[error("{0}")]
     Refused(Refusal),
-    /// The request may have been carried out, or not, or may still be. Ask again with the same session and number.
-    #[error("outcome unknown: {0}")]
-    Lost(String),
 }
 
 /// How much a link holds.
@@ -87,30 +84,40 @@ impl TcpLink {
     /// Connects to the replica at `address` (`HOST:PORT`), which must belong to the group.
     ///
     /// # Errors
-    /// When it cannot be reached by the deadline, or refuses. Nothing was sent.
+    /// [`LinkError::NotSent`] when it cannot be reached by the deadline, or refuses.
     pub async fn connect(
         address: &str,
         group: GroupId,
         limits: LinkLimits,
         deadline: Instant,
     ) -> Result<Self, LinkError> {
-        timeout_at(deadline, Self::open(address, group, limits))
-            .await
-            .unwrap_or_else(|_| {
-                Err(LinkError::NotSent(format!(
-                    "no answer from {address} in time"
-                )))
-            })
+        let connected = Self::dial(address, group, limits, deadline).await;
+        connected.map_err(|error| LinkError::NotSent(format!("{address}: {error}")))
     }
 
-    async fn open(address: &str, group: GroupId, limits: LinkLimits) -> Result<Self, LinkError> {
-        let failed = |error: std::io::Error| LinkError::NotSent(format!("{address}: {error}"));
+    pub(crate) async fn dial(
+        address: &str,
+        group: GroupId,
+        limits: LinkLimits,
+        deadline: Instant,
+    ) -> Result<Self, ConnectError> {
+        timeout_at(deadline, Self::open(address, group, limits))
+            .await
+            .unwrap_or_else(|_| Err(ConnectError::Failed("no answer in time".into())))
+    }
+
+    async fn open(address: &str, group: GroupId, limits: LinkLimits) -> Result<Self, ConnectError> {
+        let failed = |error: std::io::Error| ConnectError::Failed(error.to_string());
         let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+        if stream.local_addr().ok() == stream.peer_addr().ok() {
+            // TCP lets a port without listener connect to itself, if the system chooses it as our own.
+            return Err(failed(std::io::ErrorKind::ConnectionRefused.into()));
+        }
         stream.set_nodelay(true).map_err(failed)?;
         let hello = Greeting::Client { group }.to_frame();
         stream.write_all(&hello).await.map_err(failed)?;
         let mut reader = FrameReader::new(stream, BytesMut::new(), CHUNK_BYTES, PATIENCE);
-        let unclear = |why: ReadError| LinkError::NotSent(format!("{address}: {why}"));
+        let unclear = |why: ReadError| ConnectError::Failed(why.to_string());
         let answer = match reader
             .next(|_| limits.reply_bytes_max)
             .await
@@ -121,7 +128,7 @@ impl TcpLink {
         };
         let replica = match answer {
             Some(Greeting::Welcome { replica, .. }) => replica,
-            Some(Greeting::Refused(refusal)) => return Err(LinkError::Refused(refusal)),
+            Some(Greeting::Refused(refusal)) => return Err(ConnectError::Refused(refusal)),
             Some(Greeting::Peer(_) | Greeting::Client { .. } | Greeting::Ping | Greeting::Pong)
             | None => return Err(unclear(ReadError::Unexpected)),
         };

@@ -2,6 +2,7 @@
 
 use crate::config::{TcpConfig, Unlisted};
 use crate::queue::{Push, SendQueue};
+use crate::source::Source;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::transport::{Hint, Inbox, InboxEvent, LocalPeer, TransportCounters};
@@ -18,6 +19,7 @@ const GUESTS_MAX: usize = 64;
 pub(crate) struct Shared {
     pub(crate) me: LocalPeer,
     pub(crate) config: TcpConfig,
+    pub(crate) source: Source,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Arc<Counters>,
     /// The listed peers without this one.
@@ -77,6 +79,7 @@ impl Shared {
     pub(crate) fn new(
         me: LocalPeer,
         config: TcpConfig,
+        source: Source,
         inbox: Inbox,
         counters: Arc<Counters>,
     ) -> Self {
@@ -101,6 +104,7 @@ impl Shared {
             complaints: LogGate::default(),
             me,
             config,
+            source,
             inbox,
             counters,
         }

@@ -2,6 +2,7 @@
 
 use crate::config::TcpConfig;
 use crate::shared::{Counters, Shared};
+use crate::source::Source;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
@@ -120,7 +121,16 @@ impl Transport for TcpTransport {
         };
         let config = lock(&self.config).clone();
         config.validate().map_err(TransportError::Config)?;
-        let shared = Arc::new(Shared::new(me, config, inbox, Arc::clone(&self.counters)));
+        let source = Source::new(config.dial_from, self.local_addr());
+        source.check().map_err(|error| {
+            let from = config.dial_from.map(|from| from.to_string());
+            TransportError::Config(format!(
+                "cannot dial from {}: {error}. Choose one of this machine's addresses",
+                from.unwrap_or_default()
+            ))
+        })?;
+        let counters = Arc::clone(&self.counters);
+        let shared = Arc::new(Shared::new(me, config, source, inbox, counters));
         let shared = self.running.get_or_init(|| shared);
         *task = Some(tokio::spawn(crate::accept::run(
             Arc::clone(shared),

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use common::{GROUP, Node, PATIENCE, until};
 use kvrep_core::client_wire::{Op, Outcome, Reply, Request};
 use kvrep_core::config::Token;
+use kvrep_core::node::LinkError;
 use kvrep_core::transport::Transport;
 use kvrep_core::{GroupId, ReplicaId};
-use kvrep_transport_tcp::{LinkError, LinkLimits, Refusal, TcpLimits, TcpLink};
+use kvrep_transport_tcp::{LinkLimits, TcpLimits, TcpLink};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -124,12 +125,7 @@ async fn a_client_of_another_group_is_told_so() {
     let other = GroupId::named("other");
     let refused = TcpLink::connect(&node.address(), other, LinkLimits::default(), soon()).await;
     let error = refused.unwrap_err();
-    assert_eq!(
-        error,
-        LinkError::Refused(Refusal::OtherGroup {
-            replica: ReplicaId(1)
-        })
-    );
+    assert!(matches!(error, LinkError::NotSent(_)));
     assert!(error.to_string().contains("correct the address"), "{error}");
 }
 
@@ -141,9 +137,9 @@ async fn one_client_too_many_is_told_so_until_another_leaves() {
     let first = link(&node).await.unwrap();
     let _second = link(&node).await.unwrap();
     let third = link(&node).await.unwrap_err();
-    assert_eq!(
-        third,
-        LinkError::Refused(Refusal::TooManyClients { clients_max: 2 })
+    assert!(
+        third.to_string().contains("2 clients are connected there"),
+        "{third}"
     );
     drop(first);
     let deadline = soon();

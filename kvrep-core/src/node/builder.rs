@@ -1,32 +1,70 @@
 //! What a node is made of.
 
 use super::Node;
+use super::absent::{Nothing, Nowhere};
 use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
 use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
 use crate::protocol::Protocol;
 use crate::protocol::passive::{self, Passive, Start};
 use crate::protocol::witness::Witness;
-use crate::state_machine::{
-    ApplyContext, FrozenState, Malformed, RawStateMachine, StateMachine, Typed,
-};
+use crate::state_machine::{Malformed, RawStateMachine, StateMachine, Typed};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::wal::{Wal, WalOptions};
 use crate::storage::{Recovered, Storage};
-use crate::transport::{
-    Capabilities, Destination, Inbox, LocalPeer, Order, Transport, TransportCounters,
-    TransportError,
-};
-use async_trait::async_trait;
-use bytes::Bytes;
+use crate::transport::Transport;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Describes a replica. Only the state machine has no default; a group of several needs a transport too.
+///
+/// Three replicas in one process, over a network in memory:
+///
+/// ```
+/// use kvrep_core::node::{Client, LocalLink, Node};
+/// use kvrep_core::transport::memory::MemoryNetwork;
+/// use kvrep_core::{ApplyContext, Read, ReplicaId, StateMachine};
+///
+/// #[derive(Default)]
+/// struct Counter(i64);
+///
+/// impl StateMachine for Counter {
+///     type Command = i64;
+///     type Query = ();
+///     type Response = i64;
+///     type Snapshot = i64;
+///
+///     fn apply(&mut self, _: &mut ApplyContext, by: i64) -> i64 {
+///         self.0 += by;
+///         self.0
+///     }
+/// #   fn query(&self, (): ()) -> i64 { self.0 }
+/// #   fn snapshot(&self) -> i64 { self.0 }
+/// #   fn restore(&mut self, state: i64) { self.0 = state; }
+///     // … query, snapshot, restore
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new();
+/// let mut nodes = Vec::new();
+/// for id in 1..=3 {
+///     let node = Node::builder("counters", ReplicaId(id))
+///         .members([1, 2, 3].map(ReplicaId))
+///         .transport(network.transport())
+///         .state_machine(Counter::default());
+///     nodes.push(node.start().await?);
+/// }
+/// let client = Client::<Counter>::new(LocalLink::new(&nodes));
+/// assert_eq!(client.execute(2).await?, 2);
+/// assert_eq!(client.execute(3).await?, 5);
+/// assert_eq!(client.query(Read::Linearizable, ()).await?, 5);
+/// # Ok(())
+/// # }
+/// ```
 pub struct NodeBuilder {
     group: String,
     replica: ReplicaId,
@@ -216,7 +254,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Another replication scheme than the passive one.
+    /// Another replication scheme than the passive one. All members must use the same.
     #[must_use]
     pub fn protocol<P: Protocol>(
         mut self,
@@ -371,61 +409,6 @@ fn this_life() -> Incarnation {
 /// A number from the system's random source.
 fn draw() -> u64 {
     RandomState::new().hash_one(0_u8)
-}
-
-/// The state machine of a witness: there is none.
-struct Nothing;
-
-impl RawStateMachine for Nothing {
-    fn apply(&mut self, _: &mut ApplyContext, _: &[u8]) -> Result<Bytes, Malformed> {
-        Err(Malformed("a witness keeps no data".into()))
-    }
-
-    fn query(&self, _: &[u8]) -> Result<Bytes, Malformed> {
-        Err(Malformed("a witness keeps no data".into()))
-    }
-
-    fn freeze(&self) -> FrozenState {
-        Box::new(|_| Ok(()))
-    }
-
-    fn restore(&mut self, _: &mut dyn Read) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn digest(&self) -> Option<u64> {
-        None
-    }
-}
-
-/// The transport of a group of one.
-struct Nowhere;
-
-#[async_trait]
-impl Transport for Nowhere {
-    async fn start(&self, _: LocalPeer, _: Inbox) -> Result<(), TransportError> {
-        Ok(())
-    }
-
-    fn send(&self, _: Destination, _: Bytes) {}
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            order: Order::None,
-            native_group: false,
-            frame_bytes_max: usize::MAX,
-        }
-    }
-
-    fn address_of(&self, _: ReplicaId) -> Option<String> {
-        None
-    }
-
-    fn counters(&self) -> TransportCounters {
-        TransportCounters::default()
-    }
-
-    async fn close(&self) {}
 }
 
 impl fmt::Debug for NodeBuilder {

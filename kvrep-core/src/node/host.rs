@@ -2,7 +2,7 @@
 
 use super::log_thread::LogThread;
 use super::pending::Pending;
-use super::runner::Control;
+use super::runner::{Control, Done};
 use super::snapshots::{self, OpenSnapshot, SnapshotError};
 use super::telemetry::Telemetry;
 use super::{NodeError, NodeEvent};
@@ -176,10 +176,10 @@ impl Host for TokioHost {
     }
 
     fn write_snapshot(&mut self, last: LogPoint, state: FrozenState) {
-        let (store, control) = (Arc::clone(&self.snapshots), self.control.clone());
+        let (created, control) = (self.snapshots.create(last), self.control.clone());
         self.jobs.spawn_blocking(move || {
-            let written = snapshots::write(&*store, last, state);
-            drop(control.send(Control::SnapshotWritten(written)));
+            let written = snapshots::write(created, state);
+            drop(control.send(Control::Done(Done::SnapshotWritten(written))));
         });
     }
 
@@ -188,7 +188,7 @@ impl Host for TokioHost {
         let open = self.open.remove(&peer).map(|(snapshot, _)| snapshot);
         self.jobs.spawn_blocking(move || {
             let piece = snapshots::read_piece(&*store, open, offset, bytes_max);
-            drop(control.send(Control::SnapshotPiece { peer, piece }));
+            drop(control.send(Control::Done(Done::SnapshotPiece { peer, piece })));
         });
     }
 

@@ -8,7 +8,7 @@
 //! door: the runner answers *busy* to commands while more than `log_backlog_bytes_max` wait here, and what peers may
 //! send is bounded by the group's `inflight_bytes_max`.
 
-use super::runner::Control;
+use super::runner::{Control, Done};
 use crate::id::PersistToken;
 use crate::storage::{Storage, StorageError, StorageEvent, StorageOp};
 use std::sync::Arc;
@@ -112,11 +112,11 @@ impl Writer {
                 Ok(synced) => {
                     self.backlog_bytes
                         .fetch_sub(synced.bytes, Ordering::Relaxed);
-                    drop(self.control.send(Control::Synced(synced)));
+                    drop(self.control.send(Control::Done(Done::Synced(synced))));
                 }
                 // Final: the storage is never touched again.
                 Err(error) => {
-                    drop(self.control.send(Control::LogFailed(error)));
+                    drop(self.control.send(Control::Done(Done::LogFailed(error))));
                     return;
                 }
             }
@@ -161,7 +161,7 @@ struct ReportPanic(UnboundedSender<Control>);
 impl Drop for ReportPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            drop(self.0.send(Control::LogPanicked));
+            drop(self.0.send(Control::Done(Done::LogPanicked)));
         }
     }
 }

@@ -36,12 +36,14 @@
 //! `Timing::suspect_after`. A [`Node`] that is dropped ends at once and in the background; to use its storage again in
 //! the same process, [`shutdown`](Node::shutdown) it.
 
+mod absent;
 mod builder;
-mod client;
+pub mod client;
 mod host;
-mod link;
+pub mod link;
 mod local;
 mod log_thread;
+mod pace;
 mod pending;
 mod queue;
 mod runner;

@@ -6,6 +6,7 @@
 
 use super::host::{ReadPiece, TokioHost, Written};
 use super::log_thread::Synced;
+use super::pace::{Alarm, Gathering};
 use super::pending::{AtDeadline, Waiter};
 use super::queue::{Asked, FromPeer};
 use super::snapshots::{self, SnapshotError};
@@ -15,20 +16,24 @@ use crate::engine::Engine;
 use crate::id::{ReplicaId, Ticket};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::time::{Time, Timestamp};
-use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Duration, Instant, Sleep};
+use tokio::time::{Duration, Instant};
 
 /// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
 /// each batch, snapshot or piece under way.
 pub(super) enum Control {
+    Done(Done),
+    Stop(Stop),
+}
+
+/// What another thread has finished.
+pub(super) enum Done {
     Synced(Synced),
     LogFailed(StorageError),
     LogPanicked,
     SnapshotWritten(Written),
     SnapshotPiece { peer: ReplicaId, piece: ReadPiece },
-    Stop(Stop),
 }
 
 /// How the node is to end.
@@ -99,6 +104,7 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
     let mut peers = Vec::with_capacity(GULP);
     let mut asked = Vec::with_capacity(GULP);
     let mut alarm = Alarm::new();
+    let mut gathering = Gathering::default();
     let mut draining_until: Option<Instant> = None;
     core.start();
     loop {
@@ -129,6 +135,15 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             }
             () = alarm.ring() => Woken::Time,
         };
+        if let Woken::Queue = woken {
+            let came = peers.len() + asked.len();
+            if gathering.is_worth_it() {
+                tokio::task::yield_now().await;
+            }
+            gulp(&mut queues.peers, &mut peers);
+            gulp(&mut queues.requests, &mut asked);
+            gathering.gathered(peers.len() + asked.len() - came);
+        }
         let now = core.now();
         let mut control = match woken {
             Woken::Control(control) => Some(control),
@@ -141,13 +156,11 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
                     draining_until = Some(Instant::now() + core.bounds.drain_within);
                     queues.requests.close();
                 }
-                other => core.on_control(now, other),
+                Control::Done(done) => core.on_done(now, done),
             }
             control = queues.control.try_recv().ok();
         }
-        gulp(&mut queues.peers, &mut peers);
         core.on_peers(now, &mut peers);
-        gulp(&mut queues.requests, &mut asked);
         core.on_asked(now, &mut asked, draining_until.is_some());
         core.on_time(now);
     }
@@ -255,9 +268,9 @@ impl Core {
         self.settle(now);
     }
 
-    fn on_control(&mut self, now: Time, control: Control) {
-        match control {
-            Control::Synced(synced) => {
+    fn on_done(&mut self, now: Time, done: Done) {
+        match done {
+            Done::Synced(synced) => {
                 self.host
                     .telemetry
                     .synced(synced.batches, synced.bytes, synced.took);
@@ -266,22 +279,22 @@ impl Core {
                 }
                 self.engine.on_persisted(now, synced.token, &mut self.host);
             }
-            Control::LogFailed(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
-            Control::LogPanicked => self
+            Done::LogFailed(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
+            Done::LogPanicked => self
                 .host
                 .fail(NodeError::Panicked("the storage panicked".into())),
-            Control::SnapshotWritten(Ok(meta)) => {
+            Done::SnapshotWritten(Ok(meta)) => {
                 tracing::info!(last = ?meta.last, bytes = meta.bytes, "snapshot written");
                 self.engine.on_snapshot_written(now, meta, &mut self.host);
             }
-            // A newer history has come meanwhile; the protocol knows.
-            Control::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
+            Done::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
                 tracing::info!("a snapshot was superseded while it was written");
+                self.engine.on_snapshot_dropped(now, &mut self.host);
             }
-            Control::SnapshotWritten(Err(error)) => self
+            Done::SnapshotWritten(Err(error)) => self
                 .host
                 .fail(NodeError::Fatal(format!("writing a snapshot: {error}"))),
-            Control::SnapshotPiece { peer, piece } => {
+            Done::SnapshotPiece { peer, piece } => {
                 let piece = match piece {
                     Ok(Some((piece, open))) => {
                         self.host.keep_open(peer, open, Instant::now());
@@ -296,7 +309,6 @@ impl Core {
                 self.engine
                     .on_snapshot_piece(now, peer, piece, &mut self.host);
             }
-            Control::Stop(_) => unreachable!("the loop keeps these for itself"),
         }
         while self.host.jobs.try_join_next().is_some() {}
         self.settle(now);
@@ -410,39 +422,6 @@ fn wall_clock() -> Timestamp {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// A timer that is only touched when it must ring earlier, or has rung: most deadlines move back before they come.
-struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
-}
-
-impl Alarm {
-    fn new() -> Self {
-        Self {
-            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-        }
-    }
-
-    fn set(&mut self, at: Option<Instant>) {
-        if let Some(at) = at
-            && self.armed.is_none_or(|armed| at < armed)
-        {
-            self.sleep.as_mut().reset(at);
-            self.armed = Some(at);
-        }
-    }
-
-    /// Rings at the time it is set to, or a little early; never when it is not set.
-    async fn ring(&mut self) {
-        if self.armed.is_none() {
-            std::future::pending::<()>().await;
-        }
-        self.sleep.as_mut().await;
-        self.armed = None;
-    }
 }
 
 /// How many events of one kind are taken at once.

@@ -1,9 +1,8 @@
 //! Snapshots on their way between state machine, storage and peers. Everything here may block.
 
-use crate::id::LogPoint;
 use crate::protocol::SnapshotPiece;
 use crate::state_machine::FrozenState;
-use crate::storage::{SnapshotMeta, SnapshotReader, SnapshotStore, StorageError};
+use crate::storage::{SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter, StorageError};
 use bytes::{Buf, Bytes};
 use std::io::{self, BufWriter, Read, Write};
 use std::sync::Arc;
@@ -17,13 +16,12 @@ pub(super) enum SnapshotError {
     State(io::Error),
 }
 
-/// Writes `state`, which ends at `last`.
+/// Writes `state` into a snapshot that was created for it.
 pub(super) fn write(
-    store: &dyn SnapshotStore,
-    last: LogPoint,
+    created: Result<Box<dyn SnapshotWriter>, StorageError>,
     state: FrozenState,
 ) -> Result<SnapshotMeta, SnapshotError> {
-    let mut out = BufWriter::with_capacity(PIECE_BYTES, store.create(last)?);
+    let mut out = BufWriter::with_capacity(PIECE_BYTES, created?);
     state(&mut out).map_err(SnapshotError::State)?;
     out.flush().map_err(SnapshotError::State)?;
     let writer = out

@@ -61,6 +61,12 @@ pub trait Protocol: Send + 'static {
         let _ = (now, meta, out);
     }
 
+    /// The snapshot asked for with [`Action::TakeSnapshot`] came to nothing: the history that it belongs to was
+    /// replaced meanwhile.
+    fn on_snapshot_dropped(&mut self, now: Time, out: &mut Outbox) {
+        let _ = (now, out);
+    }
+
     /// The piece asked for with [`Action::ReadSnapshot`]; `None` when there is no snapshot to read.
     fn on_snapshot_piece(
         &mut self,
@@ -176,7 +182,9 @@ pub enum Event {
     Dropped(ReplicaId),
     /// A member joined the in-sync set (decided).
     Joined(ReplicaId),
-    /// An uncommitted tail was cut off and saved aside: its writes were never acknowledged.
+    /// A tail that this replica did not know to be committed was cut off and saved aside. With
+    /// [`crate::Authority::Witness`] its writes were never acknowledged. With [`crate::Authority::Alone`] they may have
+    /// been, if there was a partition: a backup, or a replica that restarted, cannot tell.
     TailTruncated {
         /// The first entry cut.
         from: Index,

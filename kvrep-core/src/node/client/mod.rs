@@ -260,13 +260,12 @@ impl Shared {
 
     fn route(&self, start: Start) -> Route<'_> {
         let deadline = Instant::now() + self.options.deadline;
-        Route::new(
-            &*self.link,
-            &self.routes,
-            start,
-            deadline,
-            self.options.attempt,
-        )
+        self.route_until(start, deadline)
+    }
+
+    fn route_until(&self, start: Start, deadline: Instant) -> Route<'_> {
+        let attempt = self.options.attempt;
+        Route::new(&*self.link, &self.routes, start, deadline, attempt)
     }
 
     async fn execute(&self, command: Bytes) -> Result<Bytes, ClientError> {
@@ -352,13 +351,7 @@ impl Shared {
         if let Some(session) = self.numbers().session() {
             return Ok(session);
         }
-        let mut route = Route::new(
-            &*self.link,
-            &self.routes,
-            Start::Primary,
-            deadline,
-            self.options.attempt,
-        );
+        let mut route = self.route_until(Start::Primary, deadline);
         match route.call(|| Op::OpenSession).await {
             Ok(Outcome::Opened { session, token }) => {
                 let mut numbers = self.numbers();

@@ -1,7 +1,7 @@
 //! Finding somebody who answers: which target next, and after how long.
 //!
-//! One attempt at a time. A redirect is followed at once; a target that did not answer is *suspect* for a moment, and
-//! redirects to it are not followed meanwhile, because those who give them may not have noticed yet; each target is
+//! One attempt at a time. A redirect is followed at once; a target that did not answer is *suspect* for a moment: it is
+//! passed over, also when redirects lead to it, because those who give them may not have noticed yet. Each target is
 //! tried once without a pause, then pauses grow to [`PAUSE_MAX`]. What is known of the targets is shared by all
 //! operations of a client.
 
@@ -40,10 +40,10 @@ impl Routes {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn suspect(&self, target: usize, now: Instant) {
+    fn suspect(&self, target: usize, now: Instant, time: Duration) {
         let mut suspects = self.suspects();
         suspects.retain(|(t, until)| *t != target && *until > now);
-        suspects.push((target, now + SUSPECT_FOR));
+        suspects.push((target, now + time));
         self.any_suspect.store(true, Ordering::Release);
     }
 
@@ -102,6 +102,7 @@ pub(super) struct Route<'a> {
     target: usize,
     moves: usize,
     redirects: usize,
+    busy: usize,
     pause: Duration,
     maybe_done: bool,
 }
@@ -127,6 +128,7 @@ impl<'a> Route<'a> {
             target,
             moves: 0,
             redirects: 0,
+            busy: 0,
             pause: PAUSE_MIN,
             maybe_done: false,
         }
@@ -160,7 +162,12 @@ impl<'a> Route<'a> {
                     format!("not the primary; {primary:?} is")
                 }
                 Ok(Outcome::Busy) => {
-                    // Whoever is busy is there, and is the right one to ask again.
+                    // Whoever is busy is there, and most likely the right one to ask again; unless its disk hangs
+                    // and others have gone on without it.
+                    self.busy += 1;
+                    if self.busy.is_multiple_of(BUSY_BEFORE_TURN) {
+                        self.turn();
+                    }
                     self.pause("busy".into()).await?;
                     continue;
                 }
@@ -184,12 +191,12 @@ impl<'a> Route<'a> {
                     return Ok(outcome);
                 }
                 Err(error @ LinkError::NotSent(_)) => {
-                    self.routes.suspect(self.target, now);
+                    self.routes.suspect(self.target, now, SUSPECT_FOR);
                     error.to_string()
                 }
                 Err(error @ LinkError::Lost(_)) => {
+                    self.routes.suspect(self.target, now, SUSPECT_FOR);
                     self.unanswered(now);
-                    self.routes.suspect(self.target, now);
                     error.to_string()
                 }
             };
@@ -229,14 +236,23 @@ impl<'a> Route<'a> {
         self.maybe_done = true;
         let now = Instant::now();
         if now - begun >= self.attempt {
-            self.routes.suspect(self.target, now);
+            // Others are asked for as long as this one has kept us waiting, then it gets more time.
+            self.routes.suspect(self.target, now, self.attempt);
             self.attempt *= 2;
         }
     }
 
+    /// On to the next target, past one that is suspect if there is another.
     fn turn(&mut self) {
+        let targets = self.link.targets().max(1);
+        let now = Instant::now();
         self.moves += 1;
-        self.target = (self.target + 1) % self.link.targets().max(1);
+        for _ in 0..targets {
+            self.target = (self.target + 1) % targets;
+            if !self.routes.is_suspect(self.target, now) {
+                return;
+            }
+        }
     }
 
     async fn pause(&mut self, met: String) -> Result<(), GaveUp> {
@@ -257,7 +273,9 @@ impl<'a> Route<'a> {
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// How often, at the least, a client looks for a new primary.
 const PAUSE_MAX: Duration = Duration::from_millis(25);
-/// For how long redirects to a target that did not answer are not followed.
+/// For how long a target is passed over whose connection failed.
 const SUSPECT_FOR: Duration = Duration::from_millis(150);
+/// Asked so often in a row, a busy target is left for another.
+const BUSY_BEFORE_TURN: usize = 4;
 /// Redirects followed one after the other without a pause.
 const REDIRECTS_MAX: usize = 3;

@@ -100,14 +100,16 @@ impl Change {
     }
 
     pub(super) fn resend(&mut self, local: &Local, now: Time, out: &mut Outbox) {
-        if self.first.is_none() && now >= self.deadline(local) {
+        if self.deadline(local).is_some_and(|deadline| now >= deadline) {
             self.sent_at = now;
             self.send(local, out);
         }
     }
 
-    pub(super) fn deadline(&self, local: &Local) -> Time {
-        self.sent_at + local.group.timing.resend_every
+    /// When it is sent again; not while it waits for the storage.
+    pub(super) fn deadline(&self, local: &Local) -> Option<Time> {
+        let again = self.sent_at + local.group.timing.resend_every;
+        self.first.is_none().then_some(again)
     }
 
     fn send(&self, local: &Local, out: &mut Outbox) {

@@ -34,7 +34,10 @@ pub(super) struct Backup {
 /// An append, opened.
 #[derive(Debug)]
 pub(super) struct Append {
+    pub(super) term: Term,
     pub(super) prev: LogPoint,
+    /// The end of the primary's log.
+    pub(super) last: Index,
     pub(super) commit: Index,
     pub(super) round: Nonce,
     pub(super) entries: Vec<Entry>,
@@ -154,9 +157,8 @@ impl Backup {
             return;
         }
         if meta.last.index <= local.commit {
-            // Not needed: it has as much. The primary learns how far it is.
-            let last = local.log.last().index;
-            self.mismatch(local, last, out);
+            // Not needed: this much is here, and committed.
+            self.mismatch(local, local.commit, out);
             return;
         }
         match self.receiving.on_chunk(local, meta, offset, data, out) {
@@ -225,6 +227,12 @@ fn follow(local: &Local, append: &Append) -> Meeting {
     let base = local.log.base();
     let last = local.log.last().index;
     let prev = append.prev;
+    // A primary begins its term behind everything that was ever committed. (In its own term it only grows, but an old
+    // append of it may come late.)
+    let committed_before = local.log.term_at(local.commit) < Some(append.term);
+    if append.last < local.commit && committed_before {
+        return Meeting::Refuted(append.last.next());
+    }
     if prev.index > last {
         return Meeting::Elsewhere(last);
     }

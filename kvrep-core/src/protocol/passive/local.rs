@@ -238,7 +238,10 @@ impl Local {
         floor: Option<Index>,
         out: &mut Outbox,
     ) {
-        self.snapshotting = false;
+        let asked = std::mem::replace(&mut self.snapshotting, false);
+        if !asked || self.log.point(meta.last.index) != Some(meta.last) {
+            return; // of a history that was replaced meanwhile
+        }
         if self
             .snapshot
             .is_some_and(|s| s.last.index >= meta.last.index)

@@ -68,6 +68,8 @@ pub enum Message {
         configuration: Configuration,
         /// The place before the first entry.
         prev: LogPoint,
+        /// The end of the primary's log.
+        last: Index,
         /// The primary's commit point.
         commit: Index,
         /// The read round; echoed.
@@ -242,12 +244,13 @@ pub fn describe(body: &Bytes) -> String {
             term,
             configuration,
             prev,
+            last,
             commit,
             round,
         }) => {
             let entries = decode_entries(rest, prev).map_or(0, |e| e.len());
             format!(
-                "Append {term} {configuration:?} after {prev:?} [{entries}] commit {commit} {round}"
+                "Append {term} {configuration:?} after {prev:?} [{entries}] of {last} commit {commit} {round}"
             )
         }
         Ok(Message::Probe { nonce, standing }) => format!("Probe {nonce} {}", words(&standing)),
@@ -286,12 +289,13 @@ mod tests {
             term: Term::ZERO.next_for(ReplicaId(2)),
             configuration: configuration(),
             prev: LogPoint::ZERO,
+            last: Index(6),
             commit: Index(4),
             round: Nonce(5),
         }
         .encode(&mut out);
         let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "00110201020102030201070208000000000405");
+        assert_eq!(hex, "0012020102010203020107020800000000060405");
     }
 
     #[test]

@@ -257,9 +257,11 @@ impl Passive {
         let nonce = self.local.next_nonce();
         let standing = self.local.standing(self.posture());
         if let Part::Seeking(seeking) = &mut self.role {
-            // A longer round where nothing can be done anyway: the network is not flooded.
-            let stretch = 1 << seeking.rounds.min(3);
-            seeking.begin_round(nonce, now + window * stretch);
+            // Longer and longer rounds, so that the network is not flooded; but short enough that whoever lives answers
+            // several before it would count as dead.
+            let stretched = window * (1 << seeking.rounds.min(3));
+            let longest = (self.local.group.timing.suspect_after / 3).max(window);
+            seeking.begin_round(nonce, now + stretched.min(longest));
         }
         for peer in self.local.others() {
             let standing = standing.clone();
@@ -388,7 +390,13 @@ impl Passive {
     // ---- messages -----------------------------------------------------------------------------------------------
 
     /// Whether a message may be looked at: from a member, of its newest life, to this one.
-    fn admit(&mut self, now: Time, envelope: &Envelope, message: &Message) -> bool {
+    fn admit(
+        &mut self,
+        now: Time,
+        envelope: &Envelope,
+        message: &Message,
+        out: &mut Outbox,
+    ) -> bool {
         let from = envelope.from;
         let is_member = self.local.group.members.contains(&from);
         if !is_member && from != ReplicaId::WITNESS {
@@ -404,6 +412,9 @@ impl Passive {
         }
         if envelope.incarnation > known {
             self.local.lives.insert(from, envelope.incarnation);
+            if known != Incarnation::UNKNOWN {
+                self.on_new_life(now, from, out);
+            }
         }
         if is_member {
             self.local.gone.remove(&from);
@@ -412,6 +423,13 @@ impl Passive {
             self.local.membership.on_verdict(from, verdict);
         }
         true
+    }
+
+    /// A peer has restarted. A restart never resumes a term, so a primary that did has ended its reign.
+    fn on_new_life(&mut self, now: Time, peer: ReplicaId, out: &mut Outbox) {
+        if matches!(&self.role, Part::Backup(backup) if backup.primary == peer) {
+            self.seek(now, Rest::None, out);
+        }
     }
 
     fn dispatch(
@@ -439,12 +457,15 @@ impl Passive {
                 term,
                 configuration,
                 prev,
+                last,
                 commit,
                 round,
             } => match message::decode_entries(raw, prev) {
                 Ok(entries) if entries.last().is_none_or(|e| e.term <= term) => {
                     let append = Append {
+                        term,
                         prev,
+                        last,
                         commit,
                         round,
                         entries,
@@ -543,7 +564,15 @@ impl Passive {
                     self.consider(now, out);
                 }
             }
-            Part::Candidate(_) | Part::Backup(_) => {}
+            Part::Backup(backup) => {
+                let resigned = from == backup.primary
+                    && standing.posture != Posture::Primary
+                    && standing.promised >= backup.term;
+                if resigned {
+                    self.seek(now, Rest::None, out);
+                }
+            }
+            Part::Candidate(_) => {}
         }
     }
 
@@ -787,7 +816,7 @@ impl Protocol for Passive {
 
     fn on_message(&mut self, now: Time, envelope: &Envelope, mut body: Bytes, out: &mut Outbox) {
         match Message::decode(&mut body) {
-            Ok(message) if self.admit(now, envelope, &message) => {
+            Ok(message) if self.admit(now, envelope, &message, out) => {
                 self.dispatch(now, envelope.from, message, body, out);
                 self.pump(now, out);
             }
@@ -863,6 +892,10 @@ impl Protocol for Passive {
             Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
         };
         self.local.snapshot_ready(meta, floor, out);
+    }
+
+    fn on_snapshot_dropped(&mut self, _: Time, _: &mut Outbox) {
+        self.local.snapshotting = false;
     }
 
     fn on_snapshot_piece(
@@ -957,11 +990,10 @@ impl Protocol for Passive {
             } else {
                 seeking.deadline
             }),
-            Part::Candidate(candidate) => Some(
-                candidate
-                    .deadline
-                    .min(candidate.change.deadline(&self.local)),
-            ),
+            Part::Candidate(candidate) => {
+                let resend = candidate.change.deadline(&self.local);
+                Some(resend.map_or(candidate.deadline, |r| r.min(candidate.deadline)))
+            }
             Part::Backup(_) => None,
         };
         let reads = self.local.behind.values().min().copied();

@@ -218,6 +218,7 @@ impl Primary {
             term: self.term,
             configuration: self.configuration.clone(),
             prev,
+            last: local.log.last().index,
             commit: local.commit,
             round: self.round,
         };
@@ -275,7 +276,8 @@ impl Primary {
             return;
         }
         if let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) {
-            peer.on_mismatch(hint, round, now);
+            let log = (local.log.base().index, local.log.last().index);
+            peer.on_mismatch(hint, log, round, now);
         }
         self.ship_to(local, from, now, out);
         self.confirm_reads(local, out);
@@ -650,7 +652,7 @@ impl Primary {
     pub(super) fn next_deadline(&self, local: &Local) -> Time {
         self.changes
             .iter()
-            .map(|c| c.deadline(local))
+            .filter_map(|c| c.deadline(local))
             .fold(self.heartbeat_at, Time::min)
     }
 

@@ -90,15 +90,27 @@ impl Progress {
         }
     }
 
-    /// The logs do not meet: go back.
-    pub(super) fn on_mismatch(&mut self, hint: Index, round: Nonce, now: Time) {
+    /// The logs do not meet: go back. This primary's log is what lies behind `base`, up to `end`.
+    pub(super) fn on_mismatch(
+        &mut self,
+        hint: Index,
+        (base, end): (Index, Index),
+        round: Nonce,
+        now: Time,
+    ) {
         self.round = self.round.max(round);
         match self.pace {
-            Pace::Snapshot(_) => return,
-            Pace::Probing(_) if hint.next() >= self.next => return,
-            Pace::Probing(_) | Pace::Streaming => {}
+            // It has more than the snapshot that is being sent: go on from there, or with a newer one.
+            Pace::Snapshot(_) if hint < base => {
+                self.pace = Pace::Snapshot(Sending::new(now));
+                return;
+            }
+            Pace::Snapshot(_) => self.next = hint.min(end).next(),
+            Pace::Probing(_) if hint.next() == self.next => return,
+            // It cannot compare so far back any more.
+            Pace::Probing(_) if hint >= self.next => self.next = hint.next().min(end.next()),
+            Pace::Probing(_) | Pace::Streaming => self.next = self.next.min(hint.next()),
         }
-        self.next = self.next.min(hint.next());
         self.matched = self.matched.min(hint);
         self.durable = self.durable.min(hint);
         self.pace = Pace::Probing(now);

@@ -18,6 +18,7 @@ use crate::storage::points::Points;
 use crate::storage::{Recovered, StorageError};
 use bytes::BytesMut;
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -141,8 +142,9 @@ impl<F: Fs> Setup<'_, F> {
         let names = self.names()?;
         let old = match Identity::read(self.fs, self.dir) {
             Ok(old) => Some(old),
-            // Not there, or damaged itself.
-            Err(StorageError::Io { .. } | StorageError::Corrupt { .. }) => None,
+            // Damaged itself, or not there.
+            Err(StorageError::Corrupt { .. }) => None,
+            Err(StorageError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let number = (1..)
@@ -290,11 +292,10 @@ impl<F: Fs> Setup<'_, F> {
         let file = self.fs.open(&path).map_err(io_error("open", &path))?;
         let scanned = found.tail.scanned;
         let end = scanned.end as u64;
-        if scanned.garbage_end > scanned.end {
-            // Durable before anything is written there: a record of the garbage might fit behind a new one.
-            file.set_len(end).map_err(io_error("cut", &path))?;
-            file.sync().map_err(io_error("sync", &path))?;
-        }
+        // What is behind the records goes, also when it is seen as zeros: the sync of an earlier such cut may have
+        // failed, and a record of old garbage might fit behind a new one. Durable with the sync below, before anything
+        // is written there.
+        file.set_len(end).map_err(io_error("cut", &path))?;
         let mut active = Active {
             file,
             number: found.tail.number,

@@ -36,7 +36,7 @@ fn goes_on(world: &mut World, seed: u64) {
 
 #[test]
 fn the_power_may_go_at_any_call() {
-    for segment_bytes in [512, 1 << 20] {
+    for segment_bytes in [512, 1 << 14] {
         for call in 0..calls(segment_bytes) {
             for seed in 0..12 {
                 let mut world = World::new(segment_bytes);
@@ -54,7 +54,7 @@ fn the_power_may_go_at_any_call() {
 
 #[test]
 fn a_call_may_fail_once_and_the_process_starts_again() {
-    for segment_bytes in [512, 1 << 20] {
+    for segment_bytes in [512, 1 << 14] {
         for call in 0..calls(segment_bytes) {
             for kind in [ErrorKind::Other, ErrorKind::StorageFull] {
                 let mut world = World::new(segment_bytes);
@@ -182,11 +182,11 @@ fn lives(segment_bytes: u64, lives: &[(Vec<Act>, End)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn any_lives_with_any_ends_recover_a_prefix_with_all_that_was_synced(
-        segment_bytes in prop_oneof![Just(512_u64), Just(2048), Just(1 << 20)],
+        segment_bytes in prop_oneof![Just(512_u64), Just(2048), Just(1 << 14)],
         all in prop::collection::vec((prop::collection::vec(act(), 0..20), end()), 1..6),
     ) {
         lives(segment_bytes, &all);
@@ -205,5 +205,24 @@ fn hundreds_of_lives_on_one_disk() {
             world.act(act).unwrap();
         }
         world.crash(life);
+    }
+}
+
+#[test]
+fn garbage_whose_cutting_failed_to_sync_does_not_come_back() {
+    let append = Act::Append { count: 1, bytes: 0 };
+    let reset = Act::Reset { tail: Tail::Drop };
+    let first = vec![append.clone(), Act::Sync, reset, append];
+    for seed in 0..50 {
+        for after_calls in 10..25 {
+            lives(
+                1 << 14,
+                &[
+                    (first.clone(), End::Crash(seed)),
+                    (Vec::new(), End::Fail { after_calls }),
+                    (Vec::new(), End::Crash(seed + 1)),
+                ],
+            );
+        }
     }
 }

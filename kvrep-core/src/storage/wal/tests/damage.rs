@@ -83,7 +83,7 @@ fn a_log_cut_at_any_byte_opens_with_a_prefix() {
 
 #[test]
 fn a_flipped_bit_anywhere_is_refused_or_changes_nothing() {
-    for segment_bytes in [512, 1 << 14] {
+    for segment_bytes in [512, 1 << 12] {
         let world = synced(segment_bytes, &script());
         let intact = contents(&world.fork().open().unwrap());
         let (mut refused, mut harmless) = (0, 0);

@@ -205,6 +205,25 @@ fn setting_aside_may_be_interrupted_at_any_call() {
 }
 
 #[test]
+fn a_log_without_its_identity_is_refused_or_set_aside() {
+    let mut world = damaged();
+    world.disk.remove(Path::new("data/identity")).unwrap();
+    world.options.on_corruption = OnCorruption::Refuse;
+    let refused = open_on(&world.disk, world.options.clone());
+    assert!(
+        matches!(refused, Err(StorageError::Corrupt { .. })),
+        "{refused:?}"
+    );
+    world.options.on_corruption = OnCorruption::SetAside;
+    assert!(
+        open_on(&world.disk, world.options)
+            .unwrap()
+            .entries
+            .is_empty()
+    );
+}
+
+#[test]
 fn a_tail_saved_aside_can_be_read_on_a_real_disk() {
     let dir = tempfile::tempdir().unwrap();
     let mut wal = Wal::open_dir(

@@ -1,0 +1,276 @@
+//! The story: start the group, load, kill the primary again and again, bring it back, verify.
+
+use super::catalog::Asked;
+use super::load::{Input, Load, Recorded};
+use super::plot::{Mark, MarkKind, Timeline};
+use super::processes::{Group, GroupError, authority_word};
+use super::report::{CatchUp, Check, Outcome, Report, Takeover, percentile};
+use super::verify::verify;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvrep_core::{Authority, ReplicaId, Term};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// What a run is made of.
+#[derive(Debug)]
+pub struct Plan {
+    /// What is loaded, for people.
+    pub input_name: String,
+    /// Replica processes.
+    pub replicas: u32,
+    /// Who decides.
+    pub authority: Authority,
+    /// How often the primary is taken away.
+    pub kills: u32,
+    /// How.
+    pub fault: Fault,
+    /// Concurrent clients.
+    pub clients: u64,
+    /// Where logs and data go.
+    pub directory: PathBuf,
+    /// Where the timeline goes.
+    pub timeline: PathBuf,
+}
+
+/// How the primary is taken away.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// SIGKILL: its machine still refuses connections, so the others see at once that it is gone.
+    Kill,
+    /// Its packets are dropped: only silence tells.
+    Cut,
+}
+
+/// Everything together may take this long.
+const LOAD_WITHIN: Duration = Duration::from_secs(45);
+const GROUP_WITHIN: Duration = Duration::from_secs(15);
+/// How long a primary stays away.
+const AWAY: Duration = Duration::from_millis(250);
+
+/// Plays the story and reports.
+///
+/// # Errors
+/// When the group cannot be started or does not do what it must in time. The group's processes have ended then.
+pub async fn run(plan: &Plan, input: Input) -> Result<Report, String> {
+    let input = Arc::new(input);
+    let mut group =
+        Group::start(&plan.directory, plan.replicas, plan.authority).map_err(|e| e.to_string())?;
+    let everybody: Vec<ReplicaId> = group.replicas().collect();
+    group
+        .in_sync(&everybody, GROUP_WITHIN)
+        .await
+        .map_err(|e| e.to_string())?;
+
+    let records = input.records.len() as u64;
+    let bar = progress_bar(records);
+    let mut load = Load::start(&input, &group.client_addresses(), plan.clients);
+    let mut chaos = Chaos::default();
+    let deadline = load.began() + LOAD_WITHIN;
+    for kill in 1..=plan.kills {
+        let due = records * u64::from(kill) / u64::from(plan.kills + 1);
+        loaded(&load, due, deadline, &bar).await?;
+        chaos
+            .strike(plan, &mut group, &mut load, &bar)
+            .await
+            .map_err(|e| e.to_string())?;
+    }
+    loaded(&load, records, deadline, &bar).await?;
+    let began = load.began();
+    let (recorded, token) = load.finish().await?;
+    bar.set_message("verifying");
+    group
+        .in_sync(&everybody, GROUP_WITHIN)
+        .await
+        .map_err(|e| e.to_string())?;
+    let mut checks = verify(&group, &input, &recorded, token).await?;
+    checks.push(every_kill_was_survived(plan, &chaos));
+    bar.finish_and_clear();
+    group.stop().await;
+    report(plan, &input, &recorded, chaos, checks, began)
+}
+
+/// Waits until so many writes are acknowledged.
+async fn loaded(
+    load: &Load,
+    records: u64,
+    deadline: Instant,
+    bar: &ProgressBar,
+) -> Result<(), String> {
+    loop {
+        let acknowledged = load.acknowledged();
+        bar.set_position(acknowledged.min(bar.length().unwrap_or(u64::MAX)));
+        if acknowledged >= records {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(format!(
+                "only {acknowledged} writes were acknowledged within {LOAD_WITHIN:?}; use a smaller input or fewer kills"
+            ));
+        }
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What was done to the group, and when.
+#[derive(Default)]
+struct Chaos {
+    takeovers: Vec<Takeover>,
+    catch_ups: Vec<CatchUp>,
+    marks: Vec<Mark>,
+}
+
+impl Chaos {
+    /// Takes the primary away, waits for the next one's first acknowledgement, brings the old one back.
+    async fn strike(
+        &mut self,
+        plan: &Plan,
+        group: &mut Group,
+        load: &mut Load,
+        bar: &ProgressBar,
+    ) -> Result<(), GroupError> {
+        let everybody: Vec<ReplicaId> = group.replicas().collect();
+        // Never the last copy: all must count before one is taken away.
+        let (old, status) = group.in_sync(&everybody, GROUP_WITHIN).await?;
+        let began = load.began();
+        bar.set_message(format!("taking away {old}"));
+        let (at, cut) = match plan.fault {
+            Fault::Kill => (group.kill(old).await?, None),
+            Fault::Cut => {
+                let at = Instant::now();
+                (at, Some(group.cut_off(old)?))
+            }
+        };
+        let verb = match plan.fault {
+            Fault::Kill => "killed",
+            Fault::Cut => "cut off",
+        };
+        self.mark(at - began, MarkKind::Kill, format!("{old} {verb}"));
+        let next = self.next_reign(load, status.term, group).await?;
+        let new = self.successor(group, &everybody, old).await?;
+        self.mark(next - began, MarkKind::Takeover, format!("{new} primary"));
+        self.takeovers.push(Takeover {
+            from: old.to_string(),
+            to: new.to_string(),
+            after: next - at,
+        });
+        bar.set_message(format!("{new} took over"));
+        sleep(AWAY).await;
+        drop(cut);
+        let back = Instant::now();
+        if plan.fault == Fault::Kill {
+            group.launch(old)?;
+        }
+        group.in_sync(&everybody, GROUP_WITHIN).await?;
+        self.mark(began.elapsed(), MarkKind::CaughtUp, format!("{old} back"));
+        self.catch_ups.push(CatchUp {
+            replica: old.to_string(),
+            after: back.elapsed(),
+        });
+        bar.set_message(String::new());
+        Ok(())
+    }
+
+    async fn next_reign(
+        &self,
+        load: &mut Load,
+        old: Term,
+        group: &Group,
+    ) -> Result<Instant, GroupError> {
+        load.acknowledged_beyond(old, GROUP_WITHIN)
+            .await
+            .ok_or_else(|| group.late("a takeover", GROUP_WITHIN))
+    }
+
+    async fn successor(
+        &self,
+        group: &Group,
+        everybody: &[ReplicaId],
+        old: ReplicaId,
+    ) -> Result<ReplicaId, GroupError> {
+        let deadline = Instant::now() + GROUP_WITHIN;
+        while Instant::now() < deadline {
+            for id in everybody.iter().filter(|id| **id != old) {
+                if group.status(*id).await.is_some_and(|s| s.serving) {
+                    return Ok(*id);
+                }
+            }
+        }
+        Err(group.late("a serving successor", GROUP_WITHIN))
+    }
+
+    fn mark(&mut self, at: Duration, kind: MarkKind, label: String) {
+        self.marks.push(Mark { at, kind, label });
+    }
+}
+
+fn every_kill_was_survived(plan: &Plan, chaos: &Chaos) -> Check {
+    let survived = chaos.takeovers.len();
+    Check {
+        claim: "another replica took over each time".into(),
+        outcome: if survived == plan.kills as usize {
+            Outcome::Holds
+        } else {
+            Outcome::Fails
+        },
+        detail: format!("{survived} of {} times", plan.kills),
+    }
+}
+
+fn report(
+    plan: &Plan,
+    input: &Input,
+    recorded: &[Recorded],
+    chaos: Chaos,
+    checks: Vec<Check>,
+    _began: Instant,
+) -> Result<Report, String> {
+    let acknowledgements: Vec<(Duration, Duration)> = recorded
+        .iter()
+        .filter(|r| matches!(r.asked, Asked::Put(..)))
+        .filter_map(|r| r.told.map(|(at, _)| (at, at.saturating_sub(r.invoked))))
+        .collect();
+    let mut latencies: Vec<Duration> = acknowledgements.iter().map(|(_, l)| *l).collect();
+    latencies.sort_unstable();
+    let elapsed = acknowledgements.iter().map(|(at, _)| *at).max();
+    let title = format!("{} replicas, {} clients", plan.replicas, plan.clients);
+    let subtitle = format!(
+        "{}, authority {}",
+        plan.input_name,
+        authority_word(plan.authority)
+    );
+    let every = Duration::from_millis(50);
+    let acknowledged = acknowledgements.len() as u64;
+    let picture = Timeline::new(title, subtitle, every, acknowledgements, chaos.marks).svg();
+    std::fs::write(&plan.timeline, picture).map_err(|e| {
+        format!(
+            "cannot write {}: {e}; choose another --timeline",
+            plan.timeline.display()
+        )
+    })?;
+    Ok(Report {
+        input: plan.input_name.clone(),
+        replicas: plan.replicas as usize,
+        authority: authority_word(plan.authority).into(),
+        records: input.records.len() as u64,
+        acknowledged,
+        elapsed: elapsed.unwrap_or_default(),
+        latency_p50: percentile(&latencies, 50),
+        latency_p99: percentile(&latencies, 99),
+        takeovers: chaos.takeovers,
+        catch_ups: chaos.catch_ups,
+        checks,
+        timeline: Some(plan.timeline.clone()),
+    })
+}
+
+fn progress_bar(records: u64) -> ProgressBar {
+    // Not drawn where standard error is no terminal.
+    let bar = ProgressBar::with_draw_target(Some(records), ProgressDrawTarget::stderr());
+    let style = "{bar:40} {pos}/{len} records {per_sec} {msg}";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
+}
