@@ -63,6 +63,7 @@ impl World {
         node.born = self.now;
         node.origin = Duration::from_nanos(self.rng.below(1 << 50));
         node.effects.window = window;
+        node.effects.snapshots = node.disk.snapshots();
         let text = format!(
             "starts: {} {}{}, snapshot {applied:?}, log {:?}..{}",
             node.incarnation,

@@ -5,7 +5,8 @@ use super::invariants::Sight;
 use super::node::Job;
 use super::world::{World, broken};
 use crate::protocol::SnapshotPiece;
-use crate::storage::{SnapshotMeta, SnapshotStore, StorageError};
+use crate::state_machine::FrozenState;
+use crate::storage::{SnapshotMeta, SnapshotStore, SnapshotWriter, StorageError};
 use std::io;
 
 const PIECE: usize = 1 << 16;
@@ -17,18 +18,7 @@ impl World {
             return;
         };
         let done = match job {
-            Job::Write(last, state) => {
-                let written = store.create(last).and_then(|mut writer| {
-                    state(&mut writer).map_err(|e| broken("write a snapshot to", e))?;
-                    writer.finish()
-                });
-                written.map(|meta| {
-                    self.note(n, format!("wrote a snapshot at {:?}", meta.last));
-                    self.drive(n, |engine, now, host| {
-                        engine.on_snapshot_written(now, meta, host);
-                    });
-                })
-            }
+            Job::Write(created, state) => self.write(n, created, state),
             Job::Read {
                 peer,
                 offset,
@@ -43,6 +33,31 @@ impl World {
             } else {
                 self.fail("the storage works", format!("node {n}: {e}"));
             }
+        }
+    }
+
+    fn write(
+        &mut self,
+        n: usize,
+        created: Result<Box<dyn SnapshotWriter>, StorageError>,
+        state: FrozenState,
+    ) -> Result<(), StorageError> {
+        let mut writer = created?;
+        state(&mut writer).map_err(|e| broken("write a snapshot to", e))?;
+        match writer.finish() {
+            Ok(meta) => {
+                self.note(n, format!("wrote a snapshot at {:?}", meta.last));
+                self.drive(n, |engine, now, host| {
+                    engine.on_snapshot_written(now, meta, host);
+                });
+                Ok(())
+            }
+            Err(StorageError::Superseded) => {
+                self.note(n, "drops a snapshot of a history that was replaced");
+                self.drive(n, |engine, now, host| engine.on_snapshot_dropped(now, host));
+                Ok(())
+            }
+            Err(e) => Err(e),
         }
     }
 
