@@ -236,6 +236,12 @@ impl Client {
                 self.elsewhere(attempt, primary, wishes);
                 Ok(None)
             }
+            (Outcome::Behind, _) if self.manners.histories == Histories::Many => {
+                // What it has seen may be of a history that is lost, and reported so.
+                self.token = Token::default();
+                self.elsewhere(attempt, None, wishes);
+                Ok(None)
+            }
             (Outcome::Busy | Outcome::Behind | Outcome::Unknown, _) => {
                 self.elsewhere(attempt, None, wishes);
                 Ok(None)
