@@ -248,6 +248,7 @@ impl World {
             nodes,
             agreed,
             register,
+            newest,
             now,
             ..
         } = self;
@@ -255,6 +256,7 @@ impl World {
             at: *now,
             agreed,
             register: register.as_ref(),
+            newest: newest.as_ref(),
             holds: &|replica, index, term| {
                 let node = nodes.iter().find(|node| node.id == replica)?;
                 Some((node.disk.store(), node.disk.shadow().holds(index, term)))

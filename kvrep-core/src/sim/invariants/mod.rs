@@ -126,6 +126,8 @@ pub struct World<'a> {
     pub agreed: &'a Agreed,
     /// What the witness's register holds durably, where there is a witness.
     pub register: Option<&'a Configuration>,
+    /// The newest configuration that is known to count.
+    pub newest: Option<&'a Configuration>,
     /// Whether this replica has the entry (index, term) durably, in its log or in a snapshot; with the storage that it
     /// has it in. `None` for a replica that does not exist.
     pub holds: &'a dyn Fn(ReplicaId, Index, Term) -> Option<(StoreId, bool)>,
