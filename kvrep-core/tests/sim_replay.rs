@@ -40,7 +40,7 @@ fn fifty_seeds_give_the_same_traces_in_another_process() {
     let theirs: Vec<&str> = text.lines().filter(|l| l.starts_with("hash ")).collect();
     assert_eq!(mine.len(), 50);
     assert_eq!(mine, theirs);
-    let mut distinct = mine.clone();
+    let mut distinct = mine;
     distinct.sort_unstable_by_key(|line| line.rsplit(' ').next().map(str::to_owned));
     distinct.dedup_by_key(|line| line.rsplit(' ').next().map(str::to_owned));
     assert_eq!(distinct.len(), 50, "different seeds, different traces");

@@ -236,6 +236,12 @@ impl Client {
                 self.elsewhere(attempt, primary, wishes);
                 Ok(None)
             }
+            (Outcome::Behind, _) if self.manners.histories == Histories::Many => {
+                // What it has seen may be of a history that is lost, and reported so.
+                self.token = Token::default();
+                self.elsewhere(attempt, None, wishes);
+                Ok(None)
+            }
             (Outcome::Busy | Outcome::Behind | Outcome::Unknown, _) => {
                 if self.manners.histories == Histories::Many {
                     // What it has seen may be lost: it would wait for ever.
@@ -308,15 +314,15 @@ impl Client {
         if self.rng.below(8) > 0 {
             self.done_below = self.seq + 1;
         }
-        if self.rng.one_in(60) {
-            if let Some(session) = self.session.take() {
-                self.attempt += 1;
-                wishes.push(Wish::Send {
-                    node: self.target,
-                    attempt: self.attempt,
-                    op: Op::CloseSession(session),
-                });
-            }
+        if self.rng.one_in(60)
+            && let Some(session) = self.session.take()
+        {
+            self.attempt += 1;
+            wishes.push(Wish::Send {
+                node: self.target,
+                attempt: self.attempt,
+                op: Op::CloseSession(session),
+            });
         }
         if self.left == 0 {
             return;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// What can go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(super) enum Kind {
     /// A node is killed.
     Crash,
     /// The primary is killed.
@@ -92,7 +92,7 @@ const DECAY: [Kind; 1] = [Kind::Decay];
 
 /// A fault that lasts.
 #[derive(Debug)]
-enum Lasting {
+pub(super) enum Lasting {
     Cut(Vec<(usize, usize)>),
     Flap {
         links: Vec<(usize, usize)>,
@@ -111,8 +111,8 @@ enum Lasting {
 
 /// The state of the faults.
 pub(super) struct Weather {
-    rng: Rng,
-    lasting: Vec<Option<Lasting>>,
+    pub(super) rng: Rng,
+    pub(super) lasting: Vec<Option<Lasting>>,
     /// When last something changed that may set a change of the configuration in motion.
     unrest_at: Time,
 }
@@ -130,7 +130,7 @@ impl Weather {
         self.unrest_at = now;
     }
 
-    fn between(&mut self, min: u64, max: u64) -> Duration {
+    pub(super) fn between(&mut self, min: u64, max: u64) -> Duration {
         Duration::from_millis(min + self.rng.below(max - min + 1))
     }
 
@@ -268,7 +268,7 @@ impl World {
         }
     }
 
-    fn death(&mut self) -> Death {
+    pub(super) fn death(&mut self) -> Death {
         if self.weather.rng.one_in(3) {
             Death::PowerLost
         } else {
@@ -276,7 +276,7 @@ impl World {
         }
     }
 
-    fn lasts(&mut self, fault: Lasting) -> usize {
+    pub(super) fn lasts(&mut self, fault: Lasting) -> usize {
         self.weather.lasting.push(Some(fault));
         self.weather.lasting.len() - 1
     }
@@ -383,14 +383,17 @@ impl World {
     }
 
     /// Who is up and has the storage that the configuration counts.
-    fn holders<'a>(&'a self, configuration: &'a Configuration) -> impl Iterator<Item = usize> + 'a {
+    pub(super) fn holders<'a>(
+        &'a self,
+        configuration: &'a Configuration,
+    ) -> impl Iterator<Item = usize> + 'a {
         (0..self.plan.members).filter(|&n| {
             let node = &self.nodes[n];
             node.is_up() && configuration.has(node.id, node.disk.store())
         })
     }
 
-    fn primary(&self) -> Option<usize> {
+    pub(super) fn primary(&self) -> Option<usize> {
         let newest = self.newest.as_ref()?;
         (0..self.plan.members).find(|&n| self.nodes[n].id == newest.term.replica)
     }
@@ -401,108 +404,6 @@ impl World {
         self.nodes[node].wall_offset = jump - i64::try_from(hours).unwrap_or(0);
         let offset = self.nodes[node].wall_offset;
         self.note(node, format!("its wall clock is off by {offset} µs"));
-    }
-
-    // ---- links ----
-
-    fn disturb_links(&mut self, kind: Kind, primary: usize) {
-        let count = self.nodes.len();
-        let all = |keep: &dyn Fn(usize, usize) -> bool| -> Vec<(usize, usize)> {
-            (0..count)
-                .flat_map(|a| (0..count).map(move |b| (a, b)))
-                .filter(|&(a, b)| a != b && keep(a, b))
-                .collect()
-        };
-        let rng = &mut self.weather.rng;
-        let side: Vec<bool> = (0..count).map(|_| rng.one_in(2)).collect();
-        let split = |a: usize, b: usize| side[a] != side[b];
-        let witness = self.plan.members;
-        let links = match kind {
-            Kind::Split | Kind::Flap if rng.one_in(2) => all(&split),
-            Kind::OneWay => match rng.below(3) {
-                0 => all(&|a, b| side[a] && !side[b]),
-                1 => all(&|a, _| a == primary),
-                _ => all(&|_, b| b == primary),
-            },
-            Kind::CutPrimary => match rng.below(3) {
-                0 => all(&|a, b| (a == primary) != (b == primary)),
-                1 => all(&|a, b| (a == primary && b == witness) || (a == witness && b == primary)),
-                _ => all(&|a, b| (a == primary && b != witness) || (b == primary && a != witness)),
-            },
-            Kind::CutWitness => all(&|a, b| a == witness || b == witness),
-            Kind::CutAll => all(&|_, _| true),
-            _ => {
-                let victim = rng.below(count as u64) as usize;
-                all(&|a, b| (a == victim) != (b == victim))
-            }
-        };
-        if self.plan.members == 2 && links.is_empty() {
-            return;
-        }
-        self.weather.unrest(self.now);
-        let length = self.weather.between(50, 4_000);
-        let until = self.now + length;
-        match kind {
-            Kind::Storm => {
-                let loss = 50 + self.weather.rng.below(500) as u32;
-                let delay = self.weather.between(0, 100);
-                self.say(format!(
-                    "storm for {length:?}: {loss}‰ lost, {delay:?} more"
-                ));
-                for (from, to) in &links {
-                    self.network.worsen(*from, *to, loss, delay);
-                }
-                let fault = self.lasts(Lasting::Storm(links));
-                self.queue.push(until, Happening::FaultEnds { fault });
-            }
-            Kind::Flap => {
-                let every = self.weather.between(20, 500);
-                let fault = self.lasts(Lasting::Flap {
-                    links,
-                    cut: false,
-                    every,
-                    until,
-                });
-                self.queue.push(self.now, Happening::FaultEnds { fault });
-            }
-            _ => {
-                let shown: Vec<String> = links
-                    .iter()
-                    .map(|(a, b)| format!("{}⇥{}", self.nodes[*a].id, self.nodes[*b].id))
-                    .collect();
-                self.say(format!("cut for {length:?}: {}", shown.join(" ")));
-                for (from, to) in &links {
-                    self.network.cut(*from, *to);
-                }
-                let fault = self.lasts(Lasting::Cut(links));
-                self.queue.push(until, Happening::FaultEnds { fault });
-            }
-        }
-    }
-
-    fn flap(
-        &mut self,
-        fault: usize,
-        links: Vec<(usize, usize)>,
-        (cut, every, until): (bool, Duration, Time),
-    ) {
-        for (from, to) in &links {
-            if cut {
-                self.network.mend(*from, *to);
-            } else if self.now < until {
-                self.network.cut(*from, *to);
-            }
-        }
-        if self.now < until && !self.healed {
-            self.weather.lasting[fault] = Some(Lasting::Flap {
-                links,
-                cut: !cut,
-                every,
-                until,
-            });
-            let at = self.now + every;
-            self.queue.push(at, Happening::FaultEnds { fault });
-        }
     }
 
     // ---- disks ----

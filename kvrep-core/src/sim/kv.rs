@@ -309,7 +309,7 @@ impl Workload for Hammer {
                     client,
                     query,
                     not_before: Index::ZERO,
-                    response: response.clone(),
+                    response,
                 });
                 None
             }
@@ -318,7 +318,7 @@ impl Workload for Hammer {
                     client,
                     query,
                     not_before: seen.before,
-                    response: response.clone(),
+                    response,
                 });
                 Some(Access::Read(seen.at))
             }

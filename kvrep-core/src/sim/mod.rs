@@ -39,20 +39,26 @@
 //! What is not simulated is not checked: real threads, real sockets, the operating system. Messages arrive whole and unchanged or
 //! not at all, as [`crate::transport`] demands. A run that passes proves nothing about the seeds that were not run.
 
+mod arrivals;
 mod cell;
 mod client;
+mod cuts;
 mod disk;
+mod effects;
 mod ending;
 mod faults;
 pub mod invariants;
 mod kv;
 mod ledger;
+mod lives;
 mod network;
 mod node;
 mod plan;
 mod queue;
 mod report;
+mod schedules;
 mod script;
+mod service;
 mod snapshots;
 mod trace;
 mod workload;
@@ -79,7 +85,7 @@ pub struct Simulation {
     workload: Option<Box<dyn Workload>>,
     rules: Vec<Box<dyn Invariant>>,
     script: Option<Script>,
-    every_line: Option<Box<dyn FnMut(&str)>>,
+    every_line: Option<trace::Watcher>,
 }
 
 impl Simulation {

@@ -9,7 +9,9 @@ use crate::entry::Entry;
 use crate::id::{Incarnation, LogPoint, PersistToken, ReplicaId, Ticket};
 use crate::protocol::Event;
 use crate::state_machine::FrozenState;
-use crate::storage::{SnapshotMeta, SnapshotReader, SnapshotWriter, StorageError, StorageOp};
+use crate::storage::{
+    SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter, StorageError, StorageOp,
+};
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,9 +20,8 @@ use std::time::Duration;
 
 /// A piece of work with snapshots.
 pub(super) enum Job {
-    Write(LogPoint, FrozenState),
-    /// The same, created.
-    Fill(Result<Box<dyn SnapshotWriter>, StorageError>, FrozenState),
+    /// Created when it was asked for; now to be written.
+    Write(Result<Box<dyn SnapshotWriter>, StorageError>, FrozenState),
     Read {
         peer: ReplicaId,
         offset: u64,
@@ -158,6 +159,7 @@ pub(super) struct Effects {
     /// Entries applied, and the ledger's digest after each.
     pub(super) applied: Vec<(LogPoint, u64)>,
     pub(super) window: Arc<Window>,
+    pub(super) snapshots: Option<Arc<dyn SnapshotStore>>,
 }
 
 impl Effects {
@@ -180,7 +182,9 @@ impl Host for Effects {
     }
 
     fn write_snapshot(&mut self, last: LogPoint, state: FrozenState) {
-        self.jobs.push(Job::Write(last, state));
+        if let Some(store) = &self.snapshots {
+            self.jobs.push(Job::Write(store.create(last), state));
+        }
     }
 
     fn read_snapshot(&mut self, peer: ReplicaId, offset: u64, bytes_max: usize) {

@@ -119,6 +119,11 @@ fn pace(cell: Cell, rng: &mut Rng) -> (Links, Timing) {
             delay_min: Duration::from_millis(5),
             delay_spread: Duration::from_millis(20),
             spike: Duration::from_millis(20),
+            loss: if cell.needs_true_suspicions() {
+                0
+            } else {
+                near.loss
+            },
             ..near
         };
         let timing = Timing {
@@ -130,8 +135,12 @@ fn pace(cell: Cell, rng: &mut Rng) -> (Links, Timing) {
         return (far, timing);
     }
     let mut near = near;
-    if !cell.needs_true_suspicions() && rng.one_in(4) {
+    if rng.one_in(4) {
         near.loss = 2_000;
+    }
+    if cell.needs_true_suspicions() {
+        // A candidate takes who does not answer within the probe's window for dead: a lost probe is a false suspicion.
+        near.loss = 0;
     }
     let timing = Timing {
         heartbeat_every: Duration::from_millis(50 + 50 * rng.below(2)),

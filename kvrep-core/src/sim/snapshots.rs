@@ -18,8 +18,7 @@ impl World {
             return;
         };
         let done = match job {
-            Job::Write(last, state) => self.fill(n, store.create(last), state),
-            Job::Fill(created, state) => self.fill(n, created, state),
+            Job::Write(created, state) => self.write(n, created, state),
             Job::Read {
                 peer,
                 offset,
@@ -37,30 +36,29 @@ impl World {
         }
     }
 
-    fn fill(
+    fn write(
         &mut self,
         n: usize,
         created: Result<Box<dyn SnapshotWriter>, StorageError>,
         state: FrozenState,
     ) -> Result<(), StorageError> {
-        let written = created.and_then(|mut writer| {
-            state(&mut writer).map_err(|e| broken("write a snapshot to", e))?;
-            writer.finish()
-        });
-        match written {
+        let mut writer = created?;
+        state(&mut writer).map_err(|e| broken("write a snapshot to", e))?;
+        match writer.finish() {
             Ok(meta) => {
                 self.note(n, format!("wrote a snapshot at {:?}", meta.last));
                 self.drive(n, |engine, now, host| {
                     engine.on_snapshot_written(now, meta, host);
                 });
+                Ok(())
             }
             Err(StorageError::Superseded) => {
-                self.note(n, "a snapshot was superseded");
+                self.note(n, "drops a snapshot of a history that was replaced");
                 self.drive(n, |engine, now, host| engine.on_snapshot_dropped(now, host));
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(e) => Err(e),
         }
-        Ok(())
     }
 
     fn read_piece(

@@ -40,6 +40,9 @@ pub(super) enum Fate {
     Waits,
 }
 
+/// Shown every line.
+pub(super) type Watcher = Box<dyn FnMut(&str)>;
+
 /// Keeps the trace of one run.
 pub(super) struct Trace {
     hash: u64,
@@ -47,15 +50,11 @@ pub(super) struct Trace {
     members: usize,
     last: VecDeque<(Time, Line)>,
     lines_max: usize,
-    every: Option<Box<dyn FnMut(&str)>>,
+    every: Option<Watcher>,
 }
 
 impl Trace {
-    pub(super) fn new(
-        members: usize,
-        lines_max: usize,
-        every: Option<Box<dyn FnMut(&str)>>,
-    ) -> Self {
+    pub(super) fn new(members: usize, lines_max: usize, every: Option<Watcher>) -> Self {
         Self {
             hash: 0,
             events: 0,

@@ -22,6 +22,7 @@ impl Invariant for EqualDigests {
                 life,
                 point,
                 digest,
+                ..
             } => compare(&mut self.chained, *life, *point, *digest),
             Sight::Digested {
                 life,

@@ -7,6 +7,7 @@
 mod acknowledged;
 mod commit;
 mod digest;
+mod once;
 mod prefix;
 mod primaries;
 mod terms;
@@ -51,6 +52,8 @@ pub enum Sight<'a> {
         point: LogPoint,
         /// Chained over everything that this state machine has carried out and answered.
         digest: u64,
+        /// A command that this state machine has carried out a second time.
+        twice: Option<CommandId>,
     },
     /// A snapshot was put into the state machine.
     Restored {
@@ -123,6 +126,8 @@ pub struct World<'a> {
     pub agreed: &'a Agreed,
     /// What the witness's register holds durably, where there is a witness.
     pub register: Option<&'a Configuration>,
+    /// The newest configuration that is known to count.
+    pub newest: Option<&'a Configuration>,
     /// Whether this replica has the entry (index, term) durably, in its log or in a snapshot; with the storage that it
     /// has it in. `None` for a replica that does not exist.
     pub holds: &'a dyn Fn(ReplicaId, Index, Term) -> Option<(StoreId, bool)>,
@@ -179,6 +184,7 @@ pub fn always() -> Vec<Box<dyn Invariant>> {
         Box::new(primaries::OnePrimaryPerTerm::default()),
         Box::new(terms::TermNeverGoesBack::default()),
         Box::new(digest::EqualDigests::default()),
+        Box::new(once::CarriedOutOnce),
     ]
 }
 

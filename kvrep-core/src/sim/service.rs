@@ -1,0 +1,122 @@
+//! What clients want, and what they are told.
+
+use super::client::Wish;
+use super::invariants::Sight;
+use super::queue::Happening;
+use super::trace::Line;
+use super::world::World;
+use crate::client_wire::Outcome;
+
+impl World {
+    pub(super) fn on_reply(&mut self, client: u32, node: usize, attempt: u64, outcome: Outcome) {
+        let text = || {
+            let from = self.nodes[node].id;
+            format!("#{attempt} ← {from} {}", brief(&outcome))
+        };
+        let line = Line::Client {
+            client,
+            text: text(),
+        };
+        self.trace.line(self.now, line);
+        let Self {
+            clients,
+            workload,
+            wishes,
+            now,
+            ..
+        } = self;
+        let answer =
+            clients[client as usize].on_reply(*now, attempt, outcome, workload.as_mut(), wishes);
+        match answer {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                self.stats.answered += 1;
+                if let Some(command) = answer.command {
+                    self.acknowledged.push((command, answer.token));
+                }
+                self.show(&Sight::Answered {
+                    client: answer.client,
+                    command: answer.command,
+                    freshness: answer.freshness,
+                    before: answer.before,
+                    token: answer.token,
+                });
+            }
+            Err(why) => self.fail("answers make sense", why),
+        }
+        self.grant(client);
+    }
+
+    /// Carries out what a client wants.
+    pub(super) fn grant(&mut self, client: u32) {
+        for wish in std::mem::take(&mut self.wishes) {
+            match wish {
+                Wish::Send { node, attempt, op } => {
+                    let text = format!(
+                        "#{attempt} → {} {}",
+                        self.nodes[node].id,
+                        self.clients[client as usize].describe()
+                    );
+                    self.trace.line(self.now, Line::Client { client, text });
+                    if self.rng.one_in(200) {
+                        continue;
+                    }
+                    let at = self.now + self.network.delay();
+                    let request = Happening::Request {
+                        client,
+                        node,
+                        attempt,
+                        op,
+                    };
+                    self.queue.push(at, request);
+                }
+                Wish::Wake { after, timer, verb } => {
+                    let wake = Happening::Client {
+                        client,
+                        timer,
+                        verb,
+                    };
+                    self.queue.push(self.now + after, wake);
+                }
+            }
+        }
+    }
+
+    pub(super) fn answer_later(
+        &mut self,
+        client: u32,
+        node: usize,
+        attempt: u64,
+        outcome: Outcome,
+    ) {
+        if self.rng.one_in(200) {
+            return;
+        }
+        let at = self.now + self.network.delay();
+        let reply = Happening::Reply {
+            client,
+            node,
+            attempt,
+            outcome: Box::new(outcome),
+        };
+        self.queue.push(at, reply);
+    }
+}
+
+fn brief(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Done { token, .. } => format!("done at {}{}", token.term, token.index),
+        Outcome::Opened { session, .. } => format!("opened {session}"),
+        other @ (Outcome::Closed
+        | Outcome::SessionExpired
+        | Outcome::OutOfWindow
+        | Outcome::Malformed(_)
+        | Outcome::TooLarge { .. }
+        | Outcome::ResponseTooLarge { .. }
+        | Outcome::NotPrimary { .. }
+        | Outcome::Busy
+        | Outcome::Behind
+        | Outcome::Unknown
+        | Outcome::Status(_)) => format!("{other:?}"),
+    }
+}
