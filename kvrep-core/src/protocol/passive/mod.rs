@@ -427,8 +427,17 @@ impl Passive {
 
     /// A peer has restarted. A restart never resumes a term, so a primary that did has ended its reign.
     fn on_new_life(&mut self, now: Time, peer: ReplicaId, out: &mut Outbox) {
-        if matches!(&self.role, Part::Backup(backup) if backup.primary == peer) {
-            self.seek(now, Rest::None, out);
+        match &mut self.role {
+            Part::Backup(backup) if backup.primary == peer => self.seek(now, Rest::None, out),
+            // What its earlier life said of itself, its storage above all, may not be true of this one.
+            Part::Seeking(seeking) => {
+                seeking.heard.remove(&peer);
+            }
+            Part::Candidate(candidate) => {
+                candidate.standings.remove(&peer);
+            }
+            // It is unknown again until it says who it is.
+            Part::Primary(_) | Part::Backup(_) => {}
         }
     }
 
