@@ -126,7 +126,7 @@ number!(
     "p"
 );
 number!(
-    /// A client's session: the index of the log entry that opened it.
+    /// A client's session: the chained hash of the log at the entry that opened it.
     SessionId,
     "c"
 );

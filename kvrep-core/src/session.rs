@@ -1,7 +1,8 @@
 //! Exactly-once client sessions, wrapped around the state machine.
 //!
-//! A client opens a session with a command of its own; the session's id is the index of that command, so it is never
-//! given twice and is known to be old when it is not in the table any more. Each request carries (session, seq). The
+//! A client opens a session with a command of its own; the session's id is the chained hash of the log at that command,
+//! so it is never given twice, not even by two histories that were parted, and is known to be old when it is not in the
+//! table any more. Each request carries (session, seq). The
 //! first arrival in the log is carried out and its answer kept; a repeated one gets the kept answer. The table is
 //! part of every snapshot.
 //!
@@ -176,8 +177,8 @@ impl Machine {
                 Err(Malformed(why)) => Applied::Malformed(why),
             },
             Envelope::Open => {
-                let id = SessionId(entry.index.0);
-                self.sessions.open(id, entry.timestamp);
+                let id = SessionId(entry.hash);
+                self.sessions.open(id, (entry.index.0, entry.timestamp));
                 Applied::Opened(id)
             }
             Envelope::Close(id) => {
@@ -362,7 +363,7 @@ impl Sessions {
         self.table = table;
     }
 
-    fn open(&mut self, id: SessionId, now: Timestamp) {
+    fn open(&mut self, id: SessionId, (index, now): (u64, Timestamp)) {
         if self.table.len() >= self.sessions_max {
             self.expire_oldest();
         }
@@ -370,7 +371,7 @@ impl Sessions {
             id,
             Session {
                 used_at: now,
-                used_index: id.0,
+                used_index: index,
                 done_below: Seq(1),
                 answers: VecDeque::new(),
             },

@@ -173,7 +173,7 @@ fn bytes_of(op: &StorageOp) -> usize {
         StorageOp::SnapshotChunk { data, .. } => data.len(),
         StorageOp::TruncateSuffix { .. }
         | StorageOp::PurgePrefix { .. }
-        | StorageOp::InstallSnapshot(_)
+        | StorageOp::InstallSnapshot { .. }
         | StorageOp::Reset { .. } => 0,
     }
 }

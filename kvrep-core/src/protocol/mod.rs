@@ -184,7 +184,9 @@ pub enum Event {
     Joined(ReplicaId),
     /// A tail that this replica did not know to be committed was cut off and saved aside. With
     /// [`crate::Authority::Witness`] its writes were never acknowledged. With [`crate::Authority::Alone`] they may have
-    /// been, if there was a partition: a backup, or a replica that restarted, cannot tell.
+    /// been, if there was a partition: a backup, or a replica that restarted, cannot tell. It is also reported (only with
+    /// `Alone`) when a snapshot replaces a log that cannot be compared with the primary's any more:
+    /// `from` is then 1, for where a difference begins cannot be told.
     TailTruncated {
         /// The first entry cut.
         from: Index,

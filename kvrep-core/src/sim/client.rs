@@ -243,6 +243,10 @@ impl Client {
                 Ok(None)
             }
             (Outcome::Busy | Outcome::Behind | Outcome::Unknown, _) => {
+                if self.manners.histories == Histories::Many {
+                    // What it has seen may be lost: it would wait for ever.
+                    self.token = Token::default();
+                }
                 self.elsewhere(attempt, None, wishes);
                 Ok(None)
             }

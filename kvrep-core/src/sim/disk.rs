@@ -285,10 +285,12 @@ impl Shadow {
         let from = match op {
             StorageOp::TruncateSuffix { from, .. } => *from,
             StorageOp::Reset { .. } => Index(1),
-            StorageOp::InstallSnapshot(meta) if self.at(meta.last.index) != Some(&meta.last) => {
+            StorageOp::InstallSnapshot { meta, .. }
+                if self.at(meta.last.index) != Some(&meta.last) =>
+            {
                 meta.last.index.next()
             }
-            StorageOp::InstallSnapshot(_)
+            StorageOp::InstallSnapshot { .. }
             | StorageOp::Append(_)
             | StorageOp::PurgePrefix { .. }
             | StorageOp::HardState(_)
@@ -317,7 +319,7 @@ impl Shadow {
             }
             StorageOp::TruncateSuffix { from, .. } => self.written.push(Change::Cut(*from)),
             StorageOp::PurgePrefix { upto } => self.written.push(Change::Purge(*upto)),
-            StorageOp::InstallSnapshot(meta) => self.written.push(Change::Install(*meta)),
+            StorageOp::InstallSnapshot { meta, .. } => self.written.push(Change::Install(*meta)),
             StorageOp::Reset { .. } => self.written.push(Change::Reset),
             StorageOp::HardState(_) | StorageOp::SnapshotChunk { .. } => {}
         }

@@ -96,7 +96,7 @@ impl MemoryStorage {
                 got.extend_from_slice(&data);
                 Ok(None)
             }
-            StorageOp::InstallSnapshot(meta) => self.install(meta).map(|()| None),
+            StorageOp::InstallSnapshot { meta, tail } => self.install(meta, tail),
             StorageOp::Reset { tail } => {
                 let (first, end) = (self.points.base().index.next(), self.points.end().index);
                 self.points = Points::new(LogPoint::ZERO);
@@ -107,7 +107,11 @@ impl MemoryStorage {
         }
     }
 
-    fn install(&mut self, meta: SnapshotMeta) -> Result<(), StorageError> {
+    fn install(
+        &mut self,
+        meta: SnapshotMeta,
+        tail: Tail,
+    ) -> Result<Option<StorageEvent>, StorageError> {
         let Some((_, got)) = self.receiving.take().filter(|(of, _)| *of == meta) else {
             return Err(StorageError::Misuse("no such snapshot was received".into()));
         };
@@ -116,11 +120,14 @@ impl MemoryStorage {
                 "the snapshot received is not what was announced".into(),
             ));
         }
+        let mut event = None;
         if self.points.at(meta.last.index) != Some(meta.last) {
+            let (from, end) = (self.points.base().index.next(), self.points.end().index);
+            event = saved(tail, from, end);
             self.points = Points::new(meta.last);
         }
         self.snapshots.replace(Some((meta, got.freeze())));
-        Ok(())
+        Ok(event)
     }
 }
 

@@ -57,7 +57,12 @@ pub enum StorageOp {
     },
     /// The snapshot received is complete: makes it the current one. If the log has an entry that matches
     /// `meta.last`, what follows it stays; otherwise the whole log goes, and the next entry follows `meta.last`.
-    InstallSnapshot(SnapshotMeta),
+    InstallSnapshot {
+        /// Which snapshot.
+        meta: SnapshotMeta,
+        /// Whether a log that goes is kept aside for the operator, before it goes.
+        tail: Tail,
+    },
     /// Back to an empty log without a snapshot, for a replica whose history was refuted.
     Reset {
         /// Whether what is removed is kept aside for the operator.

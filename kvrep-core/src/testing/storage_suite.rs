@@ -306,7 +306,7 @@ fn a_received_snapshot_that_matches_keeps_what_follows(reopen: Reopen) {
         run.current().is_none(),
         "what is being received is not current"
     );
-    run.write([StorageOp::InstallSnapshot(meta)]);
+    run.write([install(meta)]);
     assert_eq!(
         run.current(),
         Some((meta, b"received".to_vec())),
@@ -331,10 +331,7 @@ fn a_received_snapshot_that_does_not_match_empties_the_log(reopen: Reopen) {
     for last in [other[3].point(), other[8].point(), other[2].point()] {
         let meta = meta_of(last, b"received");
         run.write([StorageOp::Reset { tail: Tail::Drop }, append(&mine)]);
-        run.write([
-            chunk(meta, 0, b"received"),
-            StorageOp::InstallSnapshot(meta),
-        ]);
+        run.write([chunk(meta, 0, b"received"), install(meta)]);
         assert_eq!(
             run.current().map(|(meta, _)| meta),
             Some(meta),
@@ -361,7 +358,7 @@ fn what_does_not_fit_is_refused_and_an_error_is_final(mut reopen: Reopen) {
         cut(5, Tail::Drop),
         cut(0, Tail::Drop),
         StorageOp::PurgePrefix { upto: Index(1) },
-        StorageOp::InstallSnapshot(meta_of(log[0].point(), b"")),
+        install(meta_of(log[0].point(), b"")),
     ];
     for op in wrong {
         let (mut storage, found) = open(&mut reopen);
@@ -402,7 +399,7 @@ fn pieces_of_a_snapshot_come_in_order(mut reopen: Reopen) {
         vec![chunk(meta, 0, b"rec"), chunk(meta, 4, b"ived")],
         vec![chunk(meta, 0, b"rece"), chunk(other, 4, b"ived")],
         vec![chunk(meta, 0, b"received and more")],
-        vec![chunk(meta, 0, b"rece"), StorageOp::InstallSnapshot(meta)],
+        vec![chunk(meta, 0, b"rece"), install(meta)],
     ];
     for ops in wrong {
         let mut storage = open(&mut reopen).0;
@@ -554,5 +551,12 @@ fn meta_of(last: LogPoint, state: &[u8]) -> SnapshotMeta {
         last,
         bytes: state.len() as u64,
         digest: xxhash_rust::xxh3::xxh3_64(state),
+    }
+}
+
+fn install(meta: SnapshotMeta) -> StorageOp {
+    StorageOp::InstallSnapshot {
+        meta,
+        tail: Tail::Drop,
     }
 }

@@ -156,6 +156,9 @@ impl Primary {
     fn ship_to(&mut self, local: &mut Local, id: ReplicaId, now: Time, out: &mut Outbox) {
         let window = local.group.limits.inflight_bytes_max as u64;
         let last = local.log.last().index;
+        if self.is_being_dropped(local, id) {
+            return;
+        }
         loop {
             let Some(peer) = self.peers.get_mut(&id) else {
                 return;
@@ -200,6 +203,9 @@ impl Primary {
         fill: Fill,
         out: &mut Outbox,
     ) {
+        if self.is_being_dropped(local, id) {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -521,6 +527,16 @@ impl Primary {
             peer.moved_at = now;
         }
         self.ship_to(local, from, now, out);
+    }
+
+    /// `Alone`: whether `id` is a member that a pending change removes. If it comes back before the change is settled, an
+    /// append would end its restart in the old configuration, and it could take over from there without ever hearing
+    /// that it was dropped.
+    fn is_being_dropped(&self, local: &Local, id: ReplicaId) -> bool {
+        let dropped = |change: &Change| !change.new.in_sync.contains_key(&id);
+        local.is_alone()
+            && self.configuration.in_sync.contains_key(&id)
+            && self.changes.iter().any(dropped)
     }
 
     /// The lowest snapshot that a transfer under way needs the log from.

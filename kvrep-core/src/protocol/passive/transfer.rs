@@ -10,8 +10,8 @@
 use super::local::Local;
 use super::message::Message;
 use crate::id::{Configuration, Index, ReplicaId, Term};
-use crate::protocol::{Action, Outbox, SnapshotPiece};
-use crate::storage::{SnapshotMeta, StorageOp};
+use crate::protocol::{Action, Event, Outbox, SnapshotPiece};
+use crate::storage::{SnapshotMeta, StorageOp, Tail};
 use crate::time::Time;
 use bytes::{BufMut, Bytes};
 
@@ -170,7 +170,8 @@ impl Receiving {
             return Taken::Upto(have);
         }
         self.under_way = None;
-        ops.push(StorageOp::InstallSnapshot(meta));
+        let tail = doubtful_tail(local, meta, out);
+        ops.push(StorageOp::InstallSnapshot { meta, tail });
         local.log.restart_at(meta.last);
         local.durable.restarted(meta.last.index);
         local.restoring = true;
@@ -181,4 +182,21 @@ impl Receiving {
         out.push(Action::Restore(meta));
         Taken::Complete
     }
+}
+
+/// `Alone`: the snapshot may replace entries of another history, which cannot be compared any more: unless they end in
+/// the snapshot's own term (one primary made all of that), they are kept aside and reported. With a witness, what was
+/// acknowledged is in the snapshot or follows it.
+fn doubtful_tail(local: &Local, meta: SnapshotMeta, out: &mut Outbox) -> Tail {
+    let last = local.log.last();
+    let known = local.log.point(meta.last.index) == Some(meta.last) || last.term == meta.last.term;
+    if !local.is_alone() || last.index == Index::ZERO || known {
+        return Tail::Drop;
+    }
+    // Where the difference begins cannot be told.
+    out.push(Action::Event(Event::TailTruncated {
+        from: Index(1),
+        entries: last.index.0,
+    }));
+    Tail::SaveAside
 }

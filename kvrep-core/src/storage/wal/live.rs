@@ -60,7 +60,7 @@ impl<F: Fs> Live<F> {
             StorageOp::SnapshotChunk { meta, offset, data } => {
                 self.receive(meta, offset, &data).map(|()| None)
             }
-            StorageOp::InstallSnapshot(meta) => self.install(meta).map(|()| None),
+            StorageOp::InstallSnapshot { meta, tail } => self.install(meta, tail),
             StorageOp::Reset { tail } => self.reset(tail),
         }
     }
@@ -182,7 +182,11 @@ impl<F: Fs> Live<F> {
             .map_err(io_error("write the snapshot received to", &self.dir))
     }
 
-    fn install(&mut self, meta: SnapshotMeta) -> Result<(), StorageError> {
+    fn install(
+        &mut self,
+        meta: SnapshotMeta,
+        tail: Tail,
+    ) -> Result<Option<StorageEvent>, StorageError> {
         let Some((_, draft)) = self.receiving.take().filter(|(of, _)| *of == meta) else {
             return Err(StorageError::Misuse("no such snapshot was received".into()));
         };
@@ -198,14 +202,16 @@ impl<F: Fs> Live<F> {
         // The file is void until the log says that its generation is valid.
         let generation = self.generation + 1;
         let (_, path) = draft.publish(generation)?;
+        let mut event = None;
         if self.points.at(meta.last.index) == Some(meta.last) {
             self.put(Kind::Generation, |out| out.put_u64(generation));
             self.generation = generation;
         } else {
+            event = self.save_aside(tail, self.points.base())?;
             self.restart(meta.last, generation);
         }
         self.replace_snapshot(Some((meta, path)));
-        Ok(())
+        Ok(event)
     }
 
     fn reset(&mut self, tail: Tail) -> Result<Option<StorageEvent>, StorageError> {

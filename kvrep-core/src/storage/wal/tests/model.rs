@@ -346,7 +346,13 @@ impl World {
             let chunk = StorageOp::SnapshotChunk { meta, offset, data };
             self.write(chunk, Vec::new())?;
         }
-        self.write(StorageOp::InstallSnapshot(meta), vec![next])
+        self.write(
+            StorageOp::InstallSnapshot {
+                meta,
+                tail: Tail::Drop,
+            },
+            vec![next],
+        )
     }
 
     fn write(&mut self, op: StorageOp, states: Vec<State>) -> Result<(), StorageError> {
