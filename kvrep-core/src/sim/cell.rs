@@ -37,8 +37,7 @@ pub enum Promise {
     /// Two primaries are possible. Whatever acknowledged write is lost was reported when it was cut off
     /// ([`AcknowledgedWritesLost`](crate::protocol::Event::AcknowledgedWritesLost); or
     /// [`TailTruncated`](crate::protocol::Event::TailTruncated) by a replica that has restarted since and cannot know
-    /// that it had been acknowledged); and after the faults the group converges to one history. Not reported is what cannot
-    /// be compared any more: a log that ends before the other side's begins, and is replaced by a snapshot.
+    /// that it had been acknowledged), and after the faults the group converges to one history.
     DivergenceReported,
 }
 

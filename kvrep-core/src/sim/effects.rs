@@ -10,7 +10,6 @@ use crate::client_wire::Outcome;
 use crate::engine::Engine;
 use crate::id::{Configuration, Index, ReplicaId};
 use crate::protocol::Event;
-use crate::storage::StorageOp;
 use crate::time::Time;
 use crate::wire;
 use bytes::Bytes;
@@ -51,7 +50,6 @@ impl World {
         while let Some((token, ops)) = self.nodes[n].effects.persists.pop_front() {
             if n < self.plan.members {
                 for op in &ops {
-                    self.note_blind_install(n, op);
                     let removed: Vec<_> = self.nodes[n]
                         .disk
                         .shadow()
@@ -90,17 +88,6 @@ impl World {
             }
         }
         true
-    }
-
-    /// A snapshot that ends behind the whole log of a replica replaces it without a comparison: the one who sends it has
-    /// no longer what would have to be compared, so nobody can tell whether the histories differed.
-    fn note_blind_install(&mut self, n: usize, op: &StorageOp) {
-        if let StorageOp::InstallSnapshot(meta) = op {
-            let end = self.nodes[n].disk.shadow().end().index;
-            if end < meta.last.index {
-                self.reported_lost.push((Index(1), end));
-            }
-        }
     }
 
     pub(super) fn send(&mut self, from: usize, to: ReplicaId, frame: Bytes) {

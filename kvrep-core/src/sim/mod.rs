@@ -26,7 +26,7 @@
 //! | `Witness` | memory | crashes, partitions, pauses, while one member of the in-sync set lives | everything |
 //! | `Alone` | log on disk | crashes, power failures, bad disks (not lost ones), no false suspicion | everything |
 //! | `Alone` | memory | crashes, no false suspicion, while one member of the in-sync set lives | everything |
-//! | `Alone` | log on disk | partitions, pauses | lost writes are reported where both histories can still be compared; one history in the end |
+//! | `Alone` | log on disk | partitions, pauses | lost writes are reported; one history in the end |
 //!
 //! *Everything* is: prefix agreement, one primary per term, acknowledged means durable, commit is never truncated, a term
 //! never goes back, tokens never go back, a command is carried out once, equal digests at equal positions (each a file

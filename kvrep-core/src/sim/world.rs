@@ -59,7 +59,7 @@ pub(super) struct World {
     pub(super) agreed: Agreed,
     /// Every acknowledged command, with where it was.
     pub(super) acknowledged: Vec<(CommandId, Token)>,
-    /// Ranges of entries that were reported as truncated or lost, or of which nobody could tell.
+    /// Ranges of entries that were reported as truncated or lost.
     pub(super) reported_lost: Vec<(Index, Index)>,
     /// The newest configuration known to count, and since when.
     pub(super) newest: Option<Configuration>,
