@@ -89,7 +89,25 @@ impl Disk {
                 Box::new(Wal::new(self.fs.clone(), "data", options))
             }
         };
-        let recovered = storage.open()?;
+        let recovered = match storage.open() {
+            // Decay may also make it look like somebody else's: the operator gives the replica another disk.
+            Err(StorageError::Foreign { .. }) if self.decayed => {
+                self.fs = MemFs::new();
+                let options = WalOptions::new(self.group, self.replica, self.rng.next());
+                let incarnation_min = Incarnation(self.lives);
+                storage = Box::new(Wal::new(
+                    self.fs.clone(),
+                    "data",
+                    WalOptions {
+                        segment_bytes: self.segment_bytes,
+                        incarnation_min,
+                        ..options
+                    },
+                ));
+                storage.open()?
+            }
+            other => other?,
+        };
         let renewed = recovered.store != self.store;
         let lost = match self.medium {
             Medium::Memory => None,

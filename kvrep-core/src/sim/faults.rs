@@ -102,6 +102,8 @@ pub(super) enum Lasting {
     },
     Storm(Vec<(usize, usize)>),
     Disk(usize),
+    /// A replica is dead, and soon its disk will decay.
+    Decay(usize),
     /// Kills what is up of it, again and again.
     Loop {
         node: usize,
@@ -285,7 +287,9 @@ impl World {
         let Some(lasting) = self.weather.lasting.get_mut(fault).and_then(Option::take) else {
             return;
         };
-        self.weather.unrest(self.now);
+        if !matches!(lasting, Lasting::Decay(_)) {
+            self.weather.unrest(self.now);
+        }
         match lasting {
             Lasting::Cut(links) => {
                 self.say("a cut is mended");
@@ -309,6 +313,11 @@ impl World {
                 self.note(node, "its disk is well again");
                 self.nodes[node].disk.fill(None);
                 self.nodes[node].disk_slowness = 1;
+            }
+            Lasting::Decay(node) => {
+                if !self.healed && !self.nodes[node].is_up() {
+                    self.decay(node);
+                }
             }
             Lasting::Loop { node, again } => {
                 if self.healed {
@@ -424,9 +433,12 @@ impl World {
         };
         let spared = self.holders(newest).any(|n| n != node);
         if self.nodes[node].is_up() {
-            // The next time: first it must have been dead for long enough that nothing of it is on its way.
-            if others_up && spared && self.plan.members > 1 {
+            // First it must have been dead for long enough that nothing of it is on its way.
+            if others_up && spared {
                 self.kill_for(node, Death::Killed, Duration::from_secs(6));
+                let fault = self.lasts(Lasting::Decay(node));
+                let at = self.now + Duration::from_secs(4);
+                self.queue.push(at, Happening::FaultEnds { fault });
             }
             return;
         }
