@@ -214,14 +214,22 @@ impl Group {
     ) -> Result<(ReplicaId, ProtocolStatus), GroupError> {
         let deadline = Instant::now() + within;
         loop {
+            // One that was cut off may still take itself for the primary: the highest term is right, if all answer.
+            let mut statuses = Vec::new();
             for id in self.replicas() {
-                if let Some(status) = self.status(id).await
-                    && status.serving
-                    && let Some(configuration) = &status.configuration
-                    && whom.iter().all(|w| configuration.in_sync.contains_key(w))
-                {
-                    return Ok((id, status));
-                }
+                statuses.extend(self.status(id).await.map(|status| (id, status)));
+            }
+            let newest = statuses.iter().map(|(_, s)| s.term).max();
+            let all_answer = statuses.len() >= whom.len();
+            let reigning = statuses
+                .into_iter()
+                .find(|(_, s)| s.serving && Some(s.term) == newest);
+            if let Some((id, status)) = reigning
+                && all_answer
+                && let Some(configuration) = &status.configuration
+                && whom.iter().all(|w| configuration.in_sync.contains_key(w))
+            {
+                return Ok((id, status));
             }
             if Instant::now() >= deadline {
                 return Err(self.late(&format!("{whom:?} in sync"), within));

@@ -3,14 +3,16 @@
 use super::durable::Durable;
 use super::hard_state::HardState;
 use super::log::Log;
-use super::message::{Message, Posture, Standing};
+use super::message::{Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use crate::config::{Authority, GroupConfig, Token};
 use crate::detector::FailureDetector;
 use crate::entry::Entry;
 use crate::error::ReadError;
-use crate::id::{Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket};
+use crate::id::{
+    Configuration, Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket,
+};
 use crate::membership::{Membership, fixed::FixedMembership};
 use crate::protocol::{Action, Event, Outbox};
 use crate::random::Rng;
@@ -152,6 +154,17 @@ impl Local {
         token
     }
 
+    /// Remembers a configuration that a peer knows, if it is news.
+    pub(super) fn learn(&mut self, heard: Option<&Configuration>, out: &mut Outbox) {
+        let Some(heard) = heard.filter(|c| is_plausible(c)) else {
+            return;
+        };
+        if self.hard.learn(heard) {
+            self.hard.promised = self.hard.promised.max(heard.term);
+            self.persist_hard(out);
+        }
+    }
+
     pub(super) fn hard_is_durable(&self) -> bool {
         #[cfg(feature = "sim")]
         if self.mutated(Mutation::TermNotDurable) {
@@ -219,12 +232,14 @@ impl Local {
         }
     }
 
-    fn maybe_snapshot(&mut self, out: &mut Outbox) {
+    pub(super) fn maybe_snapshot(&mut self, out: &mut Outbox) {
         let after = self.snapshot.map_or(Index::ZERO, |s| s.last.index);
         let limits = &self.group.limits;
         let due = self.applied.0 - after.0.min(self.applied.0) >= limits.snapshot_log_entries
             || self.log.bytes_between(after, self.applied) >= limits.snapshot_log_bytes as u64;
-        if due && !self.snapshotting && self.applied > after {
+        // Not before everything that is in it is durable: it must not overtake what the storage has still to do.
+        let settled = self.durable.index() >= self.applied;
+        if due && settled && !self.snapshotting && self.applied > after {
             self.snapshotting = true;
             out.push(Action::TakeSnapshot);
         }

@@ -569,6 +569,10 @@ impl Passive {
             Part::Seeking(seeking) => {
                 // A probe says as much as an answer, but only an answer is known to be of this round.
                 if nonce == Some(seeking.nonce) {
+                    if self.local.is_alone() {
+                        // Nobody else remembers: what was heard is known from now on, whoever answers next time.
+                        self.local.learn(standing.configuration.as_ref(), out);
+                    }
                     seeking.heard.insert(from, standing);
                     self.consider(now, out);
                 }
@@ -874,6 +878,9 @@ impl Protocol for Passive {
 
     fn on_persisted(&mut self, now: Time, token: PersistToken, out: &mut Outbox) {
         self.local.durable.persisted(token);
+        if !self.local.restoring {
+            self.local.maybe_snapshot(out);
+        }
         match &mut self.role {
             Part::Primary(primary) => {
                 let mut ended = None;
