@@ -1,5 +1,11 @@
 //! The knobs. Those of the group are the same on every replica and are hashed into the handshake; those of a node
 //! may differ.
+//!
+//! The group's are in [`GroupConfig`]: replicas whose hashes differ refuse each other, because a group in which one waits
+//! for all and another for some keeps neither promise. The call's is [`Read`]. Those of a node (queues, directories,
+//! addresses) are where they are used: the node's builder, the transport, the storage.
+//!
+//! Caveat: changing a group's configuration means stopping the whole group and starting it with the new one.
 
 use crate::id::ReplicaId;
 use serde::{Deserialize, Serialize};
@@ -59,6 +65,9 @@ pub struct Token {
 }
 
 /// How long things take. The group's: a replica with other values would suspect too early or too late.
+///
+/// The least time to notice a machine that vanishes is `suspect_after`; the end of a process is seen at once where the
+/// transport can see it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Timing {
     /// How often the primary tells its backups that it lives.
@@ -84,6 +93,9 @@ impl Default for Timing {
 }
 
 /// How much. The group's, because every replica must be able to hold what another sends.
+///
+/// The defaults suit commands of up to some kilobytes. Raise `command_bytes_max` and `frame_bytes_max` together; see
+/// [`GroupConfig::validate`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest command, query or response in bytes.
@@ -135,6 +147,21 @@ impl Default for Limits {
 }
 
 /// What the whole group agrees on under the passive scheme.
+///
+/// ```
+/// use kvrep_core::{Authority, GroupConfig, ReplicaId};
+/// use std::time::Duration;
+///
+/// let mut group = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Witness);
+/// let usual = group.hash();
+/// group.timing.heartbeat_every = Duration::from_millis(20);
+/// group.timing.suspect_after = Duration::from_millis(100);
+/// assert_eq!(group.validate(), Ok(()));
+/// assert_ne!(group.hash(), usual); // replicas with the usual times would refuse this one
+///
+/// group.timing.suspect_after = Duration::from_millis(30);
+/// assert!(group.validate().unwrap_err().contains("three times heartbeat_every"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupConfig {
     /// Everybody who belongs to the group (without the witness).
