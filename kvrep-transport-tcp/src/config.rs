@@ -53,6 +53,18 @@ pub enum Unlisted {
 }
 
 /// How much a transport holds. Each queue drops (and counts) the newest at its limit.
+///
+/// ```
+/// use kvrep_core::{Authority, GroupConfig, ReplicaId};
+/// use kvrep_transport_tcp::{TcpConfig, TcpLimits};
+///
+/// let mut group = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Alone);
+/// group.limits.command_bytes_max = 8 << 20;
+/// group.limits.frame_bytes_max = 16 << 20;
+/// let mut limits = TcpLimits::for_group(&group.limits); // every frame that the group may send fits
+/// limits.clients_max = 100;
+/// assert_eq!(TcpConfig::new("127.0.0.1:0").limits(limits).validate(), Ok(()));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TcpLimits {
@@ -75,6 +87,15 @@ pub struct TcpLimits {
 }
 
 /// How long a transport waits.
+///
+/// ```
+/// use kvrep_transport_tcp::{TcpConfig, TcpTiming};
+/// use std::time::Duration;
+///
+/// let mut timing = TcpTiming::default();
+/// timing.client_idle_after = Duration::from_secs(3_600);
+/// assert_eq!(TcpConfig::new("127.0.0.1:0").timing(timing).validate(), Ok(()));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TcpTiming {
