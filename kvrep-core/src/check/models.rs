@@ -1,6 +1,6 @@
 //! Models ready to use: registers under keys, and counters under keys.
 //!
-//! For other data write a [`Model`](super::Model); these two are also the examples to start from. A history over counters
+//! For other data write a [`Model`]; these two are also the examples to start from. A history over counters
 //! is the sharper test of exactly-once: a write applied twice shows in every later answer.
 //!
 //! ```

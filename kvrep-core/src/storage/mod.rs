@@ -4,7 +4,7 @@
 //! [`sync`](Storage::sync) makes everything written so far durable. Whoever drives it decides when to sync, so one
 //! `fdatasync` serves every batch that came meanwhile (group commit), and nobody else waits for the disk.
 //!
-//! Rules for implementers, checked by the suite in [`crate::testing`] (feature `testing`):
+//! Rules for implementers, checked by the suite in `testing` (feature `testing`):
 //!
 //! * Operations take effect in order. After a crash, what is recovered is the effect of a prefix of them that
 //!   contains every operation before the last successful `sync`.
