@@ -42,7 +42,7 @@
 //!
 //! # Four questions
 //!
-//! Every replicated system answers them. Here each is a knob, and a few words of [`GroupConfig`] change it.
+//! Every replicated system answers them. Here each answer is a knob; [`config`] has those of the group and of a call.
 //!
 //! | question | knob | answers to choose from |
 //! |---|---|---|
@@ -105,25 +105,23 @@
 //! use kvrep_core::Fold;
 //! use kvrep_core::sim::{Cell, Clients, Freshness, Simulation, Step};
 //!
-//! for seed in 0..3 {
-//!     let clients = Clients::new(
-//!         || Fold::new(0_i64, |sum, amount: i64| *sum += amount), // your machine
-//!         |random, _| match random.below(3) {
-//!             0 => Step::Query(Freshness::Linearizable, ()),
-//!             _ => Step::Command(1),
-//!         },
-//!     );
-//!     let cell = Cell::named("witness/wal/all").unwrap(); // a row of the table of promises
-//!     let run = Simulation::new(cell, seed).seconds(10).operations(200).clients(clients);
-//!     run.run().expect_ok();
-//! }
+//! let clients = Clients::new(
+//!     || Fold::new(0_i64, |sum, amount: i64| *sum += amount), // your machine
+//!     |random, _| match random.below(3) {
+//!         0 => Step::Query(Freshness::Linearizable, ()),
+//!         _ => Step::Command(1),
+//!     },
+//! );
+//! let cell = Cell::named("witness/wal/all").unwrap(); // a row of the table of promises
+//! let run = Simulation::new(cell, 42).seconds(10).operations(200).clients(clients);
+//! run.run().expect_ok(); // now with other seeds
 //! ```
 //!
 //! # What is not done
 //!
 //! The members of a group are fixed when it starts; only who of them is in sync changes. There is one scheme, and one
-//! choice each of [`Ack`] and [`Takeover`]. A state machine lives in memory as a whole. Nothing is encrypted, and
-//! nobody is authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
+//! choice each of [`Ack`] and [`Takeover`]. A snapshot is always the whole state. Nothing is encrypted, and nobody is
+//! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 
 pub mod client_wire;

@@ -41,11 +41,11 @@ pub(crate) enum ConnectError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LinkLimits {
-    /// Largest body of a reply.
+    /// Largest body of a reply. 4 MiB by default.
     pub reply_bytes_max: usize,
-    /// Calls under way at a time; more are not sent.
+    /// Calls under way at a time; more are not sent. 65,536 by default.
     pub calls_max: usize,
-    /// Bytes of requests waiting to be written; more are not sent.
+    /// Bytes of requests waiting to be written; more are not sent. 32 MiB by default.
     pub request_bytes_max: usize,
 }
 
