@@ -143,6 +143,16 @@ pub fn decode_frame(
 
 /// Opens a frame that came as one datagram.
 ///
+/// ```
+/// use kvrep_core::wire::{FrameError, FrameKind, decode_datagram, encode_frame};
+///
+/// let datagram = encode_frame(FrameKind::Peer, b"hello");
+/// assert!(decode_datagram(&datagram, 1_024).is_ok());
+/// let mut damaged = datagram.to_vec();
+/// damaged[20] ^= 1;
+/// assert_eq!(decode_datagram(&damaged.into(), 1_024), Err(FrameError::Checksum));
+/// ```
+///
 /// # Errors
 /// When it is not exactly one frame of at most `body_bytes_max`.
 pub fn decode_datagram(

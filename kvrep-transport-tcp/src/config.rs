@@ -42,6 +42,25 @@ pub struct TcpConfig {
 }
 
 /// What to do with a member of the group that connects without being listed.
+///
+/// ```
+/// use kvrep_core::Node;
+/// use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let temporary = tempfile::tempdir()?;
+/// # let directory = temporary.path().join("witness");
+/// let config = TcpConfig::new("127.0.0.1:0").unlisted(Unlisted::Answer);
+/// let witness = Node::witness("counters")
+///     .transport(TcpTransport::bind(config).await?)
+///     .data_dir(directory)
+///     .start()
+///     .await?;
+/// # witness.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Unlisted {
     /// Tell it that it is not listed here, and close. Right for replicas.

@@ -24,6 +24,8 @@ pub struct View {
 }
 
 /// Keeps the view from verdicts.
+///
+/// See [`FixedMembership`](fixed::FixedMembership) for an example.
 pub trait Membership: Send + 'static {
     /// The current view.
     fn view(&self) -> &View;

@@ -83,6 +83,30 @@ type MakeCustom =
     Box<dyn FnOnce(ProtocolContext, Recovered) -> Result<Box<dyn Protocol>, Malformed> + Send>;
 
 /// What a protocol of one's own may know, besides what was recovered. See [`NodeBuilder::protocol`].
+///
+/// The passive scheme with another failure detector:
+///
+/// ```
+/// use kvrep_core::detector::ticks::{TickConfig, TickDetector};
+/// use kvrep_core::protocol::passive::{Options, Passive};
+/// use kvrep_core::{Fold, Node, ReplicaId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let detector = TickDetector::new(TickConfig::default())?;
+/// let node = Node::builder("counters", ReplicaId(1))
+///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+///     .protocol(|context, recovered| {
+///         let options = Options::new(context.replica, context.config, context.seed);
+///         Passive::with_detector(options, recovered, Box::new(detector))
+///     })
+///     .start()
+///     .await?;
+/// node.watch().wait_for(|status| status.protocol.serving).await?;
+/// node.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ProtocolContext {
     /// The replica.

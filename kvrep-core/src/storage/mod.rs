@@ -188,6 +188,26 @@ pub enum StorageEvent {
 }
 
 /// Keeps log, snapshot and hard state. See the [module](self) for the rules.
+///
+/// [`MemoryStorage`](memory::MemoryStorage) and [`Wal`](wal::Wal) are the two that there are. What a driver does with one:
+///
+/// ```
+/// use kvrep_core::storage::{Storage, StorageError, StorageOp};
+///
+/// /// Makes all batches that came meanwhile durable with one sync; then they may be acknowledged.
+/// fn commit(storage: &mut dyn Storage, batches: Vec<Vec<StorageOp>>) -> Result<(), StorageError> {
+///     for batch in batches {
+///         for event in storage.write(batch)? {
+///             eprintln!("{event:?}");
+///         }
+///     }
+///     storage.sync()
+/// }
+/// # use kvrep_core::{Incarnation, StoreId, storage::memory::MemoryStorage};
+/// # let mut storage = MemoryStorage::new(StoreId(1), Incarnation(1));
+/// # storage.open().unwrap();
+/// # commit(&mut storage, vec![Vec::new()]).unwrap();
+/// ```
 pub trait Storage: Send + 'static {
     /// Reads what is there; called once, before anything else. Creates the storage where there is none. The new
     /// incarnation is durable when this returns.
