@@ -1,5 +1,23 @@
 //! What clients and replicas say to each other (frames of kind [`Request`](crate::wire::FrameKind::Request) and
 //! [`Reply`](crate::wire::FrameKind::Reply)).
+//!
+//! A request is answered once, by a reply with its id, or not at all if the connection ends; replies come in any order.
+//! Every [`Outcome`] says what was done. Whoever writes a client in another language needs this module, [`crate::wire`]
+//! and the postcard format; Rust programs use the client in `node`.
+//!
+//! Caveat: the order of the variants and fields is the encoding. It changes only with [`VERSION`](crate::wire::VERSION).
+//!
+//! ```
+//! use kvrep_core::Read;
+//! use kvrep_core::client_wire::{Op, Request};
+//! use kvrep_core::state_machine::encode;
+//! use kvrep_core::wire::{FrameKind, own_body};
+//!
+//! let op = Op::Query { read: Read::Linearizable, query: encode(&()) };
+//! let request = Request { id: 1, op };
+//! let body = own_body(&request.to_frame(), FrameKind::Request).unwrap();
+//! assert_eq!(Request::from_body(&body), Ok(request));
+//! ```
 
 use crate::config::{Read, Token};
 use crate::id::{ReplicaId, Seq, SessionId};

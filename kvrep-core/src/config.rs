@@ -1,5 +1,11 @@
 //! The knobs. Those of the group are the same on every replica and are hashed into the handshake; those of a node
 //! may differ.
+//!
+//! The group's are in [`GroupConfig`]: replicas whose hashes differ refuse each other, because a group in which one waits
+//! for all and another for some keeps neither promise. The call's is [`Read`]. Those of a node (queues, directories,
+//! addresses) are where they are used: the node's builder, the transport, the storage.
+//!
+//! Caveat: changing a group's configuration means stopping the whole group and starting it with the new one.
 
 use crate::id::ReplicaId;
 use serde::{Deserialize, Serialize};
@@ -48,6 +54,18 @@ pub enum Read {
 
 /// What a client has seen: the position of a write's entry, or of the state a read was answered from. Tokens of
 /// one client never go back.
+///
+/// A program that writes with one client and reads with another, in another process even, hands the token over:
+///
+/// ```
+/// use kvrep_core::{Index, Read, ReplicaId, Term, Token};
+///
+/// let written = Token { term: Term::ZERO.next_for(ReplicaId(1)), index: Index(17) };
+/// let read = Read::AtLeast(written); // by any replica that has come so far, or is about to
+/// # let _ = read;
+/// let seen_elsewhere = Token { index: Index(20), ..written };
+/// assert_eq!(written.max(seen_elsewhere), seen_elsewhere); // to combine two, take the later one
+/// ```
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize,
 )]
@@ -59,15 +77,18 @@ pub struct Token {
 }
 
 /// How long things take. The group's: a replica with other values would suspect too early or too late.
+///
+/// The least time to notice a machine that vanishes is `suspect_after`; the end of a process is seen at once where the
+/// transport can see it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Timing {
-    /// How often the primary tells its backups that it lives.
+    /// How often the primary tells its backups that it lives. 50 ms by default.
     pub heartbeat_every: Duration,
-    /// How long a silent peer is counted on. At least three heartbeats.
+    /// How long a silent peer is counted on. At least three heartbeats. 300 ms by default.
     pub suspect_after: Duration,
-    /// How long a candidate waits for answers to its probe.
+    /// How long a candidate waits for answers to its probe. 25 ms by default.
     pub probe_window: Duration,
-    /// After how long an unanswered message is sent again.
+    /// After how long an unanswered message is sent again. 100 ms by default.
     pub resend_every: Duration,
 }
 
@@ -84,33 +105,38 @@ impl Default for Timing {
 }
 
 /// How much. The group's, because every replica must be able to hold what another sends.
+///
+/// The defaults suit commands of up to some kilobytes. Raise `command_bytes_max` and `frame_bytes_max` together; see
+/// [`GroupConfig::validate`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Limits {
-    /// Largest command, query or response in bytes.
+    /// Largest command, query or response in bytes. 1 MiB by default.
     pub command_bytes_max: usize,
-    /// Largest frame body in bytes.
+    /// Largest frame body in bytes. 4 MiB by default; below 2 GiB, and at least 4 KiB above `command_bytes_max`.
     pub frame_bytes_max: usize,
-    /// Uncommitted entries at the primary; beyond it proposals are answered *busy*.
+    /// Uncommitted entries at the primary; beyond it proposals are answered *busy*. 65,536 by default.
     pub uncommitted_entries_max: usize,
     /// Uncommitted bytes at the primary; beyond it proposals are answered *busy*.
+    /// 64 MiB by default; at least `command_bytes_max`.
     pub uncommitted_bytes_max: usize,
-    /// Bytes in flight to one backup before the sender waits for its acknowledgement.
+    /// Bytes in flight to one backup before the sender waits for its acknowledgement. 8 MiB by default.
     pub inflight_bytes_max: usize,
-    /// A snapshot is taken when the log behind the last one is larger than this.
+    /// A snapshot is taken when the log behind the last one is larger than this. 64 MiB by default.
     pub snapshot_log_bytes: usize,
-    /// A snapshot is taken when the log behind the last one has more entries than this.
+    /// A snapshot is taken when the log behind the last one has more entries than this. A million by default.
     pub snapshot_log_entries: u64,
     /// Entries kept before the last snapshot, so that a backup that was away for a moment needs no snapshot.
+    /// 10,000 by default.
     pub retained_entries: u64,
-    /// Reads waiting for a confirmation or for the log.
+    /// Reads waiting for a confirmation or for the log. 65,536 by default.
     pub pending_reads_max: usize,
-    /// Sessions of clients; the least recently used goes when one more is opened.
+    /// Sessions of clients; the least recently used goes when one more is opened. 65,536 by default.
     pub sessions_max: usize,
-    /// Requests of one session whose answers are kept.
+    /// Requests of one session whose answers are kept. 1,024 by default.
     pub session_window: u64,
-    /// Bytes of kept answers of all sessions; beyond it the least recently used sessions expire.
+    /// Bytes of kept answers of all sessions; beyond it the least recently used sessions expire. 64 MiB by default.
     pub session_answer_bytes_max: usize,
-    /// A session unused for this long (by the log's timestamps) is expired.
+    /// A session unused for this long (by the log's timestamps) is expired. An hour by default.
     pub session_ttl: Duration,
 }
 
@@ -135,9 +161,24 @@ impl Default for Limits {
 }
 
 /// What the whole group agrees on under the passive scheme.
+///
+/// ```
+/// use kvrep_core::{Authority, GroupConfig, ReplicaId};
+/// use std::time::Duration;
+///
+/// let mut group = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Witness);
+/// let usual = group.hash();
+/// group.timing.heartbeat_every = Duration::from_millis(20);
+/// group.timing.suspect_after = Duration::from_millis(100);
+/// assert_eq!(group.validate(), Ok(()));
+/// assert_ne!(group.hash(), usual); // replicas with the usual times would refuse this one
+///
+/// group.timing.suspect_after = Duration::from_millis(30);
+/// assert!(group.validate().unwrap_err().contains("three times heartbeat_every"));
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupConfig {
-    /// Everybody who belongs to the group (without the witness).
+    /// Everybody who belongs to the group (without the witness). 1 to 64.
     pub members: BTreeSet<ReplicaId>,
     /// See [`Authority`].
     pub authority: Authority,

@@ -9,6 +9,71 @@
 //! * actions of one outbox run top to bottom; what is sent behind a `Persist` waits for it, later outboxes do not;
 //! * every ticket handed in is answered exactly once, by [`Host::reply`], unless the node stops first;
 //! * queries see only applied entries.
+//!
+//! The smallest host, for a group of one in memory:
+//!
+//! ```
+//! use kvrep_core::client_wire::{Op, Outcome};
+//! use kvrep_core::engine::{Engine, Host, Identity};
+//! use kvrep_core::protocol::{Event, passive::{Options, Passive}};
+//! use kvrep_core::session::Machine;
+//! use kvrep_core::state_machine::{FrozenState, encode};
+//! use kvrep_core::storage::{SnapshotMeta, Storage, StorageOp, memory::MemoryStorage};
+//! use kvrep_core::*;
+//!
+//! #[derive(Default)]
+//! struct InMemory {
+//!     persisted: Option<PersistToken>,
+//!     replies: Vec<Outcome>,
+//! }
+//!
+//! impl Host for InMemory {
+//!     fn persist(&mut self, token: PersistToken, _: Vec<StorageOp>) {
+//!         self.persisted = Some(token); // in memory it is "durable" at once
+//!     }
+//!     fn reply(&mut self, _: Ticket, outcome: Outcome) {
+//!         self.replies.push(outcome);
+//!     }
+//!     fn event(&mut self, _: Event) {}
+//!     fn fatal(&mut self, reason: String) {
+//!         panic!("{reason}");
+//!     }
+//!     fn send(&mut self, _: ReplicaId, _: bytes::Bytes) {} // there is nobody else
+//!     fn write_snapshot(&mut self, _: LogPoint, _: FrozenState) {}
+//!     fn read_snapshot(&mut self, _: ReplicaId, _: u64, _: usize) {}
+//!     fn load_snapshot(&mut self, _: SnapshotMeta) {}
+//! }
+//!
+//! let me = Identity {
+//!     group: GroupId::named("sums"),
+//!     replica: ReplicaId(1),
+//!     incarnation: Incarnation(1),
+//! };
+//! let group = GroupConfig::new([me.replica], Authority::Alone);
+//! let limits = group.limits;
+//! let found = MemoryStorage::new(StoreId(1), me.incarnation).open().unwrap();
+//! let protocol = Passive::new(Options::new(me.replica, group, 7), found).unwrap();
+//! let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
+//! let machine = Machine::new(Box::new(sum), &limits).unwrap();
+//! let mut engine = Engine::new(me, Box::new(protocol), machine, LogPoint::ZERO, limits);
+//!
+//! let (mut host, mut now) = (InMemory::default(), Time::ZERO);
+//! engine.start(now, &mut host);
+//! let mut asked = false;
+//! while host.replies.is_empty() {
+//!     if engine.status().serving && !asked {
+//!         asked = true;
+//!         let add = (Ticket(1), Op::Plain(encode(&5_i64)));
+//!         engine.on_requests(now, Timestamp(0), [add], &mut host);
+//!     } else if let Some(token) = host.persisted.take() {
+//!         engine.on_persisted(now, token, &mut host);
+//!     } else {
+//!         now = engine.next_deadline(now).unwrap();
+//!         engine.tick(now, &mut host);
+//!     }
+//! }
+//! assert!(matches!(&host.replies[0], Outcome::Done { response, .. } if *response == encode(&5_i64)));
+//! ```
 
 use crate::client_wire::{Op, Outcome};
 use crate::config::{Limits, Read, Token};

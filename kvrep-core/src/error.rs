@@ -1,4 +1,20 @@
 //! Why an operation was not carried out; each says what it did to the state.
+//!
+//! The rule for every error of kvrep: the one who gets it must know whether he may simply try again. Errors of a client
+//! are in `node` (`ClientError`), those of a storage in [`crate::storage`].
+//!
+//! ```
+//! use kvrep_core::{ProposeError, ReplicaId};
+//!
+//! fn where_to_go(error: &ProposeError) -> Option<ReplicaId> {
+//!     match error {
+//!         ProposeError::NotPrimary { primary } => *primary, // nothing was appended: ask that one
+//!         _ => None,
+//!     }
+//! }
+//! let error = ProposeError::NotPrimary { primary: Some(ReplicaId(2)) };
+//! assert_eq!(where_to_go(&error), Some(ReplicaId(2)));
+//! ```
 
 use crate::id::ReplicaId;
 

@@ -1,4 +1,19 @@
 //! The numbers of the protocols, a type for each: who, which life, which term, which position.
+//!
+//! A number of one kind cannot be taken for one of another, and each is printed with its own letter, so that a trace reads
+//! `2.n1@17` (the entry at index 17 of n1's term 2).
+//!
+//! Invariants: none of them wraps, and none is used a second time for something else. Only [`ReplicaId`]s are chosen by a
+//! person; the others are counted, drawn or computed.
+//!
+//! ```
+//! use kvrep_core::{Incarnation, Index, LogPoint, ReplicaId, Term};
+//!
+//! let term = Term { number: 2, replica: ReplicaId(1) };
+//! let end = LogPoint { term, index: Index(17), hash: 0xc0ffee };
+//! assert_eq!(format!("{end:?} {}", Incarnation(3)), "2.n1@17 i3");
+//! assert_eq!(Index(17).next().prev(), Index(17));
+//! ```
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -206,6 +221,15 @@ impl fmt::Debug for Term {
 
 /// A place in one history: the index, the term of the entry there, and the hash of everything up to it.
 /// Two logs that agree in a `LogPoint` agree in everything before it.
+///
+/// ```
+/// use kvrep_core::{Index, LogPoint, ReplicaId, Term};
+///
+/// let first = Term::ZERO.next_for(ReplicaId(1));
+/// let long = LogPoint { term: first, index: Index(9), hash: 1 };
+/// let newer = LogPoint { term: first.next_for(ReplicaId(2)), index: Index(3), hash: 2 };
+/// assert!(newer.rank() > long.rank()); // more advanced: the term counts first
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct LogPoint {
     /// Term of the entry at `index`. First, so that the derived order is "most advanced".
@@ -240,6 +264,18 @@ impl fmt::Debug for LogPoint {
 /// Who may hold acknowledged writes, and who is primary: the primary is `term.replica`. Ordered by
 /// (term, version), changed only through the [authority](crate::Authority)
 /// (PacificA §2.2).
+///
+/// ```
+/// use kvrep_core::{Configuration, ReplicaId, StoreId, Term, Version};
+///
+/// let configuration = Configuration {
+///     term: Term::ZERO.next_for(ReplicaId(1)),
+///     version: Version(1),
+///     in_sync: [(ReplicaId(1), StoreId(11)), (ReplicaId(2), StoreId(22))].into(),
+/// };
+/// assert!(configuration.has(ReplicaId(2), StoreId(22)));
+/// assert!(!configuration.has(ReplicaId(2), StoreId(99))); // its disk was wiped: another member
+/// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
     /// The term in which it was proposed.

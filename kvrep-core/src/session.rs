@@ -14,6 +14,33 @@
 //!
 //! Caveat: requests of one session that are under way together are carried out in the order in which they reach the
 //! log, which is not necessarily that of their numbers.
+//!
+//! ```
+//! use kvrep_core::session::{Applied, Envelope, Machine};
+//! use kvrep_core::state_machine::encode;
+//! use kvrep_core::{
+//!     Entry, EntryKind, Fold, Limits, LogPoint, ReplicaId, Seq, Term, Timestamp, Typed,
+//! };
+//!
+//! let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
+//! let mut machine = Machine::new(Box::new(sum), &Limits::default()).unwrap();
+//! let mut end = LogPoint::ZERO;
+//! let mut apply = |machine: &mut Machine, command: &Envelope| {
+//!     let term = Term::ZERO.next_for(ReplicaId(1));
+//!     let payload = command.encode();
+//!     let entry = Entry::following(end, term, Timestamp(0), 0, EntryKind::Command, payload);
+//!     end = entry.point();
+//!     machine.apply(&entry).unwrap()
+//! };
+//!
+//! let Applied::Opened(session) = apply(&mut machine, &Envelope::Open) else { unreachable!() };
+//! let command = encode(&5_i64);
+//! let add = Envelope::Command { session, seq: Seq(1), done_below: Seq(1), command };
+//! let first = apply(&mut machine, &add);
+//! assert_eq!(first, Applied::Response(encode(&5_i64)));
+//! assert_eq!(apply(&mut machine, &add), first); // sent again: answered again, not carried out again
+//! assert_eq!(machine.query(&encode(&())).unwrap(), encode(&5_i64));
+//! ```
 
 use crate::config::Limits;
 use crate::entry::{Entry, EntryKind};

@@ -1,4 +1,22 @@
-//! What the user writes: a deterministic [`StateMachine`]; and how it is erased once to bytes ([`RawStateMachine`]).
+//! What you write: a deterministic [`StateMachine`].
+//!
+//! Replicas that start equal and carry out the same commands in the same order stay equal, if carrying out a command
+//! depends on nothing else. That *if* is the whole contract. Whatever a command would like to take from elsewhere (the
+//! time, a random number) is in the [`ApplyContext`], equal on every replica.
+//!
+//! The types end here: [`Typed`] erases a machine once to bytes ([`RawStateMachine`]), and the rest of kvrep sees only
+//! those. For a state of one value see [`Fold`](crate::Fold).
+//!
+//! Rules:
+//!
+//! * no clock, no randomness, no I/O, no iteration in hash order in `apply`; and no floating point whose rounding
+//!   differs between the machines of the group;
+//! * the same version of the code on every replica, or one that answers every command of the log in the same way;
+//! * what [`snapshot`](StateMachine::snapshot) freezes is *everything* that later answers depend on.
+//!
+//! Caveats: `apply`, `query` and `snapshot` run on the node's own task, so what takes long there delays heartbeats.
+//! Whether the rules are kept is not checked in production (compare `Node::digest`); the simulator (feature `sim`)
+//! checks it after every command.
 
 use crate::id::Index;
 use crate::time::Timestamp;
@@ -7,6 +25,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, Read, Write};
 
 /// What `apply` may know besides the state and the command. Equal on every replica.
+///
+/// ```
+/// use kvrep_core::{ApplyContext, Index, Timestamp};
+///
+/// let context = || ApplyContext::new(Index(7), Timestamp(1_000_000), 42);
+/// let (mut here, mut there) = (context(), context());
+/// assert_eq!(here.random(), there.random()); // the same draw on every replica
+/// ```
 #[derive(Debug)]
 pub struct ApplyContext {
     /// Position of the command in the log.
@@ -103,6 +129,50 @@ pub type FrozenState = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// A state machine over bytes: what the rest of kvrep sees. Implement it directly for a state that is too large to
 /// be one serde value.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kvrep_core::state_machine::FrozenState;
+/// use kvrep_core::{ApplyContext, Index, Malformed, RawStateMachine, Timestamp};
+/// use std::io::{self, Read, Write};
+///
+/// /// A text that grows: its commands are what is appended, its only query is the empty one.
+/// #[derive(Default)]
+/// struct Text(Vec<u8>);
+///
+/// impl RawStateMachine for Text {
+///     fn apply(&mut self, _: &mut ApplyContext, command: &[u8]) -> Result<Bytes, Malformed> {
+///         self.0.extend_from_slice(command);
+///         Ok(Bytes::new())
+///     }
+///     fn query(&self, query: &[u8]) -> Result<Bytes, Malformed> {
+///         if !query.is_empty() {
+///             return Err(Malformed("a text is only read as a whole".into()));
+///         }
+///         Ok(self.0.clone().into())
+///     }
+///     fn freeze(&self) -> FrozenState {
+///         let text = self.0.clone();
+///         Box::new(move |out: &mut dyn Write| out.write_all(&text))
+///     }
+///     fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
+///         self.0.clear();
+///         state.read_to_end(&mut self.0).map(drop)
+///     }
+///     fn digest(&self) -> Option<u64> {
+///         None
+///     }
+/// }
+///
+/// let mut text = Text::default();
+/// let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
+/// text.apply(&mut context, b"to be").unwrap();
+/// let mut snapshot = Vec::new();
+/// text.freeze()(&mut snapshot).unwrap();
+/// let mut copy = Text::default();
+/// copy.restore(&mut snapshot.as_slice()).unwrap();
+/// assert_eq!(copy.query(b"").unwrap(), "to be");
+/// ```
 pub trait RawStateMachine: Send + 'static {
     /// Carries out a command.
     ///
@@ -130,6 +200,17 @@ pub trait RawStateMachine: Send + 'static {
 }
 
 /// Erases a [`StateMachine`] to bytes (postcard).
+///
+/// ```
+/// use kvrep_core::state_machine::{decode, encode};
+/// use kvrep_core::{ApplyContext, Fold, Index, RawStateMachine, Timestamp, Typed};
+///
+/// let mut raw = Typed(Fold::new(1_u32, |product, by: u32| *product *= by));
+/// let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
+/// let answer = raw.apply(&mut context, &encode(&6_u32)).unwrap();
+/// assert_eq!(decode::<u32>(&answer), Ok(6));
+/// assert!(raw.apply(&mut context, b"").is_err()); // no command: nothing was changed
+/// ```
 #[derive(Debug, Default)]
 pub struct Typed<S>(pub S);
 
@@ -175,6 +256,13 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
 ///
 /// # Panics
 /// When the value's `Serialize` fails, which plain data does not.
+///
+/// ```
+/// use kvrep_core::state_machine::{decode, encode};
+/// let bytes = encode(&("orders", 7_u64));
+/// assert_eq!(decode::<(String, u64)>(&bytes), Ok(("orders".into(), 7)));
+/// assert!(decode::<u64>(&bytes).is_err()); // what is left over is refused too
+/// ```
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
     postcard::to_stdvec(value)
         .expect("commands, queries and responses are plain data")

@@ -1,4 +1,7 @@
 //! Time as an input. Protocols never read a clock; the driver (or the simulator) tells them what time it is.
+//!
+//! Two clocks, never mixed: [`Time`] measures waits at one node and is never sent; [`Timestamp`] is the date that the
+//! primary writes into an entry, for the state machine and for the expiry of sessions, and decides nothing else.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

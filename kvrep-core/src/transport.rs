@@ -3,6 +3,51 @@
 //! A transport is datagram-shaped: it may lose, duplicate and reorder frames unless its [`Capabilities`] say more,
 //! and protocols are written for the worst. What it must keep: a frame arrives whole and unchanged or not at all;
 //! `send` never blocks; every queue is bounded, and what does not fit is dropped and counted.
+//!
+//! The way back: what arrives goes into the node's [`Inbox`], peer frames without their header, requests with the place to
+//! [reply to](ReplyTo), and [hints](Hint) of what the transport saw. When the inbox is full, a transport either waits
+//! ([`Inbox::deliver`]), so that its sender waits too, or drops and counts ([`Inbox::try_deliver`]).
+//!
+//! A transport may be wrapped by another one. This one loses what the group must then bear:
+//!
+//! ```
+//! use async_trait::async_trait;
+//! use bytes::Bytes;
+//! use kvrep_core::ReplicaId;
+//! use kvrep_core::transport::{
+//!     Capabilities, Destination, Inbox, LocalPeer, Transport, TransportCounters, TransportError,
+//! };
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! /// Loses every hundredth frame.
+//! struct Lossy<T>(T, AtomicU64);
+//!
+//! #[async_trait]
+//! impl<T: Transport> Transport for Lossy<T> {
+//!     async fn start(&self, me: LocalPeer, inbox: Inbox) -> Result<(), TransportError> {
+//!         self.0.start(me, inbox).await
+//!     }
+//!     fn send(&self, to: Destination, frame: Bytes) {
+//!         if self.1.fetch_add(1, Ordering::Relaxed) % 100 != 99 {
+//!             self.0.send(to, frame);
+//!         }
+//!     }
+//!     fn capabilities(&self) -> Capabilities {
+//!         self.0.capabilities() // what arrives is still in order
+//!     }
+//!     fn address_of(&self, peer: ReplicaId) -> Option<String> {
+//!         self.0.address_of(peer)
+//!     }
+//!     fn counters(&self) -> TransportCounters {
+//!         self.0.counters()
+//!     }
+//!     async fn close(&self) {
+//!         self.0.close().await;
+//!     }
+//! }
+//! ```
+//!
+//! The suite in `testing` (feature `testing`) says whether a transport keeps the rules.
 
 #[cfg(feature = "runtime")]
 pub mod memory;
@@ -90,6 +135,16 @@ pub enum Hint {
 
 /// Where the reply to a client's request goes. Never blocks; a client that is gone or does not read is dropped by
 /// its transport.
+///
+/// ```
+/// use kvrep_core::transport::ReplyTo;
+/// use std::sync::mpsc;
+///
+/// let (replies, sent) = mpsc::channel();
+/// let reply = ReplyTo::new(move |frame| drop(replies.send(frame)));
+/// reply.send("a whole frame".into());
+/// assert_eq!(sent.recv().unwrap(), "a whole frame");
+/// ```
 #[derive(Clone)]
 pub struct ReplyTo(Arc<dyn Fn(Bytes) + Send + Sync>);
 

@@ -9,6 +9,23 @@
 //! Integers are big-endian. The CRC-32 (IEEE) covers the first 12 bytes and the body. The length is checked against
 //! a limit **before** anything is allocated. A peer frame's body starts with an [`Envelope`]; what follows is the
 //! protocol's own message.
+//!
+//! Caveat: the checksum finds damage, not forgery.
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use kvrep_core::wire::{FrameError, FrameKind, decode_frame, encode_frame};
+//!
+//! let frame = encode_frame(FrameKind::Request, b"hello");
+//! let mut stream = BytesMut::from(&frame[..frame.len() - 1]);
+//! assert_eq!(decode_frame(&mut stream, 1_024), Ok(None)); // not all of it is there yet
+//! stream.extend_from_slice(&frame[frame.len() - 1..]);
+//! let (kind, body) = decode_frame(&mut stream, 1_024).unwrap().unwrap();
+//! assert_eq!((kind, &body[..]), (FrameKind::Request, b"hello".as_slice()));
+//!
+//! let mut large = BytesMut::from(&frame[..]);
+//! assert!(matches!(decode_frame(&mut large, 4), Err(FrameError::TooLarge { bytes: 5, .. })));
+//! ```
 
 use crate::id::{GroupId, Incarnation, ReplicaId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -126,6 +143,16 @@ pub fn decode_frame(
 
 /// Opens a frame that came as one datagram.
 ///
+/// ```
+/// use kvrep_core::wire::{FrameError, FrameKind, decode_datagram, encode_frame};
+///
+/// let datagram = encode_frame(FrameKind::Peer, b"hello");
+/// assert!(decode_datagram(&datagram, 1_024).is_ok());
+/// let mut damaged = datagram.to_vec();
+/// damaged[20] ^= 1;
+/// assert_eq!(decode_datagram(&damaged.into(), 1_024), Err(FrameError::Checksum));
+/// ```
+///
 /// # Errors
 /// When it is not exactly one frame of at most `body_bytes_max`.
 pub fn decode_datagram(
@@ -200,6 +227,23 @@ fn checksum(head: &[u8], body: &[u8]) -> u32 {
 }
 
 /// Who speaks to whom: the first bytes of a peer frame's body.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use kvrep_core::wire::Envelope;
+/// use kvrep_core::{GroupId, Incarnation, ReplicaId};
+///
+/// let envelope = Envelope {
+///     group: GroupId::named("orders"),
+///     from: ReplicaId(1),
+///     incarnation: Incarnation(3),
+///     to_incarnation: Incarnation(8),
+/// };
+/// let mut bytes = BytesMut::new();
+/// envelope.encode(&mut bytes);
+/// assert_eq!(bytes.len(), Envelope::BYTES);
+/// assert_eq!(Envelope::decode(&mut bytes.freeze()), Ok(envelope));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Envelope {
     /// The group both belong to.

@@ -42,6 +42,25 @@ pub struct TcpConfig {
 }
 
 /// What to do with a member of the group that connects without being listed.
+///
+/// ```
+/// use kvrep_core::Node;
+/// use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let temporary = tempfile::tempdir()?;
+/// # let directory = temporary.path().join("witness");
+/// let config = TcpConfig::new("127.0.0.1:0").unlisted(Unlisted::Answer);
+/// let witness = Node::witness("counters")
+///     .transport(TcpTransport::bind(config).await?)
+///     .data_dir(directory)
+///     .start()
+///     .await?;
+/// # witness.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Unlisted {
     /// Tell it that it is not listed here, and close. Right for replicas.
@@ -53,43 +72,65 @@ pub enum Unlisted {
 }
 
 /// How much a transport holds. Each queue drops (and counts) the newest at its limit.
+///
+/// ```
+/// use kvrep_core::{Authority, GroupConfig, ReplicaId};
+/// use kvrep_transport_tcp::{TcpConfig, TcpLimits};
+///
+/// let mut group = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Alone);
+/// group.limits.command_bytes_max = 8 << 20;
+/// group.limits.frame_bytes_max = 16 << 20;
+/// let mut limits = TcpLimits::for_group(&group.limits); // every frame that the group may send fits
+/// limits.clients_max = 100;
+/// assert_eq!(TcpConfig::new("127.0.0.1:0").limits(limits).validate(), Ok(()));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TcpLimits {
     /// Largest body of a frame between replicas, and of a reply. At least the group's `Limits::frame_bytes_max`.
+    /// 4 MiB by default.
     pub frame_bytes_max: usize,
-    /// Largest body of a client's request.
+    /// Largest body of a client's request. 1 MiB and 4 KiB by default.
     pub request_bytes_max: usize,
-    /// Frames waiting for one peer, or as replies for one client.
+    /// Frames waiting for one peer, or as replies for one client. 65,536 by default.
     pub queue_frames_max: usize,
-    /// Bytes waiting for one peer. As much again may be on its way into the socket.
+    /// Bytes waiting for one peer. As much again may be on its way into the socket. 32 MiB by default.
     pub queue_bytes_max: usize,
-    /// Bytes of replies waiting for one client. A client that lets more pile up is disconnected.
+    /// Bytes of replies waiting for one client. A client that lets more pile up is disconnected. 8 MiB by default.
     pub reply_bytes_max: usize,
-    /// Connections that have not said yet what they are; the oldest goes when one more comes.
+    /// Connections that have not said yet what they are; the oldest goes when one more comes. 256 by default.
     pub greetings_max: usize,
-    /// Connected kvrep clients; more are refused.
+    /// Connected kvrep clients; more are refused. 1,024 by default.
     pub clients_max: usize,
-    /// Connected foreign clients; more are closed.
+    /// Connected foreign clients; more are closed. 1,024 by default.
     pub foreign_max: usize,
 }
 
 /// How long a transport waits.
+///
+/// ```
+/// use kvrep_transport_tcp::{TcpConfig, TcpTiming};
+/// use std::time::Duration;
+///
+/// let mut timing = TcpTiming::default();
+/// timing.client_idle_after = Duration::from_secs(3_600);
+/// assert_eq!(TcpConfig::new("127.0.0.1:0").timing(timing).validate(), Ok(()));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TcpTiming {
-    /// For a connection to be made.
+    /// For a connection to be made. 1 s by default.
     pub connect_within: Duration,
-    /// For a connection to say who it is, and for the answer.
+    /// For a connection to say who it is, and for the answer. 3 s by default.
     pub handshake_within: Duration,
     /// For the next frame of a peer, and for the rest of a frame that has begun. Peers send a sign of life every
-    /// third of this.
+    /// third of this. 5 s by default.
     pub idle_after: Duration,
-    /// For the next request of a client.
+    /// For the next request of a client. 5 minutes by default.
     pub client_idle_after: Duration,
-    /// After the first failed attempt to connect.
+    /// After the first failed attempt to connect. 5 ms by default.
     pub backoff_min: Duration,
-    /// After many failed attempts, and after a refusal.
+    /// After many failed attempts, and after a refusal. 1 s by default.
     pub backoff_max: Duration,
 }
 

@@ -31,19 +31,27 @@ use tokio::time::{Instant, timeout_at};
 /// Nothing is connected before the first call. For other options than the default ones, give a [`TcpGroupLink`] to
 /// [`Client::with_options`].
 ///
-/// ```no_run
-/// # #[derive(Default)] struct Counter(i64);
-/// # impl kvrep_core::StateMachine for Counter {
-/// #     type Command = i64; type Query = (); type Response = i64; type Snapshot = i64;
-/// #     fn apply(&mut self, _: &mut kvrep_core::ApplyContext, by: i64) -> i64 { self.0 += by; self.0 }
-/// #     fn query(&self, (): ()) -> i64 { self.0 }
-/// #     fn snapshot(&self) -> i64 { self.0 }
-/// #     fn restore(&mut self, state: i64) { self.0 = state; }
+/// ```
+/// # use kvrep_core::{Node, ReplicaId};
+/// # use kvrep_transport_tcp::{TcpConfig, TcpTransport};
+/// use kvrep_core::{Fold, Read};
+/// use kvrep_transport_tcp::connect;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let transport = TcpTransport::bind(TcpConfig::new("127.0.0.1:0")).await?;
+/// # let address = transport.local_addr().unwrap().to_string();
+/// # let node = Node::builder("counters", ReplicaId(1))
+/// #     .transport(transport)
+/// #     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+/// #     .start()
+/// #     .await?;
+/// let client = connect::<Fold<i64, i64>>("counters", [address]);
+/// assert_eq!(client.execute(2).await?, 2);
+/// assert_eq!(client.query(Read::Linearizable, ()).await?, 2);
+/// # node.shutdown().await?;
+/// # Ok(())
 /// # }
-/// # async fn example() -> Result<(), kvrep_core::node::ClientError> {
-/// let client = kvrep_transport_tcp::connect::<Counter>("counters", ["10.0.0.1:7000", "10.0.0.2:7000"]);
-/// let sum = client.execute(2).await?;
-/// # drop(sum); Ok(()) }
 /// ```
 ///
 /// # Panics
@@ -56,6 +64,23 @@ pub fn connect<S>(
 }
 
 /// Reaches the replicas of one group over TCP. See the [crate](crate) and [`connect`].
+///
+/// ```
+/// use kvrep_core::Fold;
+/// use kvrep_core::node::{Client, ClientError, ClientOptions};
+/// use kvrep_transport_tcp::TcpGroupLink;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut options = ClientOptions::default();
+/// options.deadline = Duration::from_millis(50);
+/// let link = TcpGroupLink::new("counter", ["127.0.0.1:1"]); // nobody is there
+/// let client = Client::<Fold<i64, i64>>::with_options(link, options);
+/// let error = client.execute(1).await.unwrap_err();
+/// assert!(matches!(error, ClientError::Unavailable { .. })); // certainly nothing was done
+/// # }
+/// ```
 pub struct TcpGroupLink {
     group: GroupId,
     limits: LinkLimits,

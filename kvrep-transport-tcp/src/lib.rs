@@ -1,18 +1,42 @@
 //! kvrep over TCP: members of a group, their clients, and an application's own protocol, all on one port.
 //!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use kvrep_core::ReplicaId;
-//! use kvrep_transport_tcp::{TcpConfig, TcpTransport};
+//! Each replica is told where it listens and where the others are; a client, where some of them are:
 //!
-//! let transport = TcpTransport::new(
-//!     TcpConfig::new("10.0.0.1:7000")
-//!         .peer(ReplicaId(2), "10.0.0.2:7000")
-//!         .peer(ReplicaId(3), "10.0.0.3:7000"),
-//! );
-//! // Give it to the node of replica 1.
-//! # drop(transport); Ok(()) }
 //! ```
+//! use kvrep_core::{Fold, Node, ReplicaId};
+//! use kvrep_transport_tcp::{TcpConfig, TcpTransport, connect};
+//!
+//! type Counter = Fold<i64, i64>;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut transports = Vec::new();
+//! for _ in 0..3 {
+//!     transports.push(TcpTransport::bind(TcpConfig::new("127.0.0.1:0")).await?); // any free port
+//! }
+//! let address = |t: &TcpTransport| t.local_addr().unwrap().to_string();
+//! let addresses: Vec<String> = transports.iter().map(address).collect();
+//!
+//! let members = [1, 2, 3].map(ReplicaId);
+//! let mut replicas = Vec::new();
+//! for (me, transport) in members.into_iter().zip(transports) {
+//!     for (peer, address) in members.into_iter().zip(&addresses) {
+//!         transport.add_peer(peer, address);
+//!     }
+//!     let replica = Node::builder("counter", me)
+//!         .members(members)
+//!         .transport(transport)
+//!         .state_machine(Counter::new(0, |sum, by| *sum += by));
+//!     replicas.push(replica.start().await?);
+//! }
+//!
+//! let client = connect::<Counter>("counter", &addresses); // in any process
+//! assert_eq!(client.execute(2).await?, 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With ports that are known beforehand, [`TcpTransport::new`] and [`TcpConfig::peers`] say it in one expression.
 //!
 //! # How it works
 //!

@@ -41,11 +41,11 @@ pub(crate) enum ConnectError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LinkLimits {
-    /// Largest body of a reply.
+    /// Largest body of a reply. 4 MiB by default.
     pub reply_bytes_max: usize,
-    /// Calls under way at a time; more are not sent.
+    /// Calls under way at a time; more are not sent. 65,536 by default.
     pub calls_max: usize,
-    /// Bytes of requests waiting to be written; more are not sent.
+    /// Bytes of requests waiting to be written; more are not sent. 32 MiB by default.
     pub request_bytes_max: usize,
 }
 
@@ -60,6 +60,34 @@ impl Default for LinkLimits {
 }
 
 /// A connection to one replica. See the [crate](crate).
+///
+/// A client of a whole group uses [`connect`](crate::connect). This is for tools that ask one certain replica:
+///
+/// ```
+/// use kvrep_core::client_wire::{Op, Outcome};
+/// use kvrep_core::{Fold, GroupId, Node, ReplicaId};
+/// use kvrep_transport_tcp::{LinkLimits, TcpConfig, TcpLink, TcpTransport};
+/// use tokio::time::{Duration, Instant};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let transport = TcpTransport::bind(TcpConfig::new("127.0.0.1:0")).await?;
+/// # let address = transport.local_addr().unwrap().to_string();
+/// # let node = Node::builder("counter", ReplicaId(1))
+/// #     .transport(transport)
+/// #     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+/// #     .start()
+/// #     .await?;
+/// let deadline = Instant::now() + Duration::from_secs(5);
+/// let group = GroupId::named("counter");
+/// let link = TcpLink::connect(&address, group, LinkLimits::default(), deadline).await?;
+/// assert_eq!(link.replica(), ReplicaId(1));
+/// let outcome = link.call(Op::Status, deadline).await?;
+/// assert!(matches!(outcome, Outcome::Status(_)));
+/// # node.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct TcpLink {
     shared: Arc<Shared>,
     task: AbortHandle,

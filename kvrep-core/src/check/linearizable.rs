@@ -17,6 +17,46 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Write as _};
 
 /// What one copy of the data would do.
+///
+/// ```
+/// use kvrep_core::Time;
+/// use kvrep_core::check::{Budget, ClientId, History, Linearizability, Model, linearizable};
+///
+/// /// Gives out numbers, each once, in order.
+/// struct Dispenser;
+///
+/// impl Model for Dispenser {
+///     type Op = ();
+///     type Ret = u64;
+///     type Key = ();
+///     type State = u64;
+///
+///     fn key<'a>(&self, op: &'a ()) -> &'a () {
+///         op
+///     }
+///     fn init(&self, (): &()) -> u64 {
+///         0
+///     }
+///     fn step(&self, last: &u64, (): &(), given: Option<&u64>) -> Option<u64> {
+///         let next = last + 1;
+///         given.is_none_or(|given| *given == next).then_some(next)
+///     }
+/// }
+///
+/// let at = Time::from_nanos;
+/// let mut history = History::new();
+/// let one = history.invoke(at(0), ClientId(1), ());
+/// let other = history.invoke(at(1), ClientId(2), ());
+/// history.respond(at(5), one, 2); // at the same time as the other: any order will do
+/// history.respond(at(6), other, 1);
+/// let late = history.invoke(at(7), ClientId(1), ());
+/// history.respond(at(8), late, 2); // given out before
+/// let Linearizability::Violated(why) = linearizable::check(&Dispenser, &history, Budget::default()) else {
+///     unreachable!()
+/// };
+/// assert_eq!(why.culprit, late);
+/// assert!(!why.explain(&Dispenser, &history).is_empty());
+/// ```
 pub trait Model {
     /// What clients ask.
     type Op: PartialEq;

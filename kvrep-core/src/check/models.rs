@@ -1,4 +1,19 @@
 //! Models ready to use: registers under keys, and counters under keys.
+//!
+//! For other data write a [`Model`]; these two are also the examples to start from. A history over counters
+//! is the sharper test of exactly-once: a write applied twice shows in every later answer.
+//!
+//! ```
+//! use kvrep_core::Time;
+//! use kvrep_core::check::{Budget, ClientId, History, Linearizability, linearizable};
+//! use kvrep_core::check::models::{CounterOp, Counters};
+//!
+//! let mut history = History::new();
+//! let add = history.invoke(Time::from_nanos(0), ClientId(1), CounterOp::Add("a", 1));
+//! history.respond(Time::from_nanos(9), add, 2); // the command was carried out twice
+//! let verdict = linearizable::check(&Counters::new(), &history, Budget::default());
+//! assert!(matches!(verdict, Linearizability::Violated(_)));
+//! ```
 
 use super::linearizable::{Hint, Model};
 use std::marker::PhantomData;

@@ -4,6 +4,23 @@
 //! under `Alone` a false suspicion is what the scheme is declared unsafe for.
 //!
 //! [`Authority::Witness`]: crate::Authority::Witness
+//!
+//! ```
+//! use kvrep_core::detector::{FailureDetector, Verdict, fixed::FixedDetector};
+//! use kvrep_core::transport::Hint;
+//! use kvrep_core::{ReplicaId, Time};
+//! use std::time::Duration;
+//!
+//! let mut detector: Box<dyn FailureDetector> = Box::new(FixedDetector::new(Duration::from_millis(300)));
+//! let now = Time::ZERO;
+//! detector.watch(now, ReplicaId(2));
+//! assert!(detector.verdict(now, ReplicaId(2)).is_live());
+//! detector.on_hint(now, ReplicaId(2), Hint::Gone); // its machine says that nobody listens any more
+//! assert_eq!(detector.verdict(now, ReplicaId(2)), Verdict::Disconnected);
+//! ```
+//!
+//! A detector of your own is given to [`Passive::with_detector`](crate::protocol::passive::Passive::with_detector); the
+//! suite in `testing` (feature `testing`) says whether it keeps the rules.
 
 pub mod fixed;
 pub mod ticks;

@@ -1,4 +1,10 @@
 //! Who belongs to the group: numbered views.
+//!
+//! A [`View`] says whom this node counts on *now*. It is an opinion, made of the verdicts of a
+//! [failure detector](crate::detector), and differs from node to node; what the group has decided is a
+//! [`Configuration`](crate::Configuration). A scheme acts on the first by proposing a change of the second.
+//!
+//! Invariants: at one node, views with equal numbers are equal, and numbers only grow; `live` is a part of `members`.
 
 pub mod fixed;
 
@@ -18,6 +24,8 @@ pub struct View {
 }
 
 /// Keeps the view from verdicts.
+///
+/// See [`FixedMembership`](fixed::FixedMembership) for an example.
 pub trait Membership: Send + 'static {
     /// The current view.
     fn view(&self) -> &View;

@@ -1,4 +1,7 @@
-//! What a node is made of.
+//! What a node is made of: state machine, group, storage, transport, and the bounds of its queues.
+//!
+//! Everything is said before anything runs: a builder only collects, and [`start`](NodeBuilder::start) checks all of it
+//! before it opens the first file.
 
 use super::Node;
 use super::absent::{Nothing, Nowhere};
@@ -80,6 +83,30 @@ type MakeCustom =
     Box<dyn FnOnce(ProtocolContext, Recovered) -> Result<Box<dyn Protocol>, Malformed> + Send>;
 
 /// What a protocol of one's own may know, besides what was recovered. See [`NodeBuilder::protocol`].
+///
+/// The passive scheme with another failure detector:
+///
+/// ```
+/// use kvrep_core::detector::ticks::{TickConfig, TickDetector};
+/// use kvrep_core::protocol::passive::{Options, Passive};
+/// use kvrep_core::{Fold, Node, ReplicaId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let detector = TickDetector::new(TickConfig::default())?;
+/// let node = Node::builder("counters", ReplicaId(1))
+///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+///     .protocol(|context, recovered| {
+///         let options = Options::new(context.replica, context.config, context.seed);
+///         Passive::with_detector(options, recovered, Box::new(detector))
+///     })
+///     .start()
+///     .await?;
+/// node.watch().wait_for(|status| status.protocol.serving).await?;
+/// node.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ProtocolContext {
     /// The replica.
@@ -311,6 +338,35 @@ impl NodeBuilder {
 }
 
 /// Describes the witness of a group: a tiny process that decides who may be primary.
+///
+/// ```
+/// use kvrep_core::node::{Client, LocalLink, Node};
+/// use kvrep_core::transport::memory::MemoryNetwork;
+/// use kvrep_core::{Authority, Fold, ReplicaId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let temporary = tempfile::tempdir()?;
+/// # let directory = temporary.path().join("witness");
+/// let network = MemoryNetwork::new();
+/// let witness = Node::witness("counters")
+///     .transport(network.transport())
+///     .data_dir(directory) // its register must outlive it
+///     .start()
+///     .await?;
+/// let node = Node::builder("counters", ReplicaId(1))
+///     .authority(Authority::Witness)
+///     .transport(network.transport())
+///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+///     .start()
+///     .await?;
+/// let client = Client::<Fold<i64, i64>>::new(LocalLink::new([&node]));
+/// assert_eq!(client.execute(2).await?, 2);
+/// node.shutdown().await?;
+/// witness.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct WitnessBuilder {
     group: String,
     parts: Parts,

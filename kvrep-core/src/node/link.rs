@@ -18,6 +18,31 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 /// Carries requests to replicas. See the [module](self) for the rules.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use kvrep_core::ReplicaId;
+/// use kvrep_core::client_wire::{Op, Outcome};
+/// use kvrep_core::node::{ClientLink, LinkError};
+/// use tokio::time::Instant;
+///
+/// /// Another link, with every request told on standard error.
+/// struct Told<L>(L);
+///
+/// #[async_trait]
+/// impl<L: ClientLink> ClientLink for Told<L> {
+///     fn targets(&self) -> usize {
+///         self.0.targets()
+///     }
+///     fn resolve(&self, replica: ReplicaId, address: Option<&str>) -> Option<usize> {
+///         self.0.resolve(replica, address)
+///     }
+///     async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+///         eprintln!("to {target}: {op:?}");
+///         self.0.call(target, op, deadline).await
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait ClientLink: Send + Sync + 'static {
     /// How many targets there are now; at least one.

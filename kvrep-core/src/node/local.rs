@@ -63,6 +63,9 @@ impl Submitted {
 }
 
 /// A link to nodes of this process: one, or several of a group.
+///
+/// Its targets are the nodes in the order in which they were given. It does not keep them alive.
+/// See [`Client`](super::Client) for an example.
 pub struct LocalLink(RwLock<Vec<(ReplicaId, Requests)>>);
 
 impl LocalLink {

@@ -73,6 +73,24 @@ use tokio::time::Instant;
 
 /// A running replica, or the witness, of a group. Dropped, it ends at once; [`shutdown`](Self::shutdown) ends it in
 /// good order.
+///
+/// ```
+/// use kvrep_core::node::{Node, NodeEvent};
+/// use kvrep_core::{Fold, ReplicaId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder("counters", ReplicaId(1)) // alone in its group, in memory
+///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+///     .start()
+///     .await?;
+/// node.watch().wait_for(|status| status.protocol.serving).await?;
+/// assert_eq!(node.status().protocol.primary, Some(ReplicaId(1)));
+/// assert!(node.digest().await.is_some());
+/// node.shutdown().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Node {
     identity: NodeIdentity,
     requests: Requests,
@@ -174,6 +192,22 @@ impl Node {
     }
 
     /// What happens from now on. A receiver that falls 1,024 events behind is told so and misses some.
+    ///
+    /// ```
+    /// use kvrep_core::node::{Node, NodeEvent};
+    /// use kvrep_core::protocol::Event;
+    ///
+    /// /// What must wake an operator.
+    /// async fn alarm(node: &Node) {
+    ///     let mut events = node.events();
+    ///     while let Ok(event) = events.recv().await {
+    ///         if let NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, .. }) = event {
+    ///             eprintln!("acknowledged writes from {from} on are lost; see the files set aside");
+    ///         }
+    ///     }
+    /// }
+    /// # let _ = alarm;
+    /// ```
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
         self.events.subscribe()

@@ -25,6 +25,20 @@ use tokio::time::{Duration, Instant};
 use tracing::Instrument;
 
 /// Why a node did not start. Nothing runs then, and the storage is as it was found, but for a new incarnation.
+///
+/// ```
+/// use kvrep_core::node::{Node, StartError};
+/// use kvrep_core::{Fold, ReplicaId};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let stranger = Node::builder("counters", ReplicaId(4))
+///     .members([1, 2, 3].map(ReplicaId))
+///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by));
+/// let error = stranger.start().await.unwrap_err();
+/// assert!(matches!(error, StartError::Config(_)), "{error}");
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

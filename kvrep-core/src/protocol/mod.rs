@@ -2,6 +2,58 @@
 //!
 //! A [`Protocol`] is told what happened and puts what is to be done into an [`Outbox`]. It knows no clock, socket,
 //! file or thread; the same object runs in the tokio driver and in the simulator.
+//!
+//! Rules for implementers:
+//!
+//! * a method never waits: what takes time is an [`Action`] whose completion comes back through another method;
+//! * bytes of a peer may be anything: count what does not fit, never panic on it;
+//! * nothing is acknowledged to anybody before it is as durable as the scheme promises: put the `Send` behind the
+//!   `Persist` in the same outbox;
+//! * what must survive a restart is in the storage (log, hard state), and only there.
+//!
+//! A protocol driven by hand, as a driver does it:
+//!
+//! ```
+//! use kvrep_core::protocol::{Action, Outbox, Protocol, passive::{Options, Passive}};
+//! use kvrep_core::storage::{Storage, memory::MemoryStorage};
+//! use kvrep_core::{Authority, GroupConfig, GroupId, Incarnation, ReplicaId, StoreId, Time, Timestamp};
+//!
+//! let (me, life) = (ReplicaId(1), Incarnation(1));
+//! let group = GroupConfig::new([me], Authority::Alone); // a group of one
+//! let found = MemoryStorage::new(StoreId(1), life).open().unwrap();
+//! let mut protocol = Passive::new(Options::new(me, group, 7), found).unwrap();
+//! let mut out = Outbox::new(GroupId::named("orders"), me, life);
+//!
+//! // Does what is in the outbox, tells what is done, and returns what the state machine is to carry out.
+//! let run = |protocol: &mut Passive, now: Time, out: &mut Outbox| {
+//!     let mut commands = Vec::new();
+//!     while !out.is_empty() {
+//!         for action in out.take() {
+//!             match action {
+//!                 Action::Persist { token, .. } => protocol.on_persisted(now, token, out),
+//!                 Action::Apply(entries) => {
+//!                     let end = entries.last().unwrap().index;
+//!                     commands.extend(entries.into_iter().map(|e| e.payload));
+//!                     protocol.on_applied(now, end, out);
+//!                 }
+//!                 _ => {} // nobody to send to, no snapshots, no reads
+//!             }
+//!         }
+//!     }
+//!     commands
+//! };
+//!
+//! let mut now = Time::ZERO;
+//! protocol.start(now, &mut out);
+//! run(&mut protocol, now, &mut out);
+//! while !protocol.status().serving {
+//!     now = protocol.next_deadline(now).unwrap(); // time is an input
+//!     protocol.on_tick(now, &mut out);
+//!     run(&mut protocol, now, &mut out);
+//! }
+//! protocol.propose(now, Timestamp(0), vec!["an order".into()], &mut out).unwrap();
+//! assert_eq!(run(&mut protocol, now, &mut out), ["an order"]);
+//! ```
 
 pub mod outbox;
 pub mod passive;

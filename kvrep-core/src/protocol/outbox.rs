@@ -1,4 +1,9 @@
 //! What is to be done, in order.
+//!
+//! A protocol does nothing itself. It says what is to be done, and the order in which it says so is a promise that the
+//! driver keeps: **within one outbox, what is sent behind a `Persist` leaves only when that is durable.** So a backup
+//! writes `Persist, Send(acknowledgement)` and a primary `Send(entries), Persist`: its disk works at the same time as
+//! those of the backups. Later outboxes do not wait: heartbeats never stand behind a disk.
 
 use super::{Event, ReplicaId};
 use crate::config::Token;
@@ -69,6 +74,21 @@ pub enum Action {
 ///
 /// Within one outbox a `Persist` before a `Send` means durable first; a `Send` before a `Persist` is the primary's
 /// parallel disk write.
+///
+/// ```
+/// use bytes::BufMut;
+/// use kvrep_core::protocol::{Action, Outbox};
+/// use kvrep_core::storage::StorageOp;
+/// use kvrep_core::{GroupId, Incarnation, ReplicaId};
+///
+/// let mut out = Outbox::new(GroupId::named("orders"), ReplicaId(2), Incarnation(1));
+/// let token = out.persist(vec![StorageOp::HardState(b"promised".as_slice().into())]);
+/// out.send(ReplicaId(1), Incarnation(4), |body| body.put_slice(b"I promise"));
+///
+/// let actions = out.take();
+/// assert!(matches!(actions[0], Action::Persist { token: first, .. } if first == token));
+/// assert!(matches!(actions[1], Action::Send { to: ReplicaId(1), .. })); // after it is durable
+/// ```
 #[derive(Debug)]
 pub struct Outbox {
     group: GroupId,

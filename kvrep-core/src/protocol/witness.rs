@@ -5,6 +5,22 @@
 //! can be tiny; while it cannot be reached, writes go on as long as the configuration need not change.
 //!
 //! Invariants: the register's (term, version) only grows; no answer shows a value that is not durable.
+//!
+//! Caveats: a witness that lost its register must not be replaced by an empty one while the group lives; and it is no
+//! backup: a group whose replicas are all lost is lost.
+//!
+//! ```
+//! use kvrep_core::protocol::{Protocol, Role, witness::Witness};
+//! use kvrep_core::storage::{Storage, memory::MemoryStorage};
+//! use kvrep_core::{Incarnation, StoreId};
+//!
+//! let found = MemoryStorage::new(StoreId(1), Incarnation(1)).open().unwrap();
+//! let witness = Witness::new(&found).unwrap();
+//! assert_eq!(witness.status().role, Role::Witness);
+//! assert_eq!(witness.status().configuration, None); // the register is empty at first
+//! ```
+//!
+//! To run one, see `Node::witness`, or the program `kvrep-witness` of the crate `kvrep-transport-tcp`.
 
 use super::passive::{Message, is_plausible};
 use super::{Outbox, Protocol, ProtocolStatus, Role};

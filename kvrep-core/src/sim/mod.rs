@@ -77,6 +77,15 @@ use std::time::Duration;
 use world::{Length, World};
 
 /// One run, to be set up and started.
+///
+/// ```
+/// use kvrep_core::sim::{Cell, Simulation};
+///
+/// // What happens, a line each, for somebody who wants to know how a run came to its end.
+/// let cell = Cell::named("alone/memory/crashes").unwrap();
+/// let run = Simulation::new(cell, 1).seconds(2).operations(20);
+/// run.trace(|line| eprintln!("{line}")).run().expect_ok();
+/// ```
 pub struct Simulation {
     cell: Cell,
     seed: u64,

@@ -44,6 +44,18 @@ pub struct Stats {
 }
 
 /// What came of a run: nothing, or a failure with everything needed to replay it.
+///
+/// ```
+/// use kvrep_core::protocol::passive::Mutation;
+/// use kvrep_core::sim::{Cell, Simulation};
+///
+/// // A planted bug: primaries acknowledge too early. Some seed shows it, and says how to see it again.
+/// let cell = Cell::named("witness/wal/all").unwrap();
+/// let bug = Some(Mutation::AckBeforeDurable);
+/// let mut reports = (0..200).map(|seed| Simulation::new(cell, seed).mutation(bug).run());
+/// let caught = reports.find(|report| report.failure.is_some()).unwrap();
+/// assert!(caught.replay().contains(&format!("--seed {}", caught.seed)));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The seed.

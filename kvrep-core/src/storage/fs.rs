@@ -12,6 +12,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// A file system. Clones are handles on the same one.
+///
+/// ```
+/// use kvrep_core::storage::fs::{Fs, FsFile, OsFs};
+///
+/// # let temporary = tempfile::tempdir().unwrap();
+/// # let dir = temporary.path().join("data");
+/// OsFs.create_dir(&dir).unwrap();
+/// let file = OsFs.create(&dir.join("a")).unwrap();
+/// file.write_at(0, b"content").unwrap();
+/// file.sync().unwrap(); // the content is durable
+/// OsFs.sync_dir(&dir).unwrap(); // and so is its name
+/// assert_eq!(OsFs.list(&dir).unwrap(), ["a"]);
+/// ```
 pub trait Fs: Clone + Send + Sync + 'static {
     /// An open file.
     type File: FsFile;

@@ -4,7 +4,7 @@
 //! [`sync`](Storage::sync) makes everything written so far durable. Whoever drives it decides when to sync, so one
 //! `fdatasync` serves every batch that came meanwhile (group commit), and nobody else waits for the disk.
 //!
-//! Rules for implementers, checked by the suite in [`crate::testing`] (feature `testing`):
+//! Rules for implementers, checked by the suite in `testing` (feature `testing`):
 //!
 //! * Operations take effect in order. After a crash, what is recovered is the effect of a prefix of them that
 //!   contains every operation before the last successful `sync`.
@@ -27,6 +27,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// One change to what is stored.
+///
+/// ```
+/// use kvrep_core::storage::{Storage, StorageOp, Tail, memory::MemoryStorage};
+/// use kvrep_core::{Entry, EntryKind, Incarnation, Index, LogPoint, StoreId, Term, Timestamp};
+///
+/// let mut storage = MemoryStorage::new(StoreId(1), Incarnation(1));
+/// storage.open().unwrap();
+/// let kind = EntryKind::Command;
+/// let entry = Entry::following(LogPoint::ZERO, Term::ZERO, Timestamp(0), 0, kind, "x".into());
+/// let cut = StorageOp::TruncateSuffix { from: Index(1), tail: Tail::Drop };
+/// storage.write(vec![StorageOp::Append(vec![entry.clone()]), cut]).unwrap();
+/// storage.write(vec![StorageOp::Append(vec![entry])]).unwrap(); // fits again
+/// storage.sync().unwrap(); // one sync for all of it
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageOp {
     /// Appends entries directly behind the last one.
@@ -174,6 +188,26 @@ pub enum StorageEvent {
 }
 
 /// Keeps log, snapshot and hard state. See the [module](self) for the rules.
+///
+/// [`MemoryStorage`](memory::MemoryStorage) and [`Wal`](wal::Wal) are the two that there are. What a driver does with one:
+///
+/// ```
+/// use kvrep_core::storage::{Storage, StorageError, StorageOp};
+///
+/// /// Makes all batches that came meanwhile durable with one sync; then they may be acknowledged.
+/// fn commit(storage: &mut dyn Storage, batches: Vec<Vec<StorageOp>>) -> Result<(), StorageError> {
+///     for batch in batches {
+///         for event in storage.write(batch)? {
+///             eprintln!("{event:?}");
+///         }
+///     }
+///     storage.sync()
+/// }
+/// # use kvrep_core::{Incarnation, StoreId, storage::memory::MemoryStorage};
+/// # let mut storage = MemoryStorage::new(StoreId(1), Incarnation(1));
+/// # storage.open().unwrap();
+/// # commit(&mut storage, vec![Vec::new()]).unwrap();
+/// ```
 pub trait Storage: Send + 'static {
     /// Reads what is there; called once, before anything else. Creates the storage where there is none. The new
     /// incarnation is durable when this returns.
@@ -211,6 +245,23 @@ pub enum Durability {
 }
 
 /// The state snapshots of a storage.
+///
+/// ```
+/// use kvrep_core::storage::{Storage, memory::MemoryStorage};
+/// use kvrep_core::{Incarnation, LogPoint, StoreId};
+/// use std::io::Write;
+///
+/// let mut storage = MemoryStorage::new(StoreId(1), Incarnation(1));
+/// storage.open().unwrap();
+/// let snapshots = storage.snapshots(); // may go to another thread
+/// let mut writer = snapshots.create(LogPoint::ZERO).unwrap();
+/// writer.write_all(b"the state").unwrap();
+/// assert!(snapshots.current().unwrap().is_none()); // not before it is finished
+/// let meta = writer.finish().unwrap();
+/// let reader = snapshots.current().unwrap().unwrap();
+/// assert_eq!(reader.read(4, 100).unwrap(), "state");
+/// assert_eq!(meta.bytes, 9);
+/// ```
 pub trait SnapshotStore: Send + Sync + 'static {
     /// Starts writing the state at `last`. Several may be open; the last one finished with the highest index is the
     /// current one.

@@ -2,6 +2,20 @@
 //!
 //! Call [`check`] from a test of yours. It runs each rule with a peer heard at several phases (a detector may count
 //! in periods), and panics naming the rule that does not hold.
+//!
+//! ```
+//! use kvrep_core::detector::fixed::FixedDetector;
+//! use kvrep_core::testing::detector_suite::{Bounds, check};
+//! use std::time::Duration;
+//!
+//! let timeout = Duration::from_millis(150);
+//! let bounds = Bounds {
+//!     live_for: timeout - Duration::from_nanos(1),
+//!     not_live_after: timeout,
+//!     disconnected_after: timeout,
+//! };
+//! check(|| FixedDetector::new(timeout), bounds);
+//! ```
 
 use crate::detector::{FailureDetector, Verdict};
 use crate::id::ReplicaId;

@@ -8,6 +8,22 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
 /// A bounded queue as a node has one, for tests of transports.
+///
+/// ```
+/// use kvrep_core::testing::mailbox::Mailbox;
+/// use kvrep_core::transport::InboxEvent;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mailbox = Mailbox::new(1);
+/// let inbox = mailbox.inbox(); // give it to the transport
+/// assert!(inbox.try_deliver(InboxEvent::Peer("one".into())).is_ok());
+/// assert!(inbox.try_deliver(InboxEvent::Peer("two".into())).is_err()); // full: given back
+/// let Some(InboxEvent::Peer(body)) = mailbox.next(Duration::from_secs(1)).await else { unreachable!() };
+/// assert_eq!(body, "one");
+/// # }
+/// ```
 pub struct Mailbox {
     sender: mpsc::Sender<InboxEvent>,
     receiver: Mutex<mpsc::Receiver<InboxEvent>>,

@@ -1,10 +1,30 @@
 //! What every transport must keep, as tests for people who write one.
 //!
-//! Implement [`TransportFactory`] for your transport and write, in a test file of your crate (which needs `tokio` with
+//! Implement [`TransportFactory`] for your transport and name it, in a test file of your crate (which needs `tokio` with
 //! `macros` and `rt-multi-thread`):
 //!
-//! ```ignore
-//! kvrep_core::transport_suite!(MyFactory::new());
+//! ```
+//! use async_trait::async_trait;
+//! use kvrep_core::ReplicaId;
+//! use kvrep_core::testing::transport_suite::TransportFactory;
+//! use kvrep_core::transport::{Transport, memory::MemoryNetwork};
+//! use std::{collections::BTreeMap, sync::Arc};
+//!
+//! struct InMemory(MemoryNetwork);
+//!
+//! #[async_trait]
+//! impl TransportFactory for InMemory {
+//!     async fn make(&self, replicas: &[ReplicaId]) -> BTreeMap<ReplicaId, Arc<dyn Transport>> {
+//!         let made = |id: &ReplicaId| (*id, Arc::new(self.0.transport()) as Arc<dyn Transport>);
+//!         replicas.iter().map(made).collect()
+//!     }
+//!     async fn remake(&self, _: ReplicaId) -> Arc<dyn Transport> {
+//!         Arc::new(self.0.transport())
+//!     }
+//! }
+//!
+//! kvrep_core::transport_suite!(InMemory(MemoryNetwork::new()));
+//! # fn main() {}
 //! ```
 //!
 //! Each rule becomes a test of its own. A transport may lose frames, so the suite repeats what it waits for until a

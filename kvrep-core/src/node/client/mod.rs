@@ -64,6 +64,14 @@ pub struct Client<S> {
 }
 
 /// How patient a client is.
+///
+/// ```
+/// use kvrep_core::node::ClientOptions;
+/// use std::time::Duration;
+///
+/// let mut patient = ClientOptions::default();
+/// patient.deadline = Duration::from_secs(60); // rather wait than not know
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
@@ -88,6 +96,17 @@ impl Default for ClientOptions {
 }
 
 /// How an operation failed; each says what was done.
+///
+/// ```
+/// use kvrep_core::node::ClientError;
+///
+/// /// Whether the same command may be given again without fear of doing it twice.
+/// fn nothing_was_done(error: &ClientError) -> bool {
+///     matches!(error, ClientError::Unavailable { .. } | ClientError::TooLarge { .. })
+/// }
+/// assert!(nothing_was_done(&ClientError::Unavailable { last: "no primary".into() }));
+/// assert!(!nothing_was_done(&ClientError::SessionExpired));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {

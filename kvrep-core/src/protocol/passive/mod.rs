@@ -105,6 +105,8 @@ impl Options {
 }
 
 /// One replica under the passive scheme.
+///
+/// A scheme like any other: see [`Protocol`] for how it is driven, and an example. `Node` runs it by default.
 pub struct Passive {
     local: Local,
     role: Part,

@@ -134,6 +134,33 @@ pub struct World<'a> {
 }
 
 /// What must hold.
+///
+/// ```
+/// use kvrep_core::sim::invariants::{Invariant, Sight, World};
+/// use kvrep_core::sim::{Cell, Simulation};
+///
+/// /// Nobody lives a hundred times.
+/// struct FewLives(u32);
+///
+/// impl Invariant for FewLives {
+///     fn rule(&self) -> &'static str {
+///         "few lives"
+///     }
+///     fn see(&mut self, sight: &Sight<'_>, _: &World<'_>) -> Result<(), String> {
+///         if let Sight::Started(life) = sight {
+///             self.0 += 1;
+///             if self.0 > 100 {
+///                 return Err(format!("{life} is the {}th", self.0));
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let cell = Cell::named("witness/wal/crashes").unwrap();
+/// let run = Simulation::new(cell, 3).seconds(5).operations(100).invariant(FewLives(0));
+/// run.run().expect_ok();
+/// ```
 pub trait Invariant {
     /// Its name: what a report says was broken.
     fn rule(&self) -> &'static str;

@@ -59,6 +59,26 @@ pub(super) fn save<F: Fs>(
 ///
 /// # Errors
 /// When the file cannot be read or is damaged.
+///
+/// ```
+/// use kvrep_core::storage::fs::OsFs;
+/// use kvrep_core::storage::{Storage, StorageEvent, StorageOp, Tail};
+/// use kvrep_core::storage::wal::{Wal, WalOptions, read_aside};
+/// use kvrep_core::{Entry, EntryKind, GroupId, Index, LogPoint, ReplicaId, Term, Timestamp};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let data = dir.path().join("data");
+/// let options = WalOptions::new(GroupId::named("orders"), ReplicaId(1), 7);
+/// let mut wal = Wal::open_dir(&data, options);
+/// wal.open().unwrap();
+/// let kind = EntryKind::Command;
+/// let entry = Entry::following(LogPoint::ZERO, Term::ZERO, Timestamp(0), 0, kind, "refuted".into());
+/// let cut = StorageOp::TruncateSuffix { from: Index(1), tail: Tail::SaveAside };
+/// let events = wal.write(vec![StorageOp::Append(vec![entry]), cut]).unwrap();
+/// let StorageEvent::TailSaved { path, .. } = &events[0];
+/// let (_, entries) = read_aside(&OsFs, path).unwrap();
+/// assert_eq!(entries[0].payload, "refuted");
+/// ```
 pub fn read_aside<F: Fs>(fs: &F, path: &Path) -> Result<(LogPoint, Vec<Entry>), StorageError> {
     let loaded = load(fs, path, Place::Inner, REMEDY)?;
     let mut replay = Replay::new(loaded.header.base, 0, None);
