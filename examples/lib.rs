@@ -1,3 +1,8 @@
 //! Complete systems assembled from the parts of kvrep.
 
 pub mod demo;
+
+/// The README's programs compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

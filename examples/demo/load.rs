@@ -165,7 +165,7 @@ async fn work(
         }
         let at = usize::try_from(n % records).unwrap_or(0);
         put(&shared, &client, id, at, &mut seen).await?;
-        if n % READ_EVERY == 0 {
+        if n.is_multiple_of(READ_EVERY) {
             // Somebody else is writing near here at this very moment.
             let near = usize::try_from((n + n / READ_EVERY % 32) % records).unwrap_or(0);
             get(&shared, &client, id, near, &mut seen).await?;

@@ -27,3 +27,13 @@ fn the_counter_is_a_program_of_at_most_thirty_lines() {
     let source = include_str!("../counter/main.rs");
     assert!(source.lines().count() <= 30);
 }
+
+#[test]
+fn the_readme_shows_the_counter_as_it_is() {
+    let readme = include_str!("../../README.md");
+    let program = include_str!("../counter/main.rs");
+    assert!(
+        readme.contains(program),
+        "copy counter/main.rs into the README"
+    );
+}
