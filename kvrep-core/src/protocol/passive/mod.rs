@@ -13,11 +13,13 @@
 //! | the same with pauses, partitions, lost disks; `Witness` | linearizable; available while a member reaches the witness |
 //! | the same; `Alone` | **unsafe**: two primaries are possible; on heal the divergence is found, saved aside, reported |
 //!
-//! A file for each part: `primary`, `backup`, `takeover` (who becomes primary), `authority` (how a configuration is
-//! changed), `transfer` (snapshots), `progress` (one peer's copy), `local` (what every role has).
+//! A file for each part: `primary` with `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
+//! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
+//! `transfer` (snapshots), `progress` (one peer's copy), `local` (what every role has).
 
 mod authority;
 mod backup;
+mod dispatch;
 mod durable;
 mod hard_state;
 mod local;
@@ -27,6 +29,9 @@ mod message;
 mod mutation;
 mod primary;
 mod progress;
+mod reads;
+mod reconfigure;
+mod succession;
 mod takeover;
 mod transfer;
 
@@ -36,14 +41,11 @@ pub use message::{Message, Posture, Standing, describe};
 #[cfg(feature = "sim")]
 pub use mutation::Mutation;
 
-use super::{Action, Event, Outbox, Protocol, ProtocolStatus, Role, SnapshotPiece};
+use super::{Action, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
 use crate::config::{GroupConfig, Read};
 use crate::detector::{FailureDetector, fixed::FixedDetector};
 use crate::error::{ProposeError, ReadError};
-use crate::id::{
-    Configuration, Incarnation, Index, LogPoint, Nonce, PersistToken, ReplicaId, Term, Ticket,
-    Version,
-};
+use crate::id::{Index, Nonce, PersistToken, ReplicaId, Ticket};
 use crate::membership::{Membership, fixed::FixedMembership};
 use crate::random::Rng;
 use crate::state_machine::Malformed;
@@ -51,16 +53,17 @@ use crate::storage::{Recovered, SnapshotMeta};
 use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
 use crate::wire::Envelope;
-use authority::{Change, Settled};
-use backup::{Again, Append, Backup};
+use authority::Change;
+use backup::{Again, Backup};
 use bytes::Bytes;
 use durable::Durable;
 use hard_state::HardState;
 use local::Local;
 use log::Log;
-use primary::{Primary, Reign};
+use primary::Primary;
 use std::collections::{BTreeMap, BTreeSet};
-use takeover::{Decision, Seeking, Situation, decide};
+use succession::Rest;
+use takeover::Seeking;
 
 /// Whether a replica obeys the rules when it starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -198,575 +201,6 @@ impl Passive {
         })
     }
 
-    // ---- changing role ------------------------------------------------------------------------------------------
-
-    fn change_role(&mut self, role: Part, out: &mut Outbox) {
-        let before = std::mem::replace(&mut self.role, role);
-        if let Part::Primary(primary) = before {
-            primary.abdicate(out);
-        }
-        out.push(Action::Event(Event::RoleChanged {
-            role: self.role_name(),
-            term: self.local.hard.promised,
-        }));
-    }
-
-    fn role_name(&self) -> Role {
-        match self.role {
-            Part::Seeking(_) => Role::Seeking,
-            Part::Candidate(_) => Role::Candidate,
-            Part::Primary(_) => Role::Primary,
-            Part::Backup(_) => Role::Backup,
-        }
-    }
-
-    fn posture(&self) -> Posture {
-        match self.role {
-            Part::Primary(_) => Posture::Primary,
-            Part::Candidate(_) if !self.local.restarting => Posture::Candidate,
-            Part::Backup(_) | Part::Seeking(_) if !self.local.restarting => Posture::Following,
-            Part::Candidate(_) | Part::Backup(_) | Part::Seeking(_) => Posture::Restarting,
-        }
-    }
-
-    /// Begins to ask around; `rest` says how long no promotion is tried.
-    fn seek(&mut self, now: Time, rest: Rest, out: &mut Outbox) {
-        let window = self.local.group.timing.probe_window;
-        let not_before = match rest {
-            Rest::None => now,
-            Rest::AfterDefeat => now + self.local.jittered(window),
-        };
-        if let Part::Backup(backup) = &self.role {
-            // Backups do not hear each other while a primary reigns: only now their silence begins to count.
-            let primary = backup.primary;
-            for peer in self.local.others() {
-                if peer != primary && !self.local.gone.contains(&peer) {
-                    self.local.detector.watch(now, peer);
-                }
-            }
-            self.local.refresh_view(now);
-        }
-        let mut seeking = Seeking::idle();
-        seeking.not_before = not_before;
-        self.change_role(Part::Seeking(seeking), out);
-        self.ask_around(now, out);
-    }
-
-    /// Starts a round of questions.
-    fn ask_around(&mut self, now: Time, out: &mut Outbox) {
-        let window = self.local.group.timing.probe_window;
-        let window = self.local.jittered(window);
-        let nonce = self.local.next_nonce();
-        let standing = self.local.standing(self.posture());
-        if let Part::Seeking(seeking) = &mut self.role {
-            // Longer and longer rounds, so that the network is not flooded; but short enough that whoever lives answers
-            // several before it would count as dead.
-            let stretched = window * (1 << seeking.rounds.min(3));
-            let longest = (self.local.group.timing.suspect_after / 3).max(window);
-            seeking.begin_round(nonce, now + stretched.min(longest));
-        }
-        for peer in self.local.others() {
-            let standing = standing.clone();
-            self.local
-                .send_to_any_life(peer, &Message::Probe { nonce, standing }, out);
-        }
-        if !self.local.is_alone() {
-            self.local
-                .send_to_any_life(ReplicaId::WITNESS, &Message::ReadRegister { nonce }, out);
-        }
-        self.consider(now, out);
-    }
-
-    /// Decides from what was heard in this round.
-    fn consider(&mut self, now: Time, out: &mut Outbox) {
-        let Part::Seeking(seeking) = &self.role else {
-            return;
-        };
-        if self.local.restoring || now < seeking.not_before {
-            return;
-        }
-        #[cfg(feature = "sim")]
-        let ignores_last_set = self.local.mutated(Mutation::LastManIgnored);
-        #[cfg(not(feature = "sim"))]
-        let ignores_last_set = false;
-        let decision = decide(&Situation {
-            me: self.local.me,
-            store: self.local.store,
-            authority: self.local.group.authority,
-            members: &self.local.group.members,
-            promised: self.local.hard.promised.max(self.local.seen),
-            configuration: self.local.hard.configuration.as_ref(),
-            intent: self.local.hard.intent.as_ref(),
-            last: self.local.log.last(),
-            restarting: self.local.restarting,
-            heard: &seeking.heard,
-            register: seeking.register.as_ref(),
-            live: &self.local.membership.view().live,
-            round_over: now >= seeking.deadline,
-            rounds: seeking.rounds,
-            forced: self.forced,
-            ignores_last_set,
-        });
-        match decision {
-            Decision::Wait(why) => {
-                if !why.is_empty() && why != self.local.waiting_for {
-                    self.local.waiting_for.clone_from(&why);
-                    out.push(Action::Event(Event::Refused(why)));
-                }
-            }
-            Decision::Promote { new, old } => self.run_for(new, old, now, out),
-        }
-    }
-
-    fn run_for(
-        &mut self,
-        new: Configuration,
-        old: Option<Configuration>,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        let Part::Seeking(seeking) = &mut self.role else {
-            return;
-        };
-        let standings = std::mem::take(&mut seeking.heard);
-        if self.forced {
-            self.forced = false;
-            out.push(Action::Event(Event::Refused(format!(
-                "forced: {new:?} in place of {old:?}; what only the others had is lost"
-            ))));
-        }
-        let patience = self.local.group.timing.resend_every * 3;
-        let mut change = Change::begin(&mut self.local, now, old.as_ref(), new, out);
-        // Nothing to wait for where nobody else must agree and nothing must be durable first.
-        let settled = change.on_persisted(&self.local, now, self.local.durable.done(), out);
-        self.change_role(
-            Part::Candidate(Candidate {
-                change,
-                standings,
-                deadline: now + patience,
-            }),
-            out,
-        );
-        self.settle_candidate(settled, now, out);
-    }
-
-    fn settle_candidate(&mut self, settled: Option<Settled>, now: Time, out: &mut Outbox) {
-        match (settled, &mut self.role) {
-            (Some(Settled::Counts), Part::Candidate(candidate)) => {
-                let new = candidate.change.new.clone();
-                let standings = std::mem::take(&mut candidate.standings);
-                self.reign(new, &standings, now, out);
-            }
-            (Some(Settled::Overtaken), Part::Candidate(_)) => {
-                self.seek(now, Rest::AfterDefeat, out);
-            }
-            (None, _) | (Some(_), _) => {}
-        }
-    }
-
-    fn reign(
-        &mut self,
-        configuration: Configuration,
-        standings: &BTreeMap<ReplicaId, Standing>,
-        now: Time,
-        out: &mut Outbox,
-    ) {
-        self.local.waiting_for.clear();
-        if self.local.hard.learn(&configuration) {
-            self.local.persist_hard(out);
-        }
-        out.push(Action::Event(Event::Configured(configuration.clone())));
-        let primary = Primary::begin(&mut self.local, configuration, standings, now, out);
-        self.change_role(Part::Primary(Box::new(primary)), out);
-    }
-
-    /// Follows the primary of `term`, if it does not already.
-    fn follow(&mut self, term: Term, out: &mut Outbox) {
-        self.local.waiting_for.clear();
-        let already = matches!(&self.role, Part::Backup(backup) if backup.term == term);
-        if !already {
-            self.change_role(Part::Backup(Backup::begin(term)), out);
-        }
-    }
-
-    // ---- messages -----------------------------------------------------------------------------------------------
-
-    /// Whether a message may be looked at: from a member, of its newest life, to this one.
-    fn admit(
-        &mut self,
-        now: Time,
-        envelope: &Envelope,
-        message: &Message,
-        out: &mut Outbox,
-    ) -> bool {
-        let from = envelope.from;
-        let is_member = self.local.group.members.contains(&from);
-        if !is_member && from != ReplicaId::WITNESS {
-            return false;
-        }
-        let addressed = envelope.to_incarnation == self.local.incarnation;
-        let known = self.local.life(from);
-        if envelope.incarnation < known
-            || envelope.incarnation == Incarnation::UNKNOWN
-            || !(addressed || message.may_be_unaddressed())
-        {
-            return false;
-        }
-        if envelope.incarnation > known {
-            self.local.lives.insert(from, envelope.incarnation);
-            if known != Incarnation::UNKNOWN {
-                self.on_new_life(now, from, out);
-            }
-        }
-        if is_member {
-            self.local.gone.remove(&from);
-            self.local.detector.on_heard(now, from);
-            let verdict = self.local.detector.verdict(now, from);
-            self.local.membership.on_verdict(from, verdict);
-        }
-        true
-    }
-
-    /// A peer has restarted. A restart never resumes a term, so a primary that did has ended its reign.
-    fn on_new_life(&mut self, now: Time, peer: ReplicaId, out: &mut Outbox) {
-        match &mut self.role {
-            Part::Backup(backup) if backup.primary == peer => self.seek(now, Rest::None, out),
-            // What its earlier life said of itself, its storage above all, may not be true of this one.
-            Part::Seeking(seeking) => {
-                seeking.heard.remove(&peer);
-            }
-            Part::Candidate(candidate) => {
-                candidate.standings.remove(&peer);
-            }
-            // It is unknown again until it says who it is.
-            Part::Primary(_) | Part::Backup(_) => {}
-        }
-    }
-
-    fn dispatch(
-        &mut self,
-        now: Time,
-        from: ReplicaId,
-        message: Message,
-        raw: Bytes,
-        out: &mut Outbox,
-    ) {
-        match message {
-            Message::Probe { nonce, standing } => {
-                let own = self.local.standing(self.posture());
-                let answer = Message::Standing {
-                    nonce,
-                    standing: own,
-                };
-                self.local.send(from, &answer, out);
-                self.on_standing(now, from, None, standing, out);
-            }
-            Message::Standing { nonce, standing } => {
-                self.on_standing(now, from, Some(nonce), standing, out);
-            }
-            Message::Append {
-                term,
-                configuration,
-                prev,
-                last,
-                commit,
-                round,
-            } => match message::decode_entries(raw, prev) {
-                Ok(entries) if entries.last().is_none_or(|e| e.term <= term) => {
-                    let append = Append {
-                        term,
-                        prev,
-                        last,
-                        commit,
-                        round,
-                        entries,
-                    };
-                    if self.heed(from, term, &configuration, out)
-                        && let Part::Backup(backup) = &mut self.role
-                    {
-                        backup.on_append(&mut self.local, now, append, out);
-                    }
-                }
-                Ok(_) | Err(_) => self.local.dropped += 1,
-            },
-            Message::Chunk {
-                term,
-                configuration,
-                meta,
-                offset,
-            } => {
-                if self.heed(from, term, &configuration, out)
-                    && let Part::Backup(backup) = &mut self.role
-                {
-                    backup.on_chunk(&mut self.local, (meta, offset, raw), out);
-                }
-            }
-            Message::Appended {
-                term,
-                durable,
-                matched,
-                round,
-            } => {
-                if let Some((primary, local)) = self.reigning(term) {
-                    primary.on_appended(local, now, from, (durable, matched, round), out);
-                }
-            }
-            Message::Mismatch { term, hint, round } => {
-                if let Some((primary, local)) = self.reigning(term) {
-                    primary.on_mismatch(local, now, from, (hint, round), out);
-                }
-            }
-            Message::ChunkTaken { term, index, upto } => {
-                if let Some((primary, local)) = self.reigning(term) {
-                    primary.on_chunk_taken(local, now, from, (index, upto), out);
-                }
-            }
-            Message::AskCommit { term } => {
-                if let Some((primary, local)) = self.reigning(term) {
-                    primary.on_ask_commit(local, now, from, out);
-                }
-            }
-            Message::Refused { promised } => self.on_refused(now, promised, out),
-            Message::Propose {
-                configuration,
-                last,
-            } => self.on_propose(from, configuration, last, out),
-            Message::Accepted { term, version } => {
-                self.on_accepted(now, from, (term, version), out);
-            }
-            Message::Register {
-                nonce,
-                configuration,
-            } if from == ReplicaId::WITNESS => self.on_register(now, nonce, configuration, out),
-            Message::Register { .. }
-            | Message::ReadRegister { .. }
-            | Message::CompareAndSet { .. } => self.local.dropped += 1,
-        }
-    }
-
-    /// The primary role with the replica, if it reigns in `term`.
-    fn reigning(&mut self, term: Term) -> Option<(&mut Primary, &mut Local)> {
-        match &mut self.role {
-            Part::Primary(primary) if primary.term == term => Some((primary, &mut self.local)),
-            Part::Primary(_) | Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
-        }
-    }
-
-    fn on_standing(
-        &mut self,
-        now: Time,
-        from: ReplicaId,
-        nonce: Option<Nonce>,
-        standing: Standing,
-        out: &mut Outbox,
-    ) {
-        if from == ReplicaId::WITNESS || standing.promised.number >= u64::MAX / 2 {
-            self.local.dropped += 1;
-            return;
-        }
-        match &mut self.role {
-            Part::Primary(primary) => {
-                primary.on_standing(&mut self.local, now, from, &standing, out);
-            }
-            Part::Seeking(seeking) => {
-                // A probe says as much as an answer, but only an answer is known to be of this round.
-                if nonce == Some(seeking.nonce) {
-                    if self.local.is_alone() {
-                        // Nobody else remembers: what was heard is known from now on, whoever answers next time.
-                        self.local.learn(standing.configuration.as_ref(), out);
-                    }
-                    seeking.heard.insert(from, standing);
-                    self.consider(now, out);
-                }
-            }
-            Part::Backup(backup) => {
-                let resigned = from == backup.primary
-                    && standing.posture != Posture::Primary
-                    && standing.promised >= backup.term;
-                if resigned {
-                    self.seek(now, Rest::None, out);
-                }
-            }
-            Part::Candidate(_) => {}
-        }
-    }
-
-    /// Whether a primary's message is to be followed; takes its term and configuration over if so.
-    fn heed(
-        &mut self,
-        from: ReplicaId,
-        term: Term,
-        configuration: &Configuration,
-        out: &mut Outbox,
-    ) -> bool {
-        if term.replica != from
-            || from == self.local.me
-            || configuration.term > term
-            || !is_plausible(configuration)
-        {
-            self.local.dropped += 1;
-            return false;
-        }
-        #[cfg(feature = "sim")]
-        let forgets = self.local.mutated(Mutation::TermCheckForgotten);
-        #[cfg(not(feature = "sim"))]
-        let forgets = false;
-        if term < self.local.hard.promised && !forgets {
-            let promised = self.local.hard.promised;
-            self.local.answer(from, &Message::Refused { promised }, out);
-            return false;
-        }
-        backup::adopt(&mut self.local, term, configuration, out);
-        self.follow(term, out);
-        true
-    }
-
-    fn on_refused(&mut self, now: Time, promised: Term, out: &mut Outbox) {
-        if promised.number >= u64::MAX / 2 {
-            self.local.dropped += 1;
-            return;
-        }
-        self.local.seen = self.local.seen.max(promised);
-        let defeated = match &self.role {
-            // It deposes the primary; it is no reason to drop the one who says so.
-            Part::Primary(primary) => promised > primary.term,
-            Part::Candidate(candidate) => promised > candidate.change.new.term,
-            Part::Seeking(_) | Part::Backup(_) => false,
-        };
-        if defeated {
-            self.seek(now, Rest::AfterDefeat, out);
-        }
-    }
-
-    /// `Alone`: somebody proposes a configuration with this replica in it.
-    fn on_propose(
-        &mut self,
-        from: ReplicaId,
-        new: Configuration,
-        last: LogPoint,
-        out: &mut Outbox,
-    ) {
-        let local = &mut self.local;
-        if !local.is_alone()
-            || !is_plausible(&new)
-            || new.term.replica != from
-            || !new.has(local.me, local.store)
-        {
-            local.dropped += 1;
-            return;
-        }
-        let promotes = local
-            .hard
-            .configuration
-            .as_ref()
-            .is_none_or(|c| c.term != new.term);
-        let known = local.hard.configuration.as_ref();
-        let again = known.is_some_and(|c| *c == new);
-        let stale = new.term < local.hard.promised
-            || known.is_some_and(|c| c.rank() >= new.rank())
-            || (promotes && last.rank() < local.log.last().rank());
-        if !again && stale {
-            let promised = local.hard.promised.max(local.seen);
-            local.send(from, &Message::Refused { promised }, out);
-            return;
-        }
-        let message = Message::Accepted {
-            term: new.term,
-            version: new.version,
-        };
-        if !again {
-            local.hard.promised = local.hard.promised.max(new.term);
-            local.hard.intent = None;
-            local.hard.learn(&new);
-            local.persist_hard(out);
-        }
-        local.answer(from, &message, out);
-        let term = new.term;
-        if promotes {
-            self.follow(term, out);
-        }
-    }
-
-    fn on_accepted(&mut self, now: Time, from: ReplicaId, rank: (Term, Version), out: &mut Outbox) {
-        match &mut self.role {
-            Part::Candidate(candidate) => {
-                let settled = candidate.change.on_accepted(&self.local, from, rank, out);
-                self.settle_candidate(settled, now, out);
-            }
-            Part::Primary(primary) => {
-                let mut ended = None;
-                for (at, change) in primary.changes.iter_mut().enumerate() {
-                    if let Some(settled) = change.on_accepted(&self.local, from, rank, out) {
-                        ended = Some((at, settled));
-                    }
-                }
-                self.settle_reign(ended, now, out);
-            }
-            Part::Seeking(_) | Part::Backup(_) => {}
-        }
-    }
-
-    /// The witness said what the register holds.
-    fn on_register(
-        &mut self,
-        now: Time,
-        nonce: Nonce,
-        register: Option<Configuration>,
-        out: &mut Outbox,
-    ) {
-        if self.local.is_alone() || register.as_ref().is_some_and(|c| !is_plausible(c)) {
-            self.local.dropped += 1;
-            return;
-        }
-        match &mut self.role {
-            Part::Seeking(seeking) => {
-                if nonce == seeking.nonce {
-                    seeking.register = Some(register);
-                    self.consider(now, out);
-                }
-            }
-            Part::Candidate(candidate) => {
-                let settled = candidate.change.on_register(register.as_ref());
-                self.settle_candidate(settled, now, out);
-            }
-            Part::Primary(primary) => {
-                let beyond = register.as_ref().is_some_and(|c| c.term > primary.term);
-                let ended = primary
-                    .changes
-                    .first()
-                    .and_then(|c| c.on_register(register.as_ref()))
-                    .map(|settled| (0, settled));
-                #[cfg(feature = "sim")]
-                if self.local.mutated(Mutation::OldRegisterTaken)
-                    && primary
-                        .changes
-                        .first()
-                        .is_some_and(|c| c.is_old_register(register.as_ref()))
-                {
-                    primary.changes.clear();
-                    primary.advance(&mut self.local, now, out);
-                    return;
-                }
-                if beyond {
-                    self.seek(now, Rest::AfterDefeat, out);
-                } else {
-                    self.settle_reign(ended, now, out);
-                }
-            }
-            Part::Backup(_) => {}
-        }
-    }
-
-    fn settle_reign(&mut self, ended: Option<(usize, Settled)>, now: Time, out: &mut Outbox) {
-        if let (Some((at, settled)), Part::Primary(primary)) = (ended, &mut self.role)
-            && primary.settle(&mut self.local, now, at, &settled, out) == Reign::Ends
-        {
-            self.seek(now, Rest::AfterDefeat, out);
-        }
-    }
-
-    // ---- after every event --------------------------------------------------------------------------------------
-
     /// What follows from any event: a primary that is gone, members to drop or to add, reads to confirm.
     fn pump(&mut self, now: Time, out: &mut Outbox) {
         match &mut self.role {
@@ -786,34 +220,6 @@ impl Passive {
     fn on_view_changed(&mut self, now: Time, out: &mut Outbox) {
         self.local.refresh_view(now);
         self.consider(now, out);
-    }
-}
-
-/// Whether a seeking replica holds back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
-    None,
-    AfterDefeat,
-}
-
-impl Seeking {
-    fn idle() -> Self {
-        Self {
-            nonce: Nonce(0),
-            heard: BTreeMap::new(),
-            register: None,
-            deadline: Time::ZERO,
-            rounds: 0,
-            not_before: Time::ZERO,
-        }
-    }
-
-    fn begin_round(&mut self, nonce: Nonce, deadline: Time) {
-        self.nonce = nonce;
-        self.heard.clear();
-        self.register = None;
-        self.deadline = deadline;
-        self.rounds = self.rounds.saturating_add(1);
     }
 }
 
@@ -1069,6 +475,7 @@ impl Protocol for Passive {
 impl Passive {
     /// Planted bugs of the start: a role from the arguments, a term resumed.
     fn start_as_planted(&mut self, now: Time, out: &mut Outbox) -> bool {
+        use crate::id::{Configuration, Version};
         let resumes = self.local.mutated(Mutation::TermResumed);
         let from_arguments = self.local.mutated(Mutation::RoleFromArguments);
         let me = self.local.me;

@@ -11,7 +11,7 @@
 //!   then below its commit point;
 //! * a member is a replica *with the storage it was counted with*: after losing its disk it counts for nothing.
 
-use super::authority::{Change, Settled};
+use super::authority::Change;
 use super::local::Local;
 use super::message::{Message, Posture, Standing};
 #[cfg(feature = "sim")]
@@ -21,7 +21,7 @@ use super::transfer::Sending;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket};
-use crate::protocol::{Action, Event, Outbox, SnapshotPiece};
+use crate::protocol::{Action, Outbox, SnapshotPiece};
 use crate::storage::StorageOp;
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
@@ -35,10 +35,10 @@ pub(super) struct Primary {
     pub(super) changes: Vec<Change>,
     pub(super) peers: BTreeMap<ReplicaId, Progress>,
     /// The first entry of this term.
-    first: Index,
-    round: Nonce,
+    pub(super) first: Index,
+    pub(super) round: Nonce,
     /// Reads with the round that confirms them, in order.
-    reads: VecDeque<(Ticket, Nonce, Time)>,
+    pub(super) reads: VecDeque<(Ticket, Nonce, Time)>,
     heartbeat_at: Time,
     timestamp: Timestamp,
 }
@@ -195,7 +195,7 @@ impl Primary {
     }
 
     /// Sends one append; a heartbeat is one without entries.
-    fn send_append(
+    pub(super) fn send_append(
         &mut self,
         local: &Local,
         id: ReplicaId,
@@ -290,7 +290,7 @@ impl Primary {
     }
 
     /// Who must have a write, or confirm a read: every member of the old set and of every pending one.
-    fn required(&self, local: &Local) -> Vec<(ReplicaId, StoreId)> {
+    pub(super) fn required(&self, local: &Local) -> Vec<(ReplicaId, StoreId)> {
         let _ = local;
         #[cfg(feature = "sim")]
         {
@@ -340,88 +340,6 @@ impl Primary {
             local.commit_to(everywhere, now, out);
         }
         self.confirm_reads(local, out);
-    }
-
-    // ---- reads --------------------------------------------------------------------------------------------------
-
-    pub(super) fn read(&mut self, local: &mut Local, now: Time, ticket: Ticket, out: &mut Outbox) {
-        if self.reads.len() >= local.group.limits.pending_reads_max {
-            out.push(Action::ReadFailed {
-                ticket,
-                error: ReadError::Busy,
-            });
-            return;
-        }
-        let deadline = now + local.read_patience();
-        // One round for all reads that come while another is under way.
-        let idle = self.reads.is_empty();
-        let round = self.round.next();
-        self.reads.push_back((ticket, round, deadline));
-        if idle {
-            self.next_round(local, now, out);
-        }
-        self.confirm_reads(local, out);
-    }
-
-    fn next_round(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
-        #[cfg(feature = "sim")]
-        let fresh = !local.mutated(Mutation::NonceReused);
-        #[cfg(not(feature = "sim"))]
-        let fresh = true;
-        if fresh {
-            self.round = self.round.next();
-        }
-        for (_, round, _) in &mut self.reads {
-            *round = (*round).min(self.round);
-        }
-        let ids: Vec<_> = self.peers.keys().copied().collect();
-        for id in ids {
-            self.send_append(local, id, now, Fill::Nothing, out);
-        }
-    }
-
-    fn confirm_reads(&mut self, local: &mut Local, out: &mut Outbox) {
-        if self.reads.is_empty() || !self.serving(local) {
-            return;
-        }
-        let required = self.required(local);
-        let answered = |round: Nonce| {
-            let mut others = required.iter().filter(|(id, _)| *id != local.me).peekable();
-            let has = |(id, store): &(ReplicaId, StoreId)| {
-                self.peers
-                    .get(id)
-                    .is_some_and(|p| p.has_answered(*store, round))
-            };
-            #[cfg(feature = "sim")]
-            if local.mutated(Mutation::ReadConfirmedByOne) && others.peek().is_some() {
-                return others.any(has);
-            }
-            others.all(has)
-        };
-        let mut ready = Vec::new();
-        while let Some(&(ticket, round, _)) = self.reads.front()
-            && round <= self.round
-            && answered(round)
-        {
-            self.reads.pop_front();
-            ready.push(ticket);
-        }
-        let token = local.token();
-        for ticket in ready {
-            out.push(Action::ReadReady { ticket, token });
-        }
-    }
-
-    /// Starts the round that waiting reads need, once the one before is answered.
-    pub(super) fn pump_reads(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
-        if self
-            .reads
-            .front()
-            .is_some_and(|(_, round, _)| *round > self.round)
-        {
-            self.next_round(local, now, out);
-            self.confirm_reads(local, out);
-        }
     }
 
     // ---- peers --------------------------------------------------------------------------------------------------
@@ -532,7 +450,7 @@ impl Primary {
     /// `Alone`: whether `id` is a member that a pending change removes. If it comes back before the change is settled, an
     /// append would end its restart in the old configuration, and it could take over from there without ever hearing
     /// that it was dropped.
-    fn is_being_dropped(&self, local: &Local, id: ReplicaId) -> bool {
+    pub(super) fn is_being_dropped(&self, local: &Local, id: ReplicaId) -> bool {
         let dropped = |change: &Change| !change.new.in_sync.contains_key(&id);
         local.is_alone()
             && self.configuration.in_sync.contains_key(&id)
@@ -548,102 +466,6 @@ impl Primary {
                 Pace::Probing(_) | Pace::Streaming => None,
             })
             .min()
-    }
-
-    // ---- configuration ------------------------------------------------------------------------------------------
-
-    /// Proposes the change that the view calls for, if any.
-    pub(super) fn reconfigure(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
-        let newest = self.changes.last().map_or(&self.configuration, |c| &c.new);
-        let gone: Vec<ReplicaId> = newest
-            .in_sync
-            .iter()
-            .filter(|(id, store)| {
-                **id != local.me
-                    && (!local.is_live(**id)
-                        || self.peers.get(id).is_some_and(|p| p.store != **store))
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        let mut new = newest.clone();
-        if !gone.is_empty() {
-            if !self.changes.is_empty() && !local.is_alone() {
-                return; // first the outcome of the pending one
-            }
-            new.in_sync.retain(|id, _| !gone.contains(id));
-        } else if self.changes.is_empty() && self.serving(local) {
-            let ready: Vec<(ReplicaId, StoreId)> = self
-                .peers
-                .iter()
-                .filter(|(id, peer)| {
-                    !new.in_sync.contains_key(id)
-                        && local.is_live(**id)
-                        && peer.incarnation == local.life(**id)
-                        && self.has_caught_up(local, peer)
-                })
-                .map(|(id, peer)| (*id, peer.store))
-                .collect();
-            if ready.is_empty() {
-                return;
-            }
-            new.in_sync.extend(ready);
-        } else {
-            return;
-        }
-        new.version = new.version.next();
-        let old = self.configuration.clone();
-        let change = Change::begin(local, now, Some(&old), new, out);
-        self.changes.push(change);
-    }
-
-    /// Whether it has everything that is committed at this moment.
-    fn has_caught_up(&self, local: &Local, peer: &Progress) -> bool {
-        #[cfg(feature = "sim")]
-        if local.mutated(Mutation::JoinerProposedEarly) {
-            return true;
-        }
-        matches!(peer.pace, Pace::Streaming) && peer.durable >= local.commit
-    }
-
-    /// The change at `at` ended so.
-    pub(super) fn settle(
-        &mut self,
-        local: &mut Local,
-        now: Time,
-        at: usize,
-        settled: &Settled,
-        out: &mut Outbox,
-    ) -> Reign {
-        match settled {
-            Settled::Overtaken => Reign::Ends,
-            Settled::Counts => {
-                // What came before it is superseded.
-                let change = self.changes.drain(..=at).next_back();
-                if let Some(change) = change {
-                    self.adopt(local, change.new, out);
-                }
-                self.advance(local, now, out);
-                Reign::Goes
-            }
-        }
-    }
-
-    fn adopt(&mut self, local: &mut Local, new: Configuration, out: &mut Outbox) {
-        for id in self.configuration.in_sync.keys() {
-            if !new.in_sync.contains_key(id) {
-                out.push(Action::Event(Event::Dropped(*id)));
-            }
-        }
-        for id in new.in_sync.keys() {
-            if !self.configuration.in_sync.contains_key(id) {
-                out.push(Action::Event(Event::Joined(*id)));
-            }
-        }
-        out.push(Action::Event(Event::Configured(new.clone())));
-        if local.hard.learn(&new) {
-            local.persist_hard(out);
-        }
-        self.configuration = new;
     }
 
     // ---- time ---------------------------------------------------------------------------------------------------
@@ -706,7 +528,7 @@ impl Primary {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fill {
+pub(super) enum Fill {
     Entries,
     Nothing,
 }

@@ -33,6 +33,27 @@ pub(super) struct Seeking {
     pub(super) not_before: Time,
 }
 
+impl Seeking {
+    pub(super) fn idle() -> Self {
+        Self {
+            nonce: Nonce(0),
+            heard: BTreeMap::new(),
+            register: None,
+            deadline: Time::ZERO,
+            rounds: 0,
+            not_before: Time::ZERO,
+        }
+    }
+
+    pub(super) fn begin_round(&mut self, nonce: Nonce, deadline: Time) {
+        self.nonce = nonce;
+        self.heard.clear();
+        self.register = None;
+        self.deadline = deadline;
+        self.rounds = self.rounds.saturating_add(1);
+    }
+}
+
 /// Everything that the decision depends on.
 #[derive(Debug)]
 pub(super) struct Situation<'a> {

@@ -1,0 +1,218 @@
+//! From role to role: seeking, running for primary, reigning, following.
+
+use super::authority::{Change, Settled};
+use super::backup::Backup;
+use super::message::{Message, Posture, Standing};
+#[cfg(feature = "sim")]
+use super::mutation::Mutation;
+use super::primary::Primary;
+use super::takeover::{Decision, Seeking, Situation, decide};
+use super::{Candidate, Part, Passive};
+use crate::id::{Configuration, ReplicaId, Term};
+use crate::membership::Membership;
+use crate::protocol::{Action, Event, Outbox, Role};
+use crate::time::Time;
+use std::collections::BTreeMap;
+
+impl Passive {
+    pub(super) fn change_role(&mut self, role: Part, out: &mut Outbox) {
+        let before = std::mem::replace(&mut self.role, role);
+        if let Part::Primary(primary) = before {
+            primary.abdicate(out);
+        }
+        out.push(Action::Event(Event::RoleChanged {
+            role: self.role_name(),
+            term: self.local.hard.promised,
+        }));
+    }
+
+    pub(super) fn role_name(&self) -> Role {
+        match self.role {
+            Part::Seeking(_) => Role::Seeking,
+            Part::Candidate(_) => Role::Candidate,
+            Part::Primary(_) => Role::Primary,
+            Part::Backup(_) => Role::Backup,
+        }
+    }
+
+    pub(super) fn posture(&self) -> Posture {
+        match self.role {
+            Part::Primary(_) => Posture::Primary,
+            Part::Candidate(_) if !self.local.restarting => Posture::Candidate,
+            Part::Backup(_) | Part::Seeking(_) if !self.local.restarting => Posture::Following,
+            Part::Candidate(_) | Part::Backup(_) | Part::Seeking(_) => Posture::Restarting,
+        }
+    }
+
+    /// Begins to ask around; `rest` says how long no promotion is tried.
+    pub(super) fn seek(&mut self, now: Time, rest: Rest, out: &mut Outbox) {
+        let window = self.local.group.timing.probe_window;
+        let not_before = match rest {
+            Rest::None => now,
+            Rest::AfterDefeat => now + self.local.jittered(window),
+        };
+        if let Part::Backup(backup) = &self.role {
+            // Backups do not hear each other while a primary reigns: only now their silence begins to count.
+            let primary = backup.primary;
+            for peer in self.local.others() {
+                if peer != primary && !self.local.gone.contains(&peer) {
+                    self.local.detector.watch(now, peer);
+                }
+            }
+            self.local.refresh_view(now);
+        }
+        let mut seeking = Seeking::idle();
+        seeking.not_before = not_before;
+        self.change_role(Part::Seeking(seeking), out);
+        self.ask_around(now, out);
+    }
+
+    /// Starts a round of questions.
+    pub(super) fn ask_around(&mut self, now: Time, out: &mut Outbox) {
+        let window = self.local.group.timing.probe_window;
+        let window = self.local.jittered(window);
+        let nonce = self.local.next_nonce();
+        let standing = self.local.standing(self.posture());
+        if let Part::Seeking(seeking) = &mut self.role {
+            // Longer and longer rounds, so that the network is not flooded; but short enough that whoever lives answers
+            // several before it would count as dead.
+            let stretched = window * (1 << seeking.rounds.min(3));
+            let longest = (self.local.group.timing.suspect_after / 3).max(window);
+            seeking.begin_round(nonce, now + stretched.min(longest));
+        }
+        for peer in self.local.others() {
+            let standing = standing.clone();
+            self.local
+                .send_to_any_life(peer, &Message::Probe { nonce, standing }, out);
+        }
+        if !self.local.is_alone() {
+            self.local
+                .send_to_any_life(ReplicaId::WITNESS, &Message::ReadRegister { nonce }, out);
+        }
+        self.consider(now, out);
+    }
+
+    /// Decides from what was heard in this round.
+    pub(super) fn consider(&mut self, now: Time, out: &mut Outbox) {
+        let Part::Seeking(seeking) = &self.role else {
+            return;
+        };
+        if self.local.restoring || now < seeking.not_before {
+            return;
+        }
+        #[cfg(feature = "sim")]
+        let ignores_last_set = self.local.mutated(Mutation::LastManIgnored);
+        #[cfg(not(feature = "sim"))]
+        let ignores_last_set = false;
+        let decision = decide(&Situation {
+            me: self.local.me,
+            store: self.local.store,
+            authority: self.local.group.authority,
+            members: &self.local.group.members,
+            promised: self.local.hard.promised.max(self.local.seen),
+            configuration: self.local.hard.configuration.as_ref(),
+            intent: self.local.hard.intent.as_ref(),
+            last: self.local.log.last(),
+            restarting: self.local.restarting,
+            heard: &seeking.heard,
+            register: seeking.register.as_ref(),
+            live: &self.local.membership.view().live,
+            round_over: now >= seeking.deadline,
+            rounds: seeking.rounds,
+            forced: self.forced,
+            ignores_last_set,
+        });
+        match decision {
+            Decision::Wait(why) => {
+                if !why.is_empty() && why != self.local.waiting_for {
+                    self.local.waiting_for.clone_from(&why);
+                    out.push(Action::Event(Event::Refused(why)));
+                }
+            }
+            Decision::Promote { new, old } => self.run_for(new, old, now, out),
+        }
+    }
+
+    pub(super) fn run_for(
+        &mut self,
+        new: Configuration,
+        old: Option<Configuration>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let Part::Seeking(seeking) = &mut self.role else {
+            return;
+        };
+        let standings = std::mem::take(&mut seeking.heard);
+        if self.forced {
+            self.forced = false;
+            out.push(Action::Event(Event::Refused(format!(
+                "forced: {new:?} in place of {old:?}; what only the others had is lost"
+            ))));
+        }
+        let patience = self.local.group.timing.resend_every * 3;
+        let mut change = Change::begin(&mut self.local, now, old.as_ref(), new, out);
+        // Nothing to wait for where nobody else must agree and nothing must be durable first.
+        let settled = change.on_persisted(&self.local, now, self.local.durable.done(), out);
+        self.change_role(
+            Part::Candidate(Candidate {
+                change,
+                standings,
+                deadline: now + patience,
+            }),
+            out,
+        );
+        self.settle_candidate(settled, now, out);
+    }
+
+    pub(super) fn settle_candidate(
+        &mut self,
+        settled: Option<Settled>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        match (settled, &mut self.role) {
+            (Some(Settled::Counts), Part::Candidate(candidate)) => {
+                let new = candidate.change.new.clone();
+                let standings = std::mem::take(&mut candidate.standings);
+                self.reign(new, &standings, now, out);
+            }
+            (Some(Settled::Overtaken), Part::Candidate(_)) => {
+                self.seek(now, Rest::AfterDefeat, out);
+            }
+            (None, _) | (Some(_), _) => {}
+        }
+    }
+
+    pub(super) fn reign(
+        &mut self,
+        configuration: Configuration,
+        standings: &BTreeMap<ReplicaId, Standing>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        self.local.waiting_for.clear();
+        if self.local.hard.learn(&configuration) {
+            self.local.persist_hard(out);
+        }
+        out.push(Action::Event(Event::Configured(configuration.clone())));
+        let primary = Primary::begin(&mut self.local, configuration, standings, now, out);
+        self.change_role(Part::Primary(Box::new(primary)), out);
+    }
+
+    /// Follows the primary of `term`, if it does not already.
+    pub(super) fn follow(&mut self, term: Term, out: &mut Outbox) {
+        self.local.waiting_for.clear();
+        let already = matches!(&self.role, Part::Backup(backup) if backup.term == term);
+        if !already {
+            self.change_role(Part::Backup(Backup::begin(term)), out);
+        }
+    }
+}
+
+/// Whether a seeking replica holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    None,
+    AfterDefeat,
+}
