@@ -4,7 +4,7 @@
 //! One **primary** orders the writes and ships its log to **backups**. A write is acknowledged when every member of the
 //! *in-sync set* has it. A member that fails is dropped from the set **before** anything is acknowledged without it;
 //! one that returns catches up and is added again. When the primary fails, a member of the set takes over. Who may be
-//! primary, and with which set, is a [`Configuration`], changed only through the [`Authority`]:
+//! primary, and with which set, is a [`Configuration`](crate::Configuration), changed only through the [`Authority`]:
 //! a witness (safe under partitions), or the group alone (right when replicas only crash and restart).
 //!
 //! | cell | promise |
