@@ -8,6 +8,7 @@ use kvrep_examples::demo::load::Input;
 use kvrep_examples::demo::report::Colour;
 use kvrep_examples::demo::run::{Fault, Plan, run};
 use kvrep_examples::demo::serve::{Served, serve};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
-  demo                                        33,000 cities, three replicas, three kills
+  demo                                        34,006 cities, three replicas, three kills
   demo --replicas 5 --kills 5                 a larger group, more kills
   demo --input orders.csv --key order_id      a file of yours (CSV with a header, or JSON lines)
   demo --authority alone                      without a witness
@@ -166,7 +167,12 @@ async fn demo(args: DemoArgs) -> Result<bool, String> {
     let records = input::read(&source, args.key.as_deref(), InputLimits::default())
         .map_err(|e| e.to_string())?;
     let scratch = match &args.keep {
-        None => Some(tempfile::tempdir().map_err(|e| format!("cannot make a directory: {e}"))?),
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("kvrep-demo-")
+                .tempdir()
+                .map_err(|e| format!("cannot make a directory: {e}"))?,
+        ),
         Some(keep) => {
             prepare(keep)?;
             None
@@ -191,14 +197,33 @@ async fn demo(args: DemoArgs) -> Result<bool, String> {
     };
     let report = tokio::select! {
         report = run(&plan, Input::new(records)) => report?,
-        _ = tokio::signal::ctrl_c() => return Err("interrupted; all processes were ended".into()),
+        () = told_to_end() => return Err("interrupted; all processes were ended".into()),
     };
-    if args.json {
-        println!("{}", report.json());
+    let text = if args.json {
+        report.json()
     } else {
-        println!("{}", report.table(Colour::for_stdout()));
-    }
+        report.table(Colour::for_stdout())
+    };
+    // Whoever closed the other end does not want to read it.
+    drop(writeln!(std::io::stdout(), "{text}"));
     Ok(report.holds())
+}
+
+/// Ctrl-C, or what a terminal or a service manager sends.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut hangup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        drop(tokio::signal::ctrl_c().await);
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+        _ = hangup.recv() => {}
+    }
 }
 
 fn prepare(keep: &PathBuf) -> Result<(), String> {

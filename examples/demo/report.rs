@@ -185,7 +185,7 @@ impl Report {
             (
                 "acknowledged",
                 format!(
-                    "{} of {} records of {input}",
+                    "{} writes, {} records of {input}",
                     grouped(self.acknowledged),
                     grouped(self.records)
                 ),
@@ -330,7 +330,7 @@ mod tests {
     #[test]
     fn the_table_reads_like_this() {
         let expected = "         group  3 replicas, authority: witness
-  acknowledged  34,006 of 34,006 records of the bundled cities.csv
+  acknowledged  34,006 writes, 34,006 records of the bundled cities.csv
     throughput  8,096 writes/s over 4.2 s
        latency  p50 840 µs   p99 8.4 ms
      takeovers  n1 → n2 43 ms   (from SIGKILL to the next acknowledged write)

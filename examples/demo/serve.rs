@@ -31,6 +31,9 @@ pub fn timing() -> Timing {
     }
 }
 
+/// The others end at the same time: nobody is left to acknowledge what is under way.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1);
+
 /// The detector's timeout.
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 
@@ -62,6 +65,7 @@ pub async fn serve(served: Served) -> Result<(), String> {
             .group(group)
             .transport(TcpTransport::new(config))
             .data_dir(served.data)
+            .shutdown_within(SHUTDOWN_WITHIN)
             .state_machine(Catalog::default())
             .start()
             .await

@@ -18,7 +18,7 @@ fn check(cells: impl Fn(&Cell) -> bool) {
     assert_eq!(reports.len(), runs.len());
     let failed: Vec<_> = reports.iter().filter(|r| r.failure.is_some()).collect();
     if let Some(first) = failed.first() {
-        let replays: Vec<String> = failed.iter().map(|r| r.replay()).collect();
+        let replays: Vec<&str> = failed.iter().map(|r| r.replay()).collect();
         panic!(
             "{} of {} runs failed:\n{}\n\nthe first of them:\n{first}",
             failed.len(),

@@ -196,6 +196,7 @@ fn welcome(shared: &Shared) -> Greeting {
     Greeting::Welcome {
         replica: shared.me.replica,
         incarnation: shared.me.incarnation,
+        request_bytes_max: shared.config.limits.request_bytes_max as u64,
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Greeting {
         replica: ReplicaId,
         /// In which life.
         incarnation: Incarnation,
+        /// Largest body of a request that is read.
+        request_bytes_max: u64,
     },
     /// The answer when it does not. The connection ends.
     Refused(Refusal),

@@ -14,7 +14,7 @@ use crate::writer::write_frames;
 use bytes::BytesMut;
 use kvrep_core::client_wire::{Op, Outcome, Reply, Request};
 use kvrep_core::node::LinkError;
-use kvrep_core::wire::FrameKind;
+use kvrep_core::wire::{FrameKind, HEADER_BYTES};
 use kvrep_core::{GroupId, ReplicaId};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -99,6 +99,8 @@ struct Shared {
     next_id: AtomicU64,
     pending: Mutex<Pending>,
     calls_max: usize,
+    /// Largest body of a request that the replica reads, as it said.
+    body_bytes_max: u64,
 }
 
 #[derive(Default)]
@@ -154,8 +156,12 @@ impl TcpLink {
             (FrameKind::Handshake, body) => Greeting::from_body(&body),
             (FrameKind::Peer | FrameKind::Request | FrameKind::Reply, _) => None,
         };
-        let replica = match answer {
-            Some(Greeting::Welcome { replica, .. }) => replica,
+        let (replica, body_bytes_max) = match answer {
+            Some(Greeting::Welcome {
+                replica,
+                request_bytes_max,
+                ..
+            }) => (replica, request_bytes_max),
             Some(Greeting::Refused(refusal)) => return Err(ConnectError::Refused(refusal)),
             Some(Greeting::Peer(_) | Greeting::Client { .. } | Greeting::Ping | Greeting::Pong)
             | None => return Err(unclear(ReadError::Unexpected)),
@@ -166,6 +172,7 @@ impl TcpLink {
             next_id: AtomicU64::new(1),
             pending: Mutex::default(),
             calls_max: limits.calls_max,
+            body_bytes_max,
         });
         shared.queue.open();
         let task = tokio::spawn(run(
@@ -188,6 +195,12 @@ impl TcpLink {
     pub async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = Request { id, op }.to_frame();
+        let bytes = (frame.len() - HEADER_BYTES) as u64;
+        if bytes > self.shared.body_bytes_max {
+            // The replica would end the connection, and with it the calls of others.
+            let bytes_max = self.shared.body_bytes_max;
+            return Ok(Outcome::TooLarge { bytes, bytes_max });
+        }
         let (answer, outcome) = oneshot::channel();
         {
             let mut pending = self.shared.pending();

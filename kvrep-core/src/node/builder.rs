@@ -13,7 +13,7 @@ use crate::protocol::passive::{self, Passive, Start};
 use crate::protocol::witness::Witness;
 use crate::state_machine::{Malformed, RawStateMachine, StateMachine, Typed};
 use crate::storage::memory::MemoryStorage;
-use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::wal::{OnCorruption, Wal, WalOptions};
 use crate::storage::{Recovered, Storage};
 use crate::transport::Transport;
 use std::fmt;
@@ -122,6 +122,7 @@ pub struct ProtocolContext {
 struct Parts {
     transport: Option<Arc<dyn Transport>>,
     storage: Option<Place>,
+    on_corruption: OnCorruption,
     options: Options,
 }
 
@@ -145,6 +146,14 @@ macro_rules! common_settings {
         #[must_use]
         pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
             self.parts.storage = Some(Place::Directory(directory.into()));
+            self
+        }
+
+        /// What to do when the directory of [`data_dir`](Self::data_dir) is damaged in a way no crash explains: refuse to
+        /// start (the default), or set everything in it aside and fetch it again from the group.
+        #[must_use]
+        pub fn on_corruption(mut self, what: OnCorruption) -> Self {
+            self.parts.on_corruption = what;
             self
         }
 
@@ -425,6 +434,7 @@ impl Parts {
             Some(Place::Directory(directory)) => {
                 let mut options = WalOptions::new(GroupId::named(group), replica, draw());
                 options.incarnation_min = this_life();
+                options.on_corruption = self.on_corruption;
                 Box::new(Wal::open_dir(directory, options))
             }
             None => Box::new(MemoryStorage::new(StoreId(draw()), this_life())),

@@ -180,6 +180,8 @@ impl Simulation {
             script,
             every_line,
         } = self;
+        let own_parts = workload.is_some() || !rules.is_empty() || script.is_some();
+        let replay = report::replay((cell, seed), mutation, &length, own_parts);
         let mut world = World::new(
             (cell, seed),
             length,
@@ -209,6 +211,7 @@ impl Simulation {
             stats: world.stats(),
             failure: world.failure.take(),
             tail,
+            replay,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What came of a run.
 
 use super::cell::Cell;
+use super::world::Length;
 use crate::protocol::passive::Mutation;
 use crate::time::Time;
 use std::fmt;
@@ -72,20 +73,15 @@ pub struct Report {
     pub failure: Option<Failure>,
     /// The last lines of the trace, when something went wrong.
     pub tail: Vec<String>,
+    pub(super) replay: String,
 }
 
 impl Report {
-    /// The command that replays this run.
+    /// How to replay this run: a command; or, where it had clients, invariants or a script of one's own, what to run
+    /// with the same of them.
     #[must_use]
-    pub fn replay(&self) -> String {
-        let mutation = self
-            .mutation
-            .map(|m| format!(" --mutation {m:?}"))
-            .unwrap_or_default();
-        format!(
-            "cargo run --release -p kvrep-core --features sim --example simulate -- --seed {} --cell {}{mutation} --trace",
-            self.seed, self.cell
-        )
+    pub fn replay(&self) -> &str {
+        &self.replay
     }
 
     /// Panics with the report if something went wrong.
@@ -114,4 +110,25 @@ impl fmt::Display for Report {
         writeln!(f, "{}", failure.detail)?;
         write!(f, "replay: {}", self.replay())
     }
+}
+
+/// In words, how to run the same again.
+pub(super) fn replay(
+    (cell, seed): (Cell, u64),
+    mutation: Option<Mutation>,
+    length: &Length,
+    own_parts: bool,
+) -> String {
+    let (seconds, operations) = (length.duration.as_secs(), length.operations);
+    if own_parts {
+        return format!(
+            "Simulation::new(Cell::named(\"{cell}\").unwrap(), {seed}).seconds({seconds}).operations({operations}).trace(|line| println!(\"{{line}}\")), with the same clients, invariants and script"
+        );
+    }
+    let bug = mutation
+        .map(|m| format!(" --mutation {m:?}"))
+        .unwrap_or_default();
+    format!(
+        "cargo run --release -p kvrep-core --features sim --example simulate -- --seed {seed} --cell {cell}{bug} --seconds {seconds} --operations {operations} --trace"
+    )
 }

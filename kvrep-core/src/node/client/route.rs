@@ -159,7 +159,10 @@ impl<'a> Route<'a> {
                     if self.follow(hinted, now) {
                         continue;
                     }
-                    format!("not the primary; {primary:?} is")
+                    primary.map_or_else(
+                        || "no primary is known".into(),
+                        |primary| format!("{primary} is the primary, and cannot be reached"),
+                    )
                 }
                 Ok(Outcome::Busy) => {
                     // Whoever is busy is there, and most likely the right one to ask again; unless its disk hangs

@@ -93,6 +93,9 @@ pub(super) enum Decision {
 /// Rounds after which a better candidate that does nothing is passed over (with a witness, where that is safe).
 const PATIENCE_ROUNDS: u32 = 6;
 
+/// Rounds before an operator is told what a replica waits for.
+const ROUNDS_BEFORE_WORDS: u32 = 4;
+
 pub(super) fn decide(s: &Situation<'_>) -> Decision {
     if s.heard
         .values()
@@ -115,7 +118,7 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
 
 fn with_witness(s: &Situation<'_>) -> Decision {
     let Some(register) = s.register else {
-        return wait_if(s.round_over, || {
+        return wait_if(speaks(s), || {
             "the witness does not answer; start it, or check its address".into()
         });
     };
@@ -131,7 +134,7 @@ fn with_witness(s: &Situation<'_>) -> Decision {
         return genesis(s, known);
     };
     if !recorded.has(s.me, s.store) && !s.forced && !s.ignores_last_set {
-        return wait_if(s.round_over, || missing(s, recorded));
+        return wait_if(speaks(s), || missing(s, recorded));
     }
     let candidates = || s.heard.iter().filter(|(id, h)| recorded.has(**id, h.store));
     if best(s, candidates()) != s.me && s.rounds < PATIENCE_ROUNDS {
@@ -152,7 +155,7 @@ fn alone(s: &Situation<'_>) -> Decision {
             .filter(|m| **m != s.me && !s.heard.contains_key(m))
             .collect();
         if !missing.is_empty() && !s.forced {
-            return wait_if(s.round_over, || {
+            return wait_if(speaks(s), || {
                 format!(
                     "before its first start a group without a witness must hear all of its members; missing: {missing:?}. Start them, or start one replica with force"
                 )
@@ -164,7 +167,7 @@ fn alone(s: &Situation<'_>) -> Decision {
         return promote(s, Some(known), BTreeMap::new());
     }
     if !known.has(s.me, s.store) && !s.ignores_last_set {
-        return wait_if(s.round_over, || missing(s, known));
+        return wait_if(speaks(s), || missing(s, known));
     }
     let holders = || s.heard.iter().filter(|(id, h)| known.has(**id, h.store));
     let unheard: Vec<ReplicaId> = known
@@ -182,7 +185,7 @@ fn alone(s: &Situation<'_>) -> Decision {
         return promote(s, Some(known), in_sync);
     }
     if s.restarting {
-        return wait_if(s.round_over, || {
+        return wait_if(speaks(s), || {
             format!(
                 "restarted without a witness: all of {known:?} must be heard; missing: {unheard:?}. Start them, or start this replica with force"
             )
@@ -202,8 +205,21 @@ fn alone(s: &Situation<'_>) -> Decision {
     promote(s, Some(known), in_sync)
 }
 
-/// The first configuration of a group: everybody heard, all of them empty; the lowest id begins.
+/// The first configuration of a group: everybody heard, all of them empty; the lowest id begins. With a witness most
+/// members must be heard: one that the others refuse (another configuration, a wrong address) must not become the group.
 fn genesis(s: &Situation<'_>, known: Option<&Configuration>) -> Decision {
+    if (s.heard.len() + 1) * 2 <= s.members.len() && !s.forced {
+        return wait_if(speaks(s), || {
+            let missing: Vec<_> = s
+                .members
+                .iter()
+                .filter(|m| **m != s.me && !s.heard.contains_key(m))
+                .collect();
+            format!(
+                "before its first start a group must hear most of its members; missing: {missing:?}. Start them, check their addresses and that all have the same configuration, or start one replica with force"
+            )
+        });
+    }
     let lowest = s.heard.keys().copied().chain([s.me]).min();
     if lowest != Some(s.me) && !s.forced {
         return Decision::Wait(String::new());
@@ -279,6 +295,12 @@ fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
     )
 }
 
+/// Whether it has lasted for so long that the operator should hear of it: not in the first rounds of an ordinary start.
+fn speaks(s: &Situation<'_>) -> bool {
+    s.round_over && s.rounds >= ROUNDS_BEFORE_WORDS
+}
+
+/// Says why, if it is to be said.
 fn wait_if(over: bool, why: impl FnOnce() -> String) -> Decision {
     Decision::Wait(if over { why() } else { String::new() })
 }

@@ -93,7 +93,7 @@ impl Case {
             register: self.register.as_ref(),
             live: &self.live,
             round_over: self.round_over,
-            rounds: 1,
+            rounds: 5,
             forced: self.forced,
             ignores_last_set: false,
         })

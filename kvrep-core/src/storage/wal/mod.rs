@@ -86,9 +86,10 @@ impl WalOptions {
 }
 
 /// What to do with a directory that is damaged in a way no crash explains.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnCorruption {
     /// Opening fails with [`StorageError::Corrupt`]; nothing is changed.
+    #[default]
     Refuse,
     /// Everything in it is moved to a subdirectory `damaged-<n>`, and an empty log with a new
     /// [`StoreId`](crate::StoreId) is started: to the group this is a new member, which fetches everything. Right
