@@ -223,7 +223,7 @@ impl Report {
             let list = takeovers.join("   ");
             rows.push((
                 "takeovers",
-                format!("{list}   (from SIGKILL to the next acknowledged write)"),
+                format!("{list}   (from the loss of the primary to the next acknowledged write)"),
             ));
         }
         let catch_ups: Vec<_> = self
@@ -333,7 +333,7 @@ mod tests {
   acknowledged  34,006 writes, 34,006 records of the bundled cities.csv
     throughput  8,096 writes/s over 4.2 s
        latency  p50 840 µs   p99 8.4 ms
-     takeovers  n1 → n2 43 ms   (from SIGKILL to the next acknowledged write)
+     takeovers  n1 → n2 43 ms   (from the loss of the primary to the next acknowledged write)
      caught up  n1 310 ms   (from restart to in sync)
       timeline  /tmp/timeline.svg
 

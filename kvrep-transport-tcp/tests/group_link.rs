@@ -105,3 +105,20 @@ async fn another_group_at_one_address_is_told_with_the_failure_of_the_other() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_request_that_the_replica_would_not_read_is_answered_here_and_disturbs_nobody() {
+    let node = Node::alone(|config| config).await;
+    let link = TcpGroupLink::new(GROUP, [node.address()]);
+    assert_eq!(ask(&link, &node).await, Ok(Outcome::Busy));
+    let huge = Op::Plain(vec![0; 8 << 20].into());
+    let refused = link.call(0, huge, soon()).await;
+    assert!(
+        matches!(refused, Ok(Outcome::TooLarge { .. })),
+        "{refused:?}"
+    );
+    // The connection is still the same.
+    assert_eq!(link.resolve(ReplicaId(1), None), Some(0));
+    assert_eq!(ask(&link, &node).await, Ok(Outcome::Busy));
+    assert_eq!(node.transport.counters().refused, 0);
+}
