@@ -77,7 +77,6 @@ pub async fn run(plan: &Plan, input: Input) -> Result<Report, String> {
             .map_err(|e| e.to_string())?;
     }
     loaded(&load, records, deadline, &bar).await?;
-    let began = load.began();
     let (recorded, token) = load.finish().await?;
     bar.set_message("verifying");
     group
@@ -90,7 +89,7 @@ pub async fn run(plan: &Plan, input: Input) -> Result<Report, String> {
     }
     bar.finish_and_clear();
     group.stop().await;
-    report(plan, &input, &recorded, chaos, checks, began)
+    report(plan, &input, &recorded, chaos, checks)
 }
 
 /// Waits until so many writes are acknowledged.
@@ -226,7 +225,6 @@ fn report(
     recorded: &[Recorded],
     chaos: Chaos,
     checks: Vec<Check>,
-    _began: Instant,
 ) -> Result<Report, String> {
     let acknowledgements: Vec<(Duration, Duration)> = recorded
         .iter()
