@@ -1,0 +1,3 @@
+//! What the measurements of this package share.
+
+pub mod inprocess;
