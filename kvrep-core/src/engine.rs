@@ -84,7 +84,7 @@ use crate::protocol::{Action, Event, Outbox, Protocol, ProtocolStatus, SnapshotP
 #[cfg(feature = "sim")]
 use crate::session::Keep;
 use crate::session::{Applied, Envelope as Command, Machine};
-use crate::state_machine::{FrozenState, Malformed};
+use crate::state_machine::{FrozenState, Look, Malformed};
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
@@ -112,9 +112,14 @@ pub trait Host {
     fn event(&mut self, event: Event);
     /// The node cannot go on.
     fn fatal(&mut self, reason: String);
-    /// An entry was applied (for observers).
-    fn applied(&mut self, entry: &Entry) {
-        let _ = entry;
+    /// An entry was applied (for observers); `response` is there if the state machine carried out a command: not for a
+    /// repeated one that got its first answer again, one that could not be read, or the opening of a session.
+    fn applied(&mut self, entry: &Entry, response: Option<&Bytes>) {
+        let _ = (entry, response);
+    }
+    /// The state was replaced by the one at `last`, from a snapshot or the initial one (for observers).
+    fn replaced(&mut self, last: LogPoint) {
+        let _ = last;
     }
 }
 
@@ -129,6 +134,12 @@ pub struct Identity {
     pub incarnation: Incarnation,
 }
 
+/// What a read that waits wants of the state.
+enum Wanted {
+    Query(Bytes),
+    Look(Look),
+}
+
 /// Runs one protocol object with one state machine. See the [module](self).
 pub struct Engine {
     identity: Identity,
@@ -139,7 +150,7 @@ pub struct Engine {
     held: VecDeque<(PersistToken, Vec<Action>)>,
     /// Proposals of this term at this primary, by index.
     waiting: VecDeque<(Index, Ticket)>,
-    reads: BTreeMap<Ticket, Bytes>,
+    reads: BTreeMap<Ticket, Wanted>,
     applied: LogPoint,
     dropped: u64,
     #[cfg(feature = "sim")]
@@ -262,6 +273,20 @@ impl Engine {
         self.run(now, host);
     }
 
+    /// Somebody in this process wants to look at the state, as fresh as `read` says. Answered like a query, by
+    /// [`Host::reply`]: `look` has run when the outcome is [`Outcome::Done`] (with an empty response), and is dropped
+    /// otherwise.
+    pub fn on_look(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        read: Read,
+        look: Look,
+        host: &mut dyn Host,
+    ) {
+        self.read_when_allowed(now, ticket, read, Wanted::Look(look), host);
+    }
+
     /// Everything up to `token` is durable.
     pub fn on_persisted(&mut self, now: Time, token: PersistToken, host: &mut dyn Host) {
         self.protocol.on_persisted(now, token, &mut self.out);
@@ -317,6 +342,7 @@ impl Engine {
             return;
         }
         self.applied = meta.last;
+        host.replaced(meta.last);
         self.protocol.on_restored(now, meta, &mut self.out);
         self.run(now, host);
     }
@@ -405,7 +431,18 @@ impl Engine {
             host.reply(ticket, self.too_large(query.len()));
             return;
         }
-        self.reads.insert(ticket, query);
+        self.read_when_allowed(now, ticket, read, Wanted::Query(query), host);
+    }
+
+    fn read_when_allowed(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        read: Read,
+        wanted: Wanted,
+        host: &mut dyn Host,
+    ) {
+        self.reads.insert(ticket, wanted);
         self.protocol.read(now, ticket, read, &mut self.out);
         self.run(now, host);
     }
@@ -465,6 +502,7 @@ impl Engine {
                 if let Err(e) = self.machine.reset() {
                     host.fatal(format!("the state machine refuses its initial state: {e}"));
                 }
+                host.replaced(LogPoint::ZERO);
             }
             Action::Event(event) => host.event(event),
         }
@@ -491,9 +529,16 @@ impl Engine {
             );
             #[cfg(feature = "sim")]
             self.planted.before_apply(&self.machine);
+            let executed_before = self.machine.executed();
             let applied = self.machine.apply(entry);
             self.applied = entry.point();
-            host.applied(entry);
+            let response = match &applied {
+                Some(Applied::Response(response)) if self.machine.executed() > executed_before => {
+                    Some(response)
+                }
+                Some(_) | None => None,
+            };
+            host.applied(entry, response);
             if let Some((index, _)) = self.waiting.front()
                 && *index == entry.index
                 && let Some((_, ticket)) = self.waiting.pop_front()
@@ -511,12 +556,17 @@ impl Engine {
     }
 
     fn answer_read(&mut self, ticket: Ticket, token: Token, host: &mut dyn Host) {
-        let Some(query) = self.reads.remove(&ticket) else {
-            return;
-        };
-        let outcome = match self.machine.query(&query) {
-            Ok(response) => self.outcome(Some(Applied::Response(response)), token),
-            Err(Malformed(why)) => Outcome::Malformed(why),
+        let outcome = match self.reads.remove(&ticket) {
+            None => return,
+            Some(Wanted::Query(query)) => match self.machine.query(&query) {
+                Ok(response) => self.outcome(Some(Applied::Response(response)), token),
+                Err(Malformed(why)) => Outcome::Malformed(why),
+            },
+            Some(Wanted::Look(look)) => {
+                look(self.machine.as_any());
+                let response = Bytes::new();
+                Outcome::Done { response, token }
+            }
         };
         host.reply(ticket, outcome);
     }

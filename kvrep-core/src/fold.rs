@@ -31,6 +31,12 @@ impl<T, C> Fold<T, C> {
     pub const fn new(value: T, apply: fn(&mut T, C)) -> Self {
         Self { value, apply }
     }
+
+    /// The state.
+    #[must_use]
+    pub const fn value(&self) -> &T {
+        &self.value
+    }
 }
 
 impl<T, C> StateMachine for Fold<T, C>

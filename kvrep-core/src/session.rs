@@ -49,6 +49,7 @@ use crate::state_machine::{ApplyContext, FrozenState, Malformed, RawStateMachine
 use crate::time::Timestamp;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 
@@ -161,6 +162,7 @@ pub struct Machine {
     inner: Box<dyn RawStateMachine>,
     sessions: Sessions,
     initial: Vec<u8>,
+    executed: u64,
 }
 
 impl std::fmt::Debug for Machine {
@@ -181,6 +183,7 @@ impl Machine {
             inner,
             sessions: Sessions::new(limits),
             initial,
+            executed: 0,
         })
     }
 
@@ -199,10 +202,7 @@ impl Machine {
             Err(Malformed(why)) => return Applied::Malformed(why),
         };
         match envelope {
-            Envelope::Plain(command) => match self.inner.apply(&mut context, &command) {
-                Ok(response) => Applied::Response(response),
-                Err(Malformed(why)) => Applied::Malformed(why),
-            },
+            Envelope::Plain(command) => self.execute(&mut context, &command).into(),
             Envelope::Open => {
                 let id = SessionId(entry.hash);
                 self.sessions.open(id, (entry.index.0, entry.timestamp));
@@ -224,16 +224,36 @@ impl Machine {
                     Admission::Expired => Applied::Expired,
                     Admission::OutOfWindow => Applied::OutOfWindow,
                     Admission::First => {
-                        let answer = match self.inner.apply(&mut context, &command) {
-                            Ok(response) => Answer::Response(response),
-                            Err(Malformed(why)) => Answer::Malformed(why),
-                        };
+                        let answer = self.execute(&mut context, &command);
                         self.sessions.keep(session, seq, answer.clone());
                         answer.into()
                     }
                 }
             }
         }
+    }
+
+    fn execute(&mut self, context: &mut ApplyContext, command: &[u8]) -> Answer {
+        match self.inner.apply(context, command) {
+            Ok(response) => {
+                self.executed += 1;
+                Answer::Response(response)
+            }
+            Err(Malformed(why)) => Answer::Malformed(why),
+        }
+    }
+
+    /// How many commands the state machine itself has carried out in this object's life: a repeated one, which gets
+    /// its first answer again, is not among them.
+    #[must_use]
+    pub fn executed(&self) -> u64 {
+        self.executed
+    }
+
+    /// The state in its own type, where the machine shows it.
+    #[must_use]
+    pub fn as_any(&self) -> Option<&dyn Any> {
+        self.inner.as_any()
     }
 
     /// Answers a query.

@@ -22,6 +22,7 @@ use crate::id::Index;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
+use std::any::Any;
 use std::io::{self, Read, Write};
 
 /// What `apply` may know besides the state and the command. Equal on every replica.
@@ -197,7 +198,16 @@ pub trait RawStateMachine: Send + 'static {
 
     /// See [`StateMachine::digest`].
     fn digest(&self) -> Option<u64>;
+
+    /// The state itself, for closures that look at it in its own type (`Node::read_local`). Without it only queries
+    /// read the state.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
 }
+
+/// Looks at the state in its own type; gets `None` where the machine does not show it.
+pub type Look = Box<dyn FnOnce(Option<&dyn Any>) + Send>;
 
 /// Erases a [`StateMachine`] to bytes (postcard).
 ///
@@ -249,6 +259,10 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
 
     fn digest(&self) -> Option<u64> {
         self.0.digest()
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(&self.0)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the engine needs done, done with tokio.
 
+use super::feed::Publisher;
 use super::log_thread::LogThread;
 use super::pending::Pending;
 use super::runner::{Control, Done};
@@ -48,6 +49,7 @@ pub(super) struct TokioHost {
     /// The snapshot to be loaded next.
     pub(super) to_load: Option<SnapshotMeta>,
     events: broadcast::Sender<NodeEvent>,
+    feed: Publisher,
     control: UnboundedSender<Control>,
     /// Snapshots being sent to peers, and when each was last used.
     open: BTreeMap<ReplicaId, (OpenSnapshot, Instant)>,
@@ -59,7 +61,7 @@ impl TokioHost {
         log: Log,
         snapshots: Arc<dyn SnapshotStore>,
         telemetry: Telemetry,
-        events: broadcast::Sender<NodeEvent>,
+        (events, feed): (broadcast::Sender<NodeEvent>, Publisher),
         control: UnboundedSender<Control>,
     ) -> Self {
         Self {
@@ -73,6 +75,7 @@ impl TokioHost {
             news: false,
             to_load: None,
             events,
+            feed,
             control,
             open: BTreeMap::new(),
         }
@@ -221,9 +224,15 @@ impl Host for TokioHost {
         self.fail(NodeError::Fatal(reason));
     }
 
-    fn applied(&mut self, entry: &Entry) {
-        let _ = entry;
+    fn applied(&mut self, entry: &Entry, response: Option<&Bytes>) {
         self.telemetry.applied();
+        if let Some(response) = response {
+            self.feed.applied(entry, response);
+        }
+    }
+
+    fn replaced(&mut self, last: LogPoint) {
+        self.feed.replaced(last);
     }
 }
 

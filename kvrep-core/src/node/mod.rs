@@ -39,10 +39,12 @@
 mod absent;
 mod builder;
 pub mod client;
+mod feed;
 mod host;
 pub mod link;
 mod local;
 mod log_thread;
+mod look;
 mod pace;
 mod pending;
 mod queue;
@@ -53,8 +55,10 @@ mod telemetry;
 
 pub use builder::{NodeBuilder, ProtocolContext, WitnessBuilder};
 pub use client::{Client, ClientError, ClientOptions};
+pub use feed::{AppliedCommand, Feed, FeedLimits, Subscription};
 pub use link::{ClientLink, LinkError};
 pub use local::LocalLink;
+pub use look::LocalReadError;
 pub use start::StartError;
 pub use telemetry::NodeCounters;
 
@@ -97,6 +101,7 @@ pub struct Node {
     control: UnboundedSender<Control>,
     status: watch::Receiver<NodeStatus>,
     events: broadcast::Sender<NodeEvent>,
+    feed: Arc<feed::Registry>,
     ended: watch::Receiver<Option<Result<(), NodeError>>>,
 }
 

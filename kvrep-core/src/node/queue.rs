@@ -1,6 +1,8 @@
 //! The node's bounded queues: one for peers, one for requests, so that a crowd of clients never delays a heartbeat.
 
 use crate::client_wire::{Op, Outcome};
+use crate::config::Read;
+use crate::state_machine::Look;
 use crate::time::Time;
 use crate::transport::{Hint, InboxEvent, InboxSink, ReplyTo};
 use async_trait::async_trait;
@@ -27,6 +29,11 @@ pub(super) enum Asked {
     Remote {
         request: Bytes,
         reply: ReplyTo,
+    },
+    Look {
+        read: Read,
+        look: Look,
+        reply: oneshot::Sender<Outcome>,
     },
     Digest(oneshot::Sender<StateDigest>),
 }
@@ -63,7 +70,7 @@ impl InboxSink for NodeInbox {
                     .try_send(asked)
                     .map_err(|e| match given_back(e) {
                         Asked::Remote { request, reply } => InboxEvent::Client { request, reply },
-                        Asked::Here { .. } | Asked::Digest(_) => {
+                        Asked::Here { .. } | Asked::Look { .. } | Asked::Digest(_) => {
                             unreachable!("the queue gives back what was put in, a remote request")
                         }
                     })

@@ -12,12 +12,14 @@ use super::queue::{Asked, FromPeer};
 use super::snapshots::{self, SnapshotError};
 use super::{NodeError, NodeEvent, NodeStatus, StateDigest};
 use crate::client_wire::{Op, Outcome, Reply, Request};
+use crate::config::Read;
 use crate::engine::Engine;
 use crate::id::{ReplicaId, Ticket};
+use crate::state_machine::Look;
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::time::{Time, Timestamp};
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
 /// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
@@ -240,6 +242,10 @@ impl Core {
                         continue;
                     }
                 },
+                Asked::Look { read, look, reply } => {
+                    self.on_look(now, (read, look), reply, stopping);
+                    continue;
+                }
                 Asked::Digest(reply) => {
                     let _ = reply.send(StateDigest {
                         applied: self.engine.applied(),
@@ -266,6 +272,27 @@ impl Core {
         self.engine
             .on_requests(now, wall_clock(), self.batch.drain(..), &mut self.host);
         self.settle(now);
+    }
+
+    fn on_look(
+        &mut self,
+        now: Time,
+        (read, look): (Read, Look),
+        reply: oneshot::Sender<Outcome>,
+        stopping: bool,
+    ) {
+        let waiter = Waiter::Here(reply);
+        if stopping || self.host.pending.len() >= self.bounds.pending_max {
+            self.host.telemetry.busy(1);
+            waiter.answer(Outcome::Busy);
+            return;
+        }
+        let deadline = now + self.bounds.reply_within;
+        let ticket = self
+            .host
+            .pending
+            .insert(waiter, deadline, AtDeadline::Behind);
+        self.engine.on_look(now, ticket, read, look, &mut self.host);
     }
 
     fn on_done(&mut self, now: Time, done: Done) {
@@ -401,7 +428,9 @@ impl Core {
 /// Answers a request that came too late.
 fn refuse(asked: Asked) {
     match asked {
-        Asked::Here { reply, .. } => drop(reply.send(Outcome::Busy)),
+        Asked::Here { reply, .. } | Asked::Look { reply, .. } => {
+            drop(reply.send(Outcome::Busy));
+        }
         Asked::Remote { request, reply } => {
             if let Ok(Request { id, .. }) = Request::from_body(&request) {
                 let outcome = Outcome::Busy;

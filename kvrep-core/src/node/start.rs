@@ -1,5 +1,6 @@
 //! How a node comes up, and how it goes down.
 
+use super::feed::{Publisher, Registry};
 use super::host::{Log, TokioHost};
 use super::local::Requests;
 use super::log_thread::{LogThread, LogThreadEnd};
@@ -155,6 +156,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     let (peers, peer_queue) = mpsc::channel(options.peer_queue_max);
     let (requests, request_queue) = mpsc::channel(options.request_queue_max);
     let (events, _) = broadcast::channel(EVENTS_KEPT);
+    let feed = Arc::new(Registry::default());
     let origin = Instant::now();
     let (log, log_end) = match opened.durability {
         Durability::Memory => {
@@ -185,7 +187,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         log,
         opened.snapshots,
         Telemetry::new(&group, replica),
-        events.clone(),
+        (events.clone(), Publisher::new(Arc::clone(&feed))),
         control.clone(),
     );
     let (status, watched) = watch::channel(NodeStatus {
@@ -237,6 +239,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         control,
         status: watched,
         events,
+        feed,
         ended: end_seen,
     })
 }

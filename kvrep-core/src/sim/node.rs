@@ -207,7 +207,7 @@ impl Host for Effects {
         self.fatal.get_or_insert(reason);
     }
 
-    fn applied(&mut self, entry: &Entry) {
+    fn applied(&mut self, entry: &Entry, _: Option<&Bytes>) {
         self.applied.push((entry.point(), self.window.digest()));
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Keeps every number it was given, in order: shows what was applied twice or not at all.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ledger(Vec<u64>);
+pub(crate) struct Ledger(pub(crate) Vec<u64>);
 
 impl StateMachine for Ledger {
     type Command = u64;

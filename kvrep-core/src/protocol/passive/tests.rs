@@ -3,7 +3,6 @@
 use super::*;
 use crate::client_wire::{Op, Outcome};
 use crate::engine::{Engine, Host, Identity};
-use crate::entry::Entry;
 use crate::id::GroupId;
 use crate::id::{Incarnation, LogPoint};
 use crate::protocol::witness::Witness;
@@ -83,7 +82,6 @@ impl Host for Effects {
     fn fatal(&mut self, reason: String) {
         panic!("{reason}");
     }
-    fn applied(&mut self, _: &Entry) {}
 }
 
 struct Node {
