@@ -144,6 +144,9 @@ pub mod wire;
 
 #[cfg(feature = "check")]
 pub mod check;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 #[cfg(feature = "runtime")]
 pub mod node;
 #[cfg(feature = "sim")]

@@ -74,6 +74,9 @@
 mod accept;
 mod client;
 mod config;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 mod dial;
 mod foreign;
 mod greeting;

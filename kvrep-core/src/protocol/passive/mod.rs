@@ -19,6 +19,8 @@
 
 mod authority;
 mod backup;
+#[cfg(feature = "testing")]
+pub(crate) mod decoders;
 mod dispatch;
 mod durable;
 mod hard_state;

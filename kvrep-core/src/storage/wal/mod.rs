@@ -26,6 +26,8 @@
 //! several operations: a crash may keep some of them.
 
 mod aside;
+#[cfg(feature = "testing")]
+pub(crate) mod decoders;
 mod identity;
 mod live;
 mod record;

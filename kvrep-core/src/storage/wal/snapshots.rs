@@ -357,14 +357,29 @@ pub(super) fn copy<F: Fs>(fs: &F, from: &Path, to: &Path) -> Result<(), StorageE
     fs.sync_dir(dir).map_err(io_error("sync", dir))
 }
 
-struct FileHeader {
+pub(super) struct FileHeader {
     store: StoreId,
     generation: u64,
     meta: SnapshotMeta,
 }
 
 impl FileHeader {
-    fn encode(&self) -> BytesMut {
+    /// One for the tests of decoders.
+    #[cfg(feature = "testing")]
+    pub(super) fn sample() -> Self {
+        let meta = SnapshotMeta {
+            last: LogPoint::ZERO,
+            bytes: 3,
+            digest: 4,
+        };
+        Self {
+            store: StoreId(1),
+            generation: 2,
+            meta,
+        }
+    }
+
+    pub(super) fn encode(&self) -> BytesMut {
         let mut out = BytesMut::with_capacity(HEADER_BYTES);
         out.put_slice(&MAGIC);
         out.put_u64(self.store.0);
@@ -377,8 +392,11 @@ impl FileHeader {
         out
     }
 
-    fn decode(head: &[u8]) -> Option<Self> {
-        let (covered, mut crc) = head.split_at_checked(HEADER_BYTES - 4)?;
+    pub(super) fn decode(head: &[u8]) -> Option<Self> {
+        if head.len() != HEADER_BYTES {
+            return None;
+        }
+        let (covered, mut crc) = head.split_at(HEADER_BYTES - 4);
         if covered[..8] != MAGIC || crc.get_u32() != crc32fast::hash(covered) {
             return None;
         }

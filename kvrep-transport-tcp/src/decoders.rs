@@ -1,0 +1,80 @@
+//! The decoder of greetings, for fuzzers and for the test that cuts and flips valid bytes. Not part of the API.
+
+use crate::greeting::{Greeting, PeerHello, Refusal};
+use kvrep_core::wire::{FrameKind, own_body};
+use kvrep_core::{GroupId, Incarnation, ReplicaId};
+
+/// The body of a handshake frame; says whether it is one.
+#[must_use]
+pub fn greeting(bytes: &[u8]) -> bool {
+    let Some(greeting) = Greeting::from_body(bytes) else {
+        return false;
+    };
+    assert_eq!(
+        Greeting::from_body(&body(&greeting)),
+        Some(greeting),
+        "a greeting comes back"
+    );
+    true
+}
+
+/// Greetings that are accepted.
+#[must_use]
+pub fn valid_greetings() -> Vec<Vec<u8>> {
+    let replica = ReplicaId(2);
+    let hello = PeerHello {
+        group: GroupId(7),
+        from: ReplicaId(1),
+        incarnation: Incarnation(3),
+        config_hash: 0xc0de,
+        to: replica,
+    };
+    let welcome = Greeting::Welcome {
+        replica,
+        incarnation: Incarnation(4),
+        request_bytes_max: 1 << 20,
+    };
+    let refused = Greeting::Refused(Refusal::OtherConfiguration {
+        replica,
+        yours: 1,
+        theirs: 2,
+    });
+    let client = Greeting::Client { group: GroupId(7) };
+    [
+        Greeting::Peer(hello),
+        client,
+        welcome,
+        refused,
+        Greeting::Ping,
+        Greeting::Pong,
+    ]
+    .iter()
+    .map(body)
+    .collect()
+}
+
+fn body(greeting: &Greeting) -> Vec<u8> {
+    let body = own_body(&greeting.to_frame(), FrameKind::Handshake);
+    body.expect("a greeting's frame is a handshake").to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_of_a_greeting_makes_its_decoder_panic() {
+        for valid in valid_greetings() {
+            assert!(greeting(&valid));
+            for cut in 0..valid.len() {
+                let _ = greeting(&valid[..cut]);
+            }
+            let mut bytes = valid;
+            for bit in 0..bytes.len() * 8 {
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                let _ = greeting(&bytes);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+    }
+}
