@@ -108,6 +108,18 @@ impl Default for Timing {
 ///
 /// The defaults suit commands of up to some kilobytes. Raise `command_bytes_max` and `frame_bytes_max` together; see
 /// [`GroupConfig::validate`].
+///
+/// # How much memory and disk follow
+///
+/// A snapshot is due after `snapshot_log_bytes` or `snapshot_log_entries`, whichever is first. Let *W* be what is proposed
+/// while a snapshot is being written. An entry counts with its encoding, the command and some 60 bytes.
+///
+/// * The log in memory holds at most `snapshot_log_bytes` + `retained_bytes` + *W* + `uncommitted_bytes_max`, and about 100
+///   bytes beside each entry. While a snapshot is being sent to a peer, the primary keeps what follows it: up to 4 × `snapshot_log_bytes` in all.
+/// * The directory of a write-ahead log holds the same, rounded up to whole segments (`WalOptions::segment_bytes`) plus
+///   two segments, one snapshot, and a second one while it is being written or received.
+/// * The state machine's own memory comes on top, twice while a snapshot is written if `snapshot` clones it; and
+///   `session_answer_bytes_max` for kept answers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Limits {
     /// Largest command, query or response in bytes. 1 MiB by default.
@@ -126,8 +138,10 @@ pub struct Limits {
     /// A snapshot is taken when the log behind the last one has more entries than this. A million by default.
     pub snapshot_log_entries: u64,
     /// Entries kept before the last snapshot, so that a backup that was away for a moment needs no snapshot.
-    /// 10,000 by default.
+    /// 10,000 by default; fewer if they exceed `retained_bytes`.
     pub retained_entries: u64,
+    /// Bytes of entries kept before the last snapshot, at most. 16 MiB by default.
+    pub retained_bytes: usize,
     /// Reads waiting for a confirmation or for the log. 65,536 by default.
     pub pending_reads_max: usize,
     /// Sessions of clients; the least recently used goes when one more is opened. 65,536 by default.
@@ -151,6 +165,7 @@ impl Default for Limits {
             snapshot_log_bytes: 64 << 20,
             snapshot_log_entries: 1_000_000,
             retained_entries: 10_000,
+            retained_bytes: 16 << 20,
             pending_reads_max: 65_536,
             sessions_max: 65_536,
             session_window: 1_024,

@@ -379,6 +379,20 @@ impl Engine {
         &self.machine
     }
 
+    /// Who this engine works for.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// What a copy of this replica is made of: where it ends, the hard state that a replica starts with that begins from
+    /// it, and the frozen state. `None` when nothing was applied yet.
+    #[must_use]
+    pub fn copy(&self) -> Option<(LogPoint, Bytes, FrozenState)> {
+        let hard_state = self.protocol.hard_state_for_copy()?;
+        (self.applied > LogPoint::ZERO).then(|| (self.applied, hard_state, self.machine.freeze()))
+    }
+
     /// Asserts what must hold inside this node.
     ///
     /// # Panics

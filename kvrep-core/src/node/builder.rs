@@ -76,6 +76,7 @@ pub struct NodeBuilder {
     seed: Option<u64>,
     machine: Option<Box<dyn RawStateMachine>>,
     protocol: Option<MakeCustom>,
+    from_copy: Option<PathBuf>,
     parts: Parts,
 }
 
@@ -224,6 +225,7 @@ impl NodeBuilder {
             seed: None,
             machine: None,
             protocol: None,
+            from_copy: None,
             parts: Parts::default(),
         }
     }
@@ -283,6 +285,25 @@ impl NodeBuilder {
         self
     }
 
+    /// Begins with the state of a copy that [`Node::copy_to`] wrote, in a storage that must be empty: for the one start
+    /// that fills it. The replica becomes a new member that holds the copy's prefix of the history. Two uses:
+    ///
+    /// * *A disk was lost, the group lives.* The primary sends only what comes after the copy, if its log still
+    ///   reaches so far back (`Limits::retained_entries`, `retained_bytes`), else a snapshot as ever. The replica counts when it
+    ///   has caught up.
+    /// * *No holder of the state is left.* Start **one** replica so, and [`forced`](Self::forced), before any other: it
+    ///   begins a new history with the copy. Then start the others, with empty storages. **What came after the copy is
+    ///   lost**, acknowledged or not; clients go on with the sessions of the copy. Start a witness that lost its register
+    ///   anew, too.
+    ///
+    /// Not forced, it serves only after the group's members have been heard: a copy never becomes a second history by
+    /// itself.
+    #[must_use]
+    pub fn from_copy(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.from_copy = Some(directory.into());
+        self
+    }
+
     /// Fixes every random choice of the protocol, for tests. Drawn by default.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -333,6 +354,7 @@ impl NodeBuilder {
         let make = self.protocol.unwrap_or_else(|| passive(self.start));
         start::start(Plan {
             storage: self.parts.storage(&self.group, self.replica),
+            from_copy: self.from_copy,
             group: self.group,
             replica: self.replica,
             config_hash,
@@ -400,6 +422,7 @@ impl WitnessBuilder {
         start::start(Plan {
             transport: self.parts.transport(false)?,
             storage: self.parts.storage(&self.group, ReplicaId::WITNESS),
+            from_copy: None,
             group: self.group,
             replica: ReplicaId::WITNESS,
             // The witness serves any configuration of its group.

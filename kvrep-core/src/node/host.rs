@@ -48,9 +48,11 @@ pub(super) struct TokioHost {
     pub(super) news: bool,
     /// The snapshot to be loaded next.
     pub(super) to_load: Option<SnapshotMeta>,
+    /// A copy is being written.
+    pub(super) copying: bool,
     events: broadcast::Sender<NodeEvent>,
     feed: Publisher,
-    control: UnboundedSender<Control>,
+    pub(super) control: UnboundedSender<Control>,
     /// Snapshots being sent to peers, and when each was last used.
     open: BTreeMap<ReplicaId, (OpenSnapshot, Instant)>,
 }
@@ -74,6 +76,7 @@ impl TokioHost {
             jobs: JoinSet::new(),
             news: false,
             to_load: None,
+            copying: false,
             events,
             feed,
             control,

@@ -23,6 +23,7 @@
 //! | `kvrep_busy_total`, `kvrep_unknown_total`, `kvrep_malformed_total` | counter | how some of them ended |
 //! | `kvrep_request_batch` | histogram | requests proposed together |
 //! | `kvrep_applied_total` | counter | entries applied |
+//! | `kvrep_transfers_total` | counter | snapshots of a primary that were put into the state machine |
 //! | `kvrep_log_sync_seconds`, `_batches`, `_bytes` | histogram | per sync of the log: time to write and sync, batches and bytes |
 //! | `kvrep_last_index`, `kvrep_durable_index`, `kvrep_commit_index`, `kvrep_applied_index` | gauge | how far the replica is: proposed, durable, committed, applied |
 //! | `kvrep_role` | gauge | 0 seeking, 1 candidate, 2 backup, 3 primary, 4 witness |
@@ -39,6 +40,7 @@
 mod absent;
 mod builder;
 pub mod client;
+mod copy;
 mod feed;
 mod host;
 pub mod link;

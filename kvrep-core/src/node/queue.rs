@@ -7,10 +7,12 @@ use crate::time::Time;
 use crate::transport::{Hint, InboxEvent, InboxSink, ReplyTo};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::path::PathBuf;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::StateDigest;
+use super::copy::CopyReply;
 use crate::id::ReplicaId;
 
 /// What peers (and the transport about them) say.
@@ -34,6 +36,10 @@ pub(super) enum Asked {
         read: Read,
         look: Look,
         reply: oneshot::Sender<Outcome>,
+    },
+    Copy {
+        directory: PathBuf,
+        reply: CopyReply,
     },
     Digest(oneshot::Sender<StateDigest>),
 }
@@ -70,7 +76,10 @@ impl InboxSink for NodeInbox {
                     .try_send(asked)
                     .map_err(|e| match given_back(e) {
                         Asked::Remote { request, reply } => InboxEvent::Client { request, reply },
-                        Asked::Here { .. } | Asked::Look { .. } | Asked::Digest(_) => {
+                        Asked::Here { .. }
+                        | Asked::Look { .. }
+                        | Asked::Copy { .. }
+                        | Asked::Digest(_) => {
                             unreachable!("the queue gives back what was put in, a remote request")
                         }
                     })

@@ -4,6 +4,7 @@
 //! free what waits), then peers, then requests, all of one gulp in one call of the engine, so that they are proposed,
 //! shipped and synced together; then time. The more there is to do, the larger the batches, and the less each costs.
 
+use super::copy::CopyReply;
 use super::host::{ReadPiece, TokioHost, Written};
 use super::log_thread::Synced;
 use super::pace::{Alarm, Gathering};
@@ -16,6 +17,7 @@ use crate::config::Read;
 use crate::engine::Engine;
 use crate::id::{ReplicaId, Ticket};
 use crate::state_machine::Look;
+use crate::storage::copy::{CopyError, CopyInfo};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::time::{Time, Timestamp};
 use std::sync::Arc;
@@ -35,7 +37,14 @@ pub(super) enum Done {
     LogFailed(StorageError),
     LogPanicked,
     SnapshotWritten(Written),
-    SnapshotPiece { peer: ReplicaId, piece: ReadPiece },
+    SnapshotPiece {
+        peer: ReplicaId,
+        piece: ReadPiece,
+    },
+    Copied {
+        reply: CopyReply,
+        result: Result<CopyInfo, CopyError>,
+    },
 }
 
 /// How the node is to end.
@@ -246,6 +255,10 @@ impl Core {
                     self.on_look(now, (read, look), reply, stopping);
                     continue;
                 }
+                Asked::Copy { directory, reply } => {
+                    self.host.copy(&self.engine, directory, reply);
+                    continue;
+                }
                 Asked::Digest(reply) => {
                     let _ = reply.send(StateDigest {
                         applied: self.engine.applied(),
@@ -321,6 +334,16 @@ impl Core {
             Done::SnapshotWritten(Err(error)) => self
                 .host
                 .fail(NodeError::Fatal(format!("writing a snapshot: {error}"))),
+            Done::Copied { reply, result } => {
+                self.host.copying = false;
+                match &result {
+                    Ok(info) => {
+                        tracing::info!(last = ?info.last, bytes = info.bytes, "copy written");
+                    }
+                    Err(error) => tracing::warn!(%error, "no copy was written"),
+                }
+                drop(reply.send(result));
+            }
             Done::SnapshotPiece { peer, piece } => {
                 let piece = match piece {
                     Ok(Some((piece, open))) => {
@@ -407,6 +430,7 @@ impl Core {
         let now = self.now();
         match snapshots::open_current(&*self.host.snapshots) {
             Ok(Some((found, mut state))) if found == meta => {
+                self.host.telemetry.transferred();
                 self.engine
                     .on_snapshot_loaded(now, meta, &mut state, &mut self.host);
             }
@@ -437,6 +461,7 @@ fn refuse(asked: Asked) {
                 reply.send(Reply { id, outcome }.to_frame());
             }
         }
+        Asked::Copy { reply, .. } => drop(reply.send(Err(CopyError::Stopped))),
         Asked::Digest(reply) => drop(reply),
     }
 }

@@ -15,9 +15,11 @@ use crate::id::{GroupId, LogPoint, ReplicaId};
 use crate::protocol::Protocol;
 use crate::session::Machine;
 use crate::state_machine::{Malformed, RawStateMachine};
+use crate::storage::copy::{FromCopyError, StateCopy};
 use crate::storage::{Durability, Recovered, SnapshotStore, Storage, StorageError};
 use crate::transport::{Inbox, LocalPeer, Transport, TransportError};
 use crate::wire;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -49,6 +51,9 @@ pub enum StartError {
     /// The storage cannot be used: locked, foreign, damaged, or an I/O error.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The copy cannot be used. It was not changed, and the storage is as it was found.
+    #[error(transparent)]
+    Copy(#[from] FromCopyError),
     /// What the storage holds is not this node's.
     #[error("the storage holds the data of something else ({0}): choose another directory")]
     Foreign(String),
@@ -83,6 +88,8 @@ pub(super) struct Plan {
     pub(super) limits: Limits,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) storage: Box<dyn Storage>,
+    /// Where an empty storage gets its first state from.
+    pub(super) from_copy: Option<PathBuf>,
     pub(super) machine: Box<dyn RawStateMachine>,
     pub(super) protocol: MakeProtocol,
     pub(super) options: Options,
@@ -130,6 +137,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         limits,
         transport,
         storage,
+        from_copy,
         machine,
         protocol,
         options,
@@ -137,9 +145,16 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     check_frames(&*transport, &limits)?;
     let span = tracing::info_span!("node", %group, %replica, term = tracing::field::Empty);
     let opening = span.clone();
-    let opened = blocking(move || opening.in_scope(|| open(storage, machine, &limits))).await??;
+    let number = GroupId::named(&group);
+    let opened = blocking(move || {
+        opening.in_scope(|| {
+            let copy = from_copy.map(StateCopy::open).transpose()?;
+            open(storage, copy.map(|copy| (number, copy)), machine, &limits)
+        })
+    });
+    let opened = opened.await??;
     let identity = Identity {
-        group: GroupId::named(&group),
+        group: number,
         replica,
         incarnation: opened.recovered.incarnation,
     };
@@ -262,10 +277,15 @@ fn check_frames(transport: &dyn Transport, limits: &Limits) -> Result<(), StartE
 /// Opens the storage and restores the state machine. May block.
 fn open(
     mut storage: Box<dyn Storage>,
+    copy: Option<(GroupId, StateCopy)>,
     machine: Box<dyn RawStateMachine>,
     limits: &Limits,
 ) -> Result<Opened, StartError> {
-    let recovered = storage.open()?;
+    let mut recovered = storage.open()?;
+    if let Some((group, copy)) = copy {
+        copy.install(group, &mut *storage, &mut recovered)?;
+        tracing::info!(copy = ?copy.info(), "starts from a copy");
+    }
     for note in &recovered.notes {
         tracing::warn!(note, "at recovery");
     }

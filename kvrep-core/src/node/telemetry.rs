@@ -27,6 +27,8 @@ pub struct NodeCounters {
     pub synced_batches: u64,
     /// Bytes made durable by them.
     pub synced_bytes: u64,
+    /// Snapshots of a primary that were put into the state machine.
+    pub transfers: u64,
 }
 
 pub(super) struct Telemetry {
@@ -37,6 +39,7 @@ pub(super) struct Telemetry {
     busy: Counter,
     unknown: Counter,
     malformed: Counter,
+    transfers: Counter,
     request_batch: Histogram,
     sync_seconds: Histogram,
     sync_batches: Histogram,
@@ -73,6 +76,7 @@ impl Telemetry {
             busy: counter("kvrep_busy_total"),
             unknown: counter("kvrep_unknown_total"),
             malformed: counter("kvrep_malformed_total"),
+            transfers: counter("kvrep_transfers_total"),
             request_batch: histogram("kvrep_request_batch"),
             sync_seconds: histogram("kvrep_log_sync_seconds"),
             sync_batches: histogram("kvrep_log_sync_batches"),
@@ -101,6 +105,10 @@ impl Telemetry {
 
     pub(super) fn applied(&mut self) {
         self.counters.applied += 1;
+    }
+
+    pub(super) fn transferred(&mut self) {
+        self.counters.transfers += 1;
     }
 
     pub(super) fn busy(&mut self, n: u64) {
@@ -133,6 +141,7 @@ impl Telemetry {
         self.busy.increment(now.busy - before.busy);
         self.unknown.increment(now.unknown - before.unknown);
         self.malformed.increment(now.malformed - before.malformed);
+        self.transfers.increment(now.transfers - before.transfers);
         self.role.set(match status.role {
             Role::Seeking => 0.0,
             Role::Candidate => 1.0,

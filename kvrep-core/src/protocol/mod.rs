@@ -156,6 +156,13 @@ pub trait Protocol: Send + 'static {
     /// What an operator wants to know.
     fn status(&self) -> ProtocolStatus;
 
+    /// The hard state that a replica begins with which starts from a copy of this one's state, in a storage of its own. It
+    /// must keep that replica from taking the group for a new one, and from using a term again. `None` where copies make
+    /// no sense.
+    fn hard_state_for_copy(&self) -> Option<Bytes> {
+        None
+    }
+
     /// Asserts what must hold inside this replica at any moment; each assertion names its rule.
     fn check_invariants(&self) {}
 }

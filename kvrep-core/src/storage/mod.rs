@@ -12,6 +12,7 @@
 //!   (its dirty pages may be gone: the next sync would succeed without them).
 //! * Damage that is not a torn tail is refused at opening, with a message that says what to do.
 
+pub mod copy;
 pub mod fs;
 #[cfg(any(test, feature = "sim", feature = "testing"))]
 pub mod mem_fs;

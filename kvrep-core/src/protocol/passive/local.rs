@@ -264,8 +264,12 @@ impl Local {
             return;
         }
         self.snapshot = Some(meta);
-        let retained = self.group.limits.retained_entries;
-        let mut upto = Index(meta.last.index.0.saturating_sub(retained));
+        let limits = &self.group.limits;
+        let by_entries = Index(meta.last.index.0.saturating_sub(limits.retained_entries));
+        let by_bytes = self
+            .log
+            .first_within(meta.last.index, limits.retained_bytes as u64);
+        let mut upto = by_entries.max(by_bytes);
         let kept = self
             .log
             .bytes_between(self.log.base().index, meta.last.index);

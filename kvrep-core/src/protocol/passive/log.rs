@@ -85,6 +85,18 @@ impl Log {
         self.bytes_upto(to).saturating_sub(self.bytes_upto(from))
     }
 
+    /// The lowest index behind which the entries up to and including `to` take at most `bytes_max`.
+    pub(super) fn first_within(&self, to: Index, bytes_max: u64) -> Index {
+        let end = self.bytes_upto(to);
+        let skipped = self
+            .bytes
+            .partition_point(|upto| end.saturating_sub(*upto) > bytes_max);
+        if skipped == 0 && end.saturating_sub(self.bytes_before) <= bytes_max {
+            return self.base.index;
+        }
+        Index(self.base.index.0 + skipped as u64 + 1).min(to)
+    }
+
     fn bytes_upto(&self, index: Index) -> u64 {
         let Some(at) = index.0.checked_sub(self.base.index.0 + 1) else {
             return self.bytes_before;

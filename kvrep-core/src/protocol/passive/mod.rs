@@ -451,6 +451,18 @@ impl Protocol for Passive {
         }
     }
 
+    fn hard_state_for_copy(&self) -> Option<Bytes> {
+        let configuration = self.local.hard.configuration.clone();
+        let counted = configuration.as_ref().map(|c| c.term).unwrap_or_default();
+        let hard = HardState {
+            // Not what this replica merely promised to somebody who may never have reigned.
+            promised: counted.max(self.local.log.last().term),
+            configuration,
+            intent: None,
+        };
+        Some(hard.to_bytes())
+    }
+
     fn check_invariants(&self) {
         let local = &self.local;
         assert!(
