@@ -127,19 +127,24 @@ pub enum FromCopyError {
 }
 
 /// Where a copy comes from.
-pub(crate) struct Origin {
-    pub(crate) group: GroupId,
-    pub(crate) replica: ReplicaId,
-    pub(crate) last: LogPoint,
-    /// What the scheme has to know when it starts from it.
-    pub(crate) hard_state: Bytes,
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The group.
+    pub group: GroupId,
+    /// The replica that writes it.
+    pub replica: ReplicaId,
+    /// The last entry whose effect is in it.
+    pub last: LogPoint,
+    /// What the scheme has to know when it starts from it
+    /// ([`Protocol::hard_state_for_copy`](crate::protocol::Protocol::hard_state_for_copy)).
+    pub hard_state: Bytes,
 }
 
 /// Writes a copy into `dir`, which is made where there is none and must be empty.
 ///
 /// # Errors
 /// [`CopyError`]: the directory holds no copy.
-pub(crate) fn write<F: Fs>(
+pub fn write<F: Fs>(
     fs: &F,
     dir: &Path,
     origin: &Origin,
@@ -317,7 +322,7 @@ impl<F: Fs> StateCopy<F> {
     /// # Errors
     /// [`FromCopyError`]: of another group, or the storage is not empty: nothing was changed. After an error of the storage
     /// it is as empty as before, or has the copy.
-    pub(crate) fn install(
+    pub fn install(
         &self,
         group: GroupId,
         storage: &mut dyn Storage,
