@@ -20,7 +20,8 @@
 //! ```
 
 use crate::config::{Read, Token};
-use crate::id::{ReplicaId, Seq, SessionId};
+use crate::id::{Configuration, ReplicaId, Seq, SessionId};
+use crate::manage::Manage;
 use crate::protocol::ProtocolStatus;
 use crate::wire::{self, FrameKind};
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub enum Op {
     Status,
     /// The end of a session.
     CloseSession(SessionId),
+    /// An operator's request.
+    Manage(Manage),
 }
 
 /// The answer to the request with the same id.
@@ -128,6 +131,10 @@ pub enum Outcome {
     Unknown,
     /// The answer to [`Op::Status`].
     Status(Box<ProtocolStatus>),
+    /// An operator's request is done, or was so already; this configuration counts now.
+    Managed(Box<Configuration>),
+    /// An operator's request is not done: why.
+    Refused(String),
 }
 
 impl Request {

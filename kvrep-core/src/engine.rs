@@ -80,6 +80,7 @@ use crate::config::{Limits, Read, Token};
 use crate::entry::Entry;
 use crate::error::{ProposeError, ReadError};
 use crate::id::{GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, Ticket};
+use crate::manage::Managed;
 use crate::protocol::{Action, Event, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
 #[cfg(feature = "sim")]
 use crate::session::Keep;
@@ -252,6 +253,12 @@ impl Engine {
                 Op::Query { read, query } => {
                     self.propose(now, wall, &mut batch, host);
                     self.read(now, ticket, read, query, host);
+                    continue;
+                }
+                Op::Manage(manage) => {
+                    self.propose(now, wall, &mut batch, host);
+                    self.protocol.manage(now, ticket, manage, &mut self.out);
+                    self.run(now, host);
                     continue;
                 }
                 Op::Status => {
@@ -499,6 +506,7 @@ impl Engine {
                 self.reads.remove(&ticket);
                 host.reply(ticket, unreadable(&error));
             }
+            Action::Managed { ticket, outcome } => host.reply(ticket, managed(outcome)),
             Action::Abandon => {
                 for (_, ticket) in self.waiting.drain(..) {
                     host.reply(ticket, Outcome::Unknown);
@@ -621,6 +629,18 @@ fn refusal(error: &ProposeError) -> Outcome {
             bytes: bytes as u64,
             bytes_max: bytes_max as u64,
         },
+    }
+}
+
+fn managed(outcome: Managed) -> Outcome {
+    match outcome {
+        Managed::Done(configuration) => Outcome::Managed(Box::new(configuration)),
+        Managed::Refused(why) => Outcome::Refused(why),
+        Managed::NotPrimary { primary } => Outcome::NotPrimary {
+            primary,
+            address: None,
+        },
+        Managed::Busy => Outcome::Busy,
     }
 }
 

@@ -132,6 +132,7 @@ pub mod entry;
 pub mod error;
 mod fold;
 pub mod id;
+pub mod manage;
 pub mod membership;
 pub mod protocol;
 pub mod random;
@@ -162,6 +163,7 @@ pub use id::{
     Configuration, GroupId, Incarnation, Index, LogPoint, Nonce, PersistToken, ReplicaId, Seq,
     SessionId, StoreId, Term, Ticket, Version,
 };
+pub use manage::Manage;
 pub use state_machine::{ApplyContext, Malformed, RawStateMachine, StateMachine, Typed};
 pub use time::{Time, Timestamp};
 

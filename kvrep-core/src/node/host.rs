@@ -176,7 +176,9 @@ impl Host for TokioHost {
             | Outcome::ResponseTooLarge { .. }
             | Outcome::NotPrimary { .. }
             | Outcome::Behind
-            | Outcome::Status(_) => {}
+            | Outcome::Status(_)
+            | Outcome::Managed(_)
+            | Outcome::Refused(_) => {}
         }
         waiter.answer(outcome);
     }
@@ -219,6 +221,9 @@ impl Host for TokioHost {
                 tracing::error!(%from, %commit, "ACKNOWLEDGED WRITES ARE LOST");
             }
             Event::Refused(why) => tracing::warn!(%why, "refused to serve"),
+            Event::HandingOver { to } => tracing::info!(%to, "handing over"),
+            Event::HandedOver { to } => tracing::info!(%to, "handed over"),
+            Event::HandoverFailed { to, why } => tracing::warn!(%to, %why, "handover failed"),
         }
         self.tell(NodeEvent::Protocol(event));
     }

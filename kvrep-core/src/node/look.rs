@@ -111,7 +111,9 @@ impl Node {
             | Outcome::TooLarge { .. }
             | Outcome::ResponseTooLarge { .. }
             | Outcome::Unknown
-            | Outcome::Status(_)) => unreachable!("a look is not answered {other:?}"),
+            | Outcome::Status(_)
+            | Outcome::Managed(_)
+            | Outcome::Refused(_)) => unreachable!("a look is not answered {other:?}"),
         };
         match finding.await.map_err(|_| LocalReadError::Stopped)? {
             None => Err(LocalReadError::WrongType {

@@ -65,7 +65,8 @@ pub use start::StartError;
 pub use telemetry::NodeCounters;
 
 use crate::client_wire::{Op, Outcome};
-use crate::id::{Incarnation, LogPoint, ReplicaId, StoreId};
+use crate::id::{Configuration, Incarnation, LogPoint, ReplicaId, StoreId};
+use crate::manage::Manage;
 use crate::protocol::{Event, ProtocolStatus};
 use crate::storage::{StorageError, StorageEvent};
 use crate::transport::TransportCounters;
@@ -226,6 +227,15 @@ impl Node {
     /// When the node has stopped; see [`LinkError`].
     pub async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
         self.requests.call(op, deadline).await
+    }
+
+    /// Asks this replica to change how the group runs. Only the primary can; use [`Client::manage`] to find it.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::Unavailable`] when another replica is primary.
+    pub async fn manage(&self, manage: Manage) -> Result<Configuration, ClientError> {
+        let client = Client::<()>::new(LocalLink::new([self]));
+        client.manage(manage).await
     }
 
     /// The digest of the state and where it was taken: what to compare replicas by. As expensive as freezing *and*

@@ -269,6 +269,7 @@ impl Core {
             };
             let (at_deadline, needs_log) = match &op {
                 Op::Query { .. } | Op::Status => (AtDeadline::Behind, false),
+                Op::Manage(_) => (AtDeadline::Unknown, false),
                 Op::OpenSession | Op::Command { .. } | Op::Plain(_) | Op::CloseSession(_) => {
                     (AtDeadline::Unknown, true)
                 }

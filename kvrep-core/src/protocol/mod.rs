@@ -64,6 +64,7 @@ pub use outbox::{Action, Outbox};
 use crate::config::Read;
 use crate::error::ProposeError;
 use crate::id::{Configuration, Index, LogPoint, PersistToken, ReplicaId, Term, Ticket};
+use crate::manage::{Manage, Managed};
 use crate::storage::SnapshotMeta;
 use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
@@ -149,6 +150,13 @@ pub trait Protocol: Send + 'static {
 
     /// Asks for a read; answered, now or later, by [`Action::ReadReady`] or [`Action::ReadFailed`].
     fn read(&mut self, now: Time, ticket: Ticket, read: Read, out: &mut Outbox);
+
+    /// An operator asks for something; answered, now or later, by [`Action::Managed`].
+    fn manage(&mut self, now: Time, ticket: Ticket, manage: Manage, out: &mut Outbox) {
+        let _ = (now, manage);
+        let outcome = Managed::Refused("this scheme cannot be managed".into());
+        out.push(Action::Managed { ticket, outcome });
+    }
 
     /// When [`on_tick`](Self::on_tick) is next needed.
     fn next_deadline(&self, now: Time) -> Option<Time>;
@@ -262,4 +270,22 @@ pub enum Event {
     },
     /// This replica may not serve and says why.
     Refused(String),
+    /// This primary begins to hand over, and takes no more requests.
+    HandingOver {
+        /// To whom.
+        to: ReplicaId,
+    },
+    /// Everything is committed: this primary has stepped down for its successor. Who reigns next is told by
+    /// [`Configured`](Self::Configured) there.
+    HandedOver {
+        /// To whom.
+        to: ReplicaId,
+    },
+    /// A handover came to nothing before this primary stepped down.
+    HandoverFailed {
+        /// To whom.
+        to: ReplicaId,
+        /// For an operator.
+        why: String,
+    },
 }

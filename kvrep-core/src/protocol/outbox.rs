@@ -10,6 +10,7 @@ use crate::config::Token;
 use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::id::{GroupId, Incarnation, PersistToken, Ticket};
+use crate::manage::Managed;
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::wire::{self, Envelope, FrameKind};
 use bytes::{Bytes, BytesMut};
@@ -48,6 +49,13 @@ pub enum Action {
         ticket: Ticket,
         /// Why.
         error: ReadError,
+    },
+    /// What became of an operator's request.
+    Managed {
+        /// Which request.
+        ticket: Ticket,
+        /// How it ended.
+        outcome: Managed,
     },
     /// Every proposal still waiting has an unknown outcome: this replica is no longer primary in their term.
     Abandon,

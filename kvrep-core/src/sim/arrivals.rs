@@ -112,9 +112,11 @@ impl World {
             .map(|(client, attempt, op)| {
                 let asked = match op {
                     Op::Command { .. } | Op::Plain(_) => Asked::Write,
-                    Op::OpenSession | Op::CloseSession(_) | Op::Query { .. } | Op::Status => {
-                        Asked::Read
-                    }
+                    Op::OpenSession
+                    | Op::CloseSession(_)
+                    | Op::Query { .. }
+                    | Op::Status
+                    | Op::Manage(_) => Asked::Read,
                 };
                 let asker = Asker {
                     client,

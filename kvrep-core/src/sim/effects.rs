@@ -211,7 +211,10 @@ impl World {
             | Event::Configured(_)
             | Event::Dropped(_)
             | Event::Joined(_)
-            | Event::Refused(_) => {}
+            | Event::Refused(_)
+            | Event::HandingOver { .. }
+            | Event::HandedOver { .. }
+            | Event::HandoverFailed { .. } => {}
         }
         self.show(&Sight::Reported { life, event });
     }

@@ -8,6 +8,7 @@ use super::disk::Death;
 use super::queue::{DiskStep, Happening};
 use super::world::World;
 use crate::id::Configuration;
+use crate::manage::Manage;
 use crate::random::Rng;
 use crate::time::Time;
 use std::io::ErrorKind;
@@ -34,6 +35,8 @@ pub(super) enum Kind {
     CrashWitness,
     /// A wall clock jumps.
     ClockJump,
+    /// The primary is asked to hand over.
+    Handover,
     /// The nodes fall into two halves.
     Split,
     /// The primary is cut off, but not from the witness or not from anybody else.
@@ -64,7 +67,7 @@ pub(super) enum Kind {
     Decay,
 }
 
-const CRASHES: [Kind; 9] = [
+const CRASHES: [Kind; 10] = [
     Kind::Crash,
     Kind::CrashPrimary,
     Kind::CrashPrimary,
@@ -74,6 +77,7 @@ const CRASHES: [Kind; 9] = [
     Kind::Rolling,
     Kind::CrashLoop,
     Kind::ClockJump,
+    Kind::Handover,
 ];
 const CUTS: [Kind; 7] = [
     Kind::Split,
@@ -228,6 +232,10 @@ impl World {
                 self.kill(self.plan.members, how);
             }
             Kind::ClockJump => self.jump_clock(some),
+            Kind::Handover => {
+                let to = self.weather.rng.one_in(2).then(|| self.nodes[some].id);
+                self.manage(primary, Manage::Handover { to });
+            }
             Kind::Split
             | Kind::CutPrimary
             | Kind::OneWay

@@ -5,6 +5,8 @@
 use super::disk::Death;
 use super::queue::Happening;
 use super::world::World;
+use crate::id::ReplicaId;
+use crate::manage::Manage;
 use std::time::Duration;
 
 /// One step. Replicas are numbered from 1, as their ids; the witness is the number after the last.
@@ -26,6 +28,8 @@ pub enum Act {
     Cut(u32, u32),
     /// Mend all links.
     Mend,
+    /// Ask the first, which should be primary, to hand over to the second.
+    Handover(u32, u32),
 }
 
 /// A group of a given size and what happens to it. In the end everything is healed, and every promise of the cell is
@@ -75,6 +79,7 @@ impl Script {
             | Act::Pause(_)
             | Act::Resume(_)
             | Act::Cut(..)
+            | Act::Handover(..)
             | Act::Mend => Duration::ZERO,
         };
         self.acts.iter().map(wait).sum::<Duration>() + Duration::from_millis(200)
@@ -127,6 +132,12 @@ impl World {
                 }
             }
             Act::Mend => self.network.heal(),
+            Act::Handover(from, to) => {
+                if let Some(node) = self.numbered(from) {
+                    let to = Some(ReplicaId(to));
+                    self.manage(node, Manage::Handover { to });
+                }
+            }
         }
     }
 

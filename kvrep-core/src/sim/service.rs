@@ -5,9 +5,25 @@ use super::invariants::Sight;
 use super::queue::Happening;
 use super::trace::Line;
 use super::world::World;
-use crate::client_wire::Outcome;
+use crate::client_wire::{Op, Outcome};
+use crate::manage::Manage;
+
+/// Who asks for changes; not one of the clients.
+pub(super) const OPERATOR: u32 = u32::MAX;
 
 impl World {
+    /// The operator asks this node for something; once, whatever becomes of it.
+    pub(super) fn manage(&mut self, node: usize, manage: Manage) {
+        self.note(node, format!("is asked for {manage:?}"));
+        let request = Happening::Request {
+            client: OPERATOR,
+            node,
+            attempt: 0,
+            op: Op::Manage(manage),
+        };
+        self.queue.push(self.now + self.network.delay(), request);
+    }
+
     pub(super) fn on_reply(&mut self, client: u32, node: usize, attempt: u64, outcome: Outcome) {
         let text = || {
             let from = self.nodes[node].id;
@@ -89,6 +105,10 @@ impl World {
         attempt: u64,
         outcome: Outcome,
     ) {
+        if client == OPERATOR {
+            self.note(node, format!("tells the operator {}", brief(&outcome)));
+            return;
+        }
         if self.rng.one_in(200) {
             return;
         }
@@ -117,6 +137,8 @@ fn brief(outcome: &Outcome) -> String {
         | Outcome::Busy
         | Outcome::Behind
         | Outcome::Unknown
-        | Outcome::Status(_)) => format!("{other:?}"),
+        | Outcome::Status(_)
+        | Outcome::Managed(_)
+        | Outcome::Refused(_)) => format!("{other:?}"),
     }
 }

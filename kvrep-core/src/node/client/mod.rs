@@ -16,7 +16,8 @@ mod route;
 use super::link::ClientLink;
 use crate::client_wire::{Op, Outcome};
 use crate::config::{Read, Token};
-use crate::id::SessionId;
+use crate::id::{Configuration, SessionId};
+use crate::manage::Manage;
 use crate::protocol::ProtocolStatus;
 use crate::state_machine::{Malformed, StateMachine, decode, encode};
 use bytes::Bytes;
@@ -134,6 +135,9 @@ pub enum ClientError {
     /// The state machine does not know this command or query. Nothing was done.
     #[error("nothing was done: {0}")]
     Malformed(String),
+    /// The group will not do what [`Client::manage`] asked for: why. Nothing was done, unless it says so.
+    #[error("refused: {0}")]
+    Refused(String),
     /// Larger than the group allows. Nothing was done.
     #[error("nothing was done: {bytes} bytes; at most {bytes_max} are allowed")]
     TooLarge {
@@ -233,6 +237,30 @@ impl<S> Client<S> {
             Err(error) => error.to_string(),
         };
         Err(ClientError::Unavailable { last })
+    }
+
+    /// Asks the group's primary to change how it runs, and returns the configuration that counts then. Any link will
+    /// do: whoever is not primary says who is.
+    ///
+    /// A lost answer is asked for again. That is harmless, but for a handover without a name, which may then happen
+    /// twice.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]: not done, and why; [`ClientError::Unavailable`] and [`ClientError::Unknown`] as ever.
+    pub async fn manage(&self, manage: Manage) -> Result<Configuration, ClientError> {
+        let deadline = Instant::now() + self.shared.options.deadline;
+        // An answer may take as long as a change of the configuration: no attempt ends before the deadline.
+        let (link, routes) = (&*self.shared.link, &self.shared.routes);
+        let patience = self.shared.options.deadline;
+        let mut route = Route::new(link, routes, Start::Primary, deadline, patience);
+        match route.call(|| Op::Manage(manage.clone())).await {
+            Ok(Outcome::Managed(configuration)) => Ok(*configuration),
+            Ok(Outcome::Refused(why)) => Err(ClientError::Refused(why)),
+            Ok(other) => Err(ClientError::Unknown {
+                last: format!("an answer to another question: {other:?}"),
+            }),
+            Err(gave_up) => Err(gave_up.into_error()),
+        }
     }
 
     /// Ends the session, so that the group need not keep it until it expires. Commands of clones that are under way
@@ -405,7 +433,9 @@ impl Shared {
             | Outcome::Busy
             | Outcome::Behind
             | Outcome::Unknown
-            | Outcome::Status(_)) => Err(ClientError::Unknown {
+            | Outcome::Status(_)
+            | Outcome::Managed(_)
+            | Outcome::Refused(_)) => Err(ClientError::Unknown {
                 last: format!("an answer to another question: {other:?}"),
             }),
         }

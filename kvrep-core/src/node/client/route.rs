@@ -188,7 +188,9 @@ impl<'a> Route<'a> {
                     | Outcome::Malformed(_)
                     | Outcome::TooLarge { .. }
                     | Outcome::ResponseTooLarge { .. }
-                    | Outcome::Status(_)),
+                    | Outcome::Status(_)
+                    | Outcome::Managed(_)
+                    | Outcome::Refused(_)),
                 ) => {
                     self.arrived();
                     return Ok(outcome);

@@ -107,6 +107,10 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
             hint: Index(1),
             round: nonce,
         },
+        Message::TakeOver {
+            term,
+            last: LogPoint::ZERO,
+        },
         Message::Refused { promised: term },
         Message::AskCommit { term },
         Message::Propose {
@@ -231,6 +235,7 @@ fn run(passive: &mut Passive, now: Time, out: &mut Outbox) {
                 Action::Send { .. }
                 | Action::ReadReady { .. }
                 | Action::ReadFailed { .. }
+                | Action::Managed { .. }
                 | Action::Abandon
                 | Action::ResetMachine
                 | Action::Event(_) => {}

@@ -160,6 +160,7 @@ impl Passive {
             Message::Accepted { term, version } => {
                 self.on_accepted(now, from, (term, version), out);
             }
+            Message::TakeOver { term, last } => self.on_take_over(now, from, (term, last), out),
             Message::Register {
                 nonce,
                 configuration,

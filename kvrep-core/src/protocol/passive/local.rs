@@ -1,6 +1,7 @@
 //! What a replica is, whatever its role: its log, its promises, what it knows of its peers.
 
 use super::durable::Durable;
+use super::handover::Yielded;
 use super::hard_state::HardState;
 use super::log::Log;
 use super::message::{Message, Posture, Standing, is_plausible};
@@ -51,6 +52,10 @@ pub(super) struct Local {
     pub(super) waiting_for: String,
     /// Reads that wait for the log, with their deadline.
     pub(super) behind: BTreeMap<(Index, Ticket), Time>,
+    /// The last primary chose this replica to succeed it, and nobody has reigned since.
+    pub(super) chosen: bool,
+    /// This replica was primary and handed over, and nobody has reigned since.
+    pub(super) yielded: Option<Yielded>,
     #[cfg(feature = "sim")]
     pub(super) mutation: Option<Mutation>,
 }
@@ -69,6 +74,11 @@ impl Local {
         let me = self.me;
         let members: Vec<_> = self.group.members.iter().copied().collect();
         members.into_iter().filter(move |id| *id != me)
+    }
+
+    /// Who is about to reign, if this replica handed over.
+    pub(super) fn successor(&self) -> Option<ReplicaId> {
+        self.yielded.as_ref().map(|y| y.to)
     }
 
     pub(super) fn life(&self, peer: ReplicaId) -> Incarnation {

@@ -41,6 +41,8 @@ pub enum Posture {
     Candidate,
     /// It is primary in the term that it has promised.
     Primary,
+    /// The last primary chose it: it tries to become primary, and wins among equals.
+    Successor,
 }
 
 /// One message.
@@ -160,6 +162,13 @@ pub enum Message {
         /// Its value.
         configuration: Option<Configuration>,
     },
+    /// From a primary that steps down: take over. Gives no right, only precedence among equals.
+    TakeOver {
+        /// The primary's term, in which it serves no more.
+        term: Term,
+        /// The end of its log; everything up to there is committed.
+        last: LogPoint,
+    },
 }
 
 impl Message {
@@ -179,7 +188,8 @@ impl Message {
             | Self::Chunk { .. }
             | Self::ChunkTaken { .. }
             | Self::Propose { .. }
-            | Self::Accepted { .. } => false,
+            | Self::Accepted { .. }
+            | Self::TakeOver { .. } => false,
         }
     }
 

@@ -15,7 +15,7 @@
 //!
 //! A file for each part: `primary` with `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
-//! `transfer` (snapshots), `progress` (one peer's copy), `local` (what every role has).
+//! `handover` (planned), `transfer` (snapshots), `progress` (one peer's copy), `local` (what every role has).
 
 mod authority;
 mod backup;
@@ -23,6 +23,7 @@ mod backup;
 pub(crate) mod decoders;
 mod dispatch;
 mod durable;
+mod handover;
 mod hard_state;
 mod local;
 mod log;
@@ -48,6 +49,7 @@ use crate::config::{GroupConfig, Read};
 use crate::detector::{FailureDetector, fixed::FixedDetector};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Index, Nonce, PersistToken, ReplicaId, Ticket};
+use crate::manage::{Manage, Managed};
 use crate::membership::{Membership, fixed::FixedMembership};
 use crate::random::Rng;
 use crate::state_machine::Malformed;
@@ -196,6 +198,8 @@ impl Passive {
                 dropped: 0,
                 waiting_for: String::new(),
                 behind: BTreeMap::new(),
+                chosen: false,
+                yielded: None,
                 group: options.group,
                 #[cfg(feature = "sim")]
                 mutation: options.mutation,
@@ -217,6 +221,7 @@ impl Passive {
             }
             Part::Seeking(_) | Part::Candidate(_) => {}
         }
+        self.pump_handover(now, out);
     }
 
     fn on_view_changed(&mut self, now: Time, out: &mut Outbox) {
@@ -359,9 +364,9 @@ impl Protocol for Passive {
             Part::Backup(backup) => Err(ProposeError::NotPrimary {
                 primary: Some(backup.primary),
             }),
-            Part::Seeking(_) | Part::Candidate(_) => {
-                Err(ProposeError::NotPrimary { primary: None })
-            }
+            Part::Seeking(_) | Part::Candidate(_) => Err(ProposeError::NotPrimary {
+                primary: self.local.successor(),
+            }),
         }
     }
 
@@ -375,12 +380,21 @@ impl Protocol for Passive {
                         primary.read(&mut self.local, now, ticket, out);
                         return;
                     }
+                    #[cfg(feature = "sim")]
+                    Part::Seeking(_)
+                        if self.local.mutated(Mutation::ReadsAfterHandover)
+                            && self.local.yielded.is_some() =>
+                    {
+                        let token = self.local.token();
+                        out.push(Action::ReadReady { ticket, token });
+                        return;
+                    }
                     Part::Backup(backup) => ReadError::NotPrimary {
                         primary: Some(backup.primary),
                     },
-                    Part::Seeking(_) | Part::Candidate(_) => {
-                        ReadError::NotPrimary { primary: None }
-                    }
+                    Part::Seeking(_) | Part::Candidate(_) => ReadError::NotPrimary {
+                        primary: self.local.successor(),
+                    },
                 };
                 out.push(Action::ReadFailed { ticket, error });
                 return;
@@ -406,6 +420,22 @@ impl Protocol for Passive {
                 backup.ask_commit(&self.local, out);
             }
         }
+    }
+
+    fn manage(&mut self, now: Time, ticket: Ticket, manage: Manage, out: &mut Outbox) {
+        let primary = match &mut self.role {
+            Part::Primary(primary) => match manage {
+                Manage::Handover { to } => {
+                    primary.begin_handover(&self.local, now, ticket, to, out);
+                    self.pump(now, out);
+                    return;
+                }
+            },
+            Part::Backup(backup) => Some(backup.primary),
+            Part::Seeking(_) | Part::Candidate(_) => self.local.successor(),
+        };
+        let outcome = Managed::NotPrimary { primary };
+        out.push(Action::Managed { ticket, outcome });
     }
 
     fn next_deadline(&self, now: Time) -> Option<Time> {

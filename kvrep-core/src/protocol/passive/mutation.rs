@@ -38,11 +38,17 @@ pub enum Mutation {
     OldRegisterTaken,
     /// `Alone`: the intent of a change is not made durable first.
     IntentNotDurable,
+    /// A primary hands over before everything is committed.
+    HandoverNotCommitted,
+    /// The chosen successor reigns without asking the authority.
+    SuccessorAsksNobody,
+    /// A primary that has handed over goes on answering reads.
+    ReadsAfterHandover,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -60,5 +66,8 @@ impl Mutation {
         Self::TermNotDurable,
         Self::OldRegisterTaken,
         Self::IntentNotDurable,
+        Self::HandoverNotCommitted,
+        Self::SuccessorAsksNobody,
+        Self::ReadsAfterHandover,
     ];
 }

@@ -12,6 +12,7 @@
 //! * a member is a replica *with the storage it was counted with*: after losing its disk it counts for nothing.
 
 use super::authority::Change;
+use super::handover::Handover;
 use super::local::Local;
 use super::message::{Message, Posture, Standing};
 #[cfg(feature = "sim")]
@@ -39,6 +40,8 @@ pub(super) struct Primary {
     pub(super) round: Nonce,
     /// Reads with the round that confirms them, in order.
     pub(super) reads: VecDeque<(Ticket, Nonce, Time)>,
+    /// To whom the reign is about to go.
+    pub(super) handover: Option<Handover>,
     heartbeat_at: Time,
     timestamp: Timestamp,
 }
@@ -73,6 +76,7 @@ impl Primary {
             first: last.index.next(),
             round: Nonce(1),
             reads: VecDeque::new(),
+            handover: None,
             heartbeat_at: now,
             timestamp,
         };
@@ -105,6 +109,11 @@ impl Primary {
         commands: Vec<Bytes>,
         out: &mut Outbox,
     ) -> Result<Index, ProposeError> {
+        if let Some(handover) = &self.handover {
+            return Err(ProposeError::NotPrimary {
+                primary: Some(handover.to),
+            });
+        }
         let limits = &local.group.limits;
         let last = local.log.last().index;
         let uncommitted = last.0 - local.commit.0.min(last.0);
@@ -491,11 +500,13 @@ impl Primary {
         self.changes
             .iter()
             .filter_map(|c| c.deadline(local))
+            .chain(self.handover.as_ref().map(|h| h.deadline))
             .fold(self.heartbeat_at, Time::min)
     }
 
     /// Everything that waits at this primary ends; what was proposed has an unknown outcome.
-    pub(super) fn abdicate(self, out: &mut Outbox) {
+    pub(super) fn abdicate(mut self, out: &mut Outbox) {
+        self.end_handover("another primary may reign", out);
         for (ticket, _, _) in self.reads {
             out.push(Action::ReadFailed {
                 ticket,

@@ -23,6 +23,14 @@ impl Primary {
             });
             return;
         }
+        if let Some(handover) = &self.handover {
+            let primary = Some(handover.to);
+            out.push(Action::ReadFailed {
+                ticket,
+                error: ReadError::NotPrimary { primary },
+            });
+            return;
+        }
         let deadline = now + local.read_patience();
         // One round for all reads that come while another is under way.
         let idle = self.reads.is_empty();

@@ -30,7 +30,7 @@ impl Primary {
                 return; // first the outcome of the pending one
             }
             new.in_sync.retain(|id, _| !gone.contains(id));
-        } else if self.changes.is_empty() && self.serving(local) {
+        } else if self.changes.is_empty() && self.handover.is_none() && self.serving(local) {
             let ready: Vec<(ReplicaId, StoreId)> = self
                 .peers
                 .iter()

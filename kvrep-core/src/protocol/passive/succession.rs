@@ -37,6 +37,7 @@ impl Passive {
 
     pub(super) fn posture(&self) -> Posture {
         match self.role {
+            Part::Candidate(_) | Part::Seeking(_) if self.local.chosen => Posture::Successor,
             Part::Primary(_) => Posture::Primary,
             Part::Candidate(_) if !self.local.restarting => Posture::Candidate,
             Part::Backup(_) | Part::Seeking(_) if !self.local.restarting => Posture::Following,
@@ -50,6 +51,7 @@ impl Passive {
         let not_before = match rest {
             Rest::None => now,
             Rest::AfterDefeat => now + self.local.jittered(window),
+            Rest::AfterHandover => now + self.local.group.timing.resend_every * 3,
         };
         if let Part::Backup(backup) = &self.role {
             // Backups do not hear each other while a primary reigns: only now their silence begins to count.
@@ -63,8 +65,11 @@ impl Passive {
         }
         let mut seeking = Seeking::idle();
         seeking.not_before = not_before;
+        seeking.deadline = not_before;
         self.change_role(Part::Seeking(seeking), out);
-        self.ask_around(now, out);
+        if rest != Rest::AfterHandover {
+            self.ask_around(now, out);
+        }
     }
 
     /// Starts a round of questions.
@@ -120,6 +125,7 @@ impl Passive {
             round_over: now >= seeking.deadline,
             rounds: seeking.rounds,
             forced: self.forced,
+            chosen: self.local.chosen,
             ignores_last_set,
         });
         match decision {
@@ -198,6 +204,7 @@ impl Passive {
         out.push(Action::Event(Event::Configured(configuration.clone())));
         let primary = Primary::begin(&mut self.local, configuration, standings, now, out);
         self.change_role(Part::Primary(Box::new(primary)), out);
+        self.handover_ends(self.local.me, out);
     }
 
     /// Follows the primary of `term`, if it does not already.
@@ -206,6 +213,7 @@ impl Passive {
         let already = matches!(&self.role, Part::Backup(backup) if backup.term == term);
         if !already {
             self.change_role(Part::Backup(Backup::begin(term)), out);
+            self.handover_ends(term.replica, out);
         }
     }
 }
@@ -215,4 +223,6 @@ impl Passive {
 pub(super) enum Rest {
     None,
     AfterDefeat,
+    /// Long enough for the successor; until then nobody is even asked, so that nobody notices and competes.
+    AfterHandover,
 }

@@ -74,6 +74,8 @@ pub(super) struct Situation<'a> {
     pub(super) round_over: bool,
     pub(super) rounds: u32,
     pub(super) forced: bool,
+    /// The last primary chose this replica to succeed it.
+    pub(super) chosen: bool,
     /// A planted bug: the last set is not looked at.
     pub(super) ignores_last_set: bool,
 }
@@ -258,16 +260,18 @@ fn promote(
     }
 }
 
-/// The one with the most advanced log among this replica and `others`; ties go to the lowest id.
+/// The one with the most advanced log among this replica and `others`; ties go to the one that the last primary chose,
+/// then to the lowest id.
 fn best<'a>(
     s: &Situation<'_>,
     others: impl Iterator<Item = (&'a ReplicaId, &'a Standing)>,
 ) -> ReplicaId {
-    let mut best = (s.last.rank(), std::cmp::Reverse(s.me));
+    let mut best = (s.last.rank(), s.chosen, std::cmp::Reverse(s.me));
     for (id, standing) in others {
-        best = best.max((standing.last.rank(), std::cmp::Reverse(*id)));
+        let chosen = standing.posture == Posture::Successor;
+        best = best.max((standing.last.rank(), chosen, std::cmp::Reverse(*id)));
     }
-    best.1.0
+    best.2.0
 }
 
 /// The newest configuration that this replica or anybody heard knows; intents count.

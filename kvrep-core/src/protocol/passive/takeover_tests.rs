@@ -54,6 +54,7 @@ struct Case {
     live: BTreeSet<ReplicaId>,
     round_over: bool,
     forced: bool,
+    chosen: bool,
 }
 
 impl Case {
@@ -69,6 +70,7 @@ impl Case {
             live: BTreeSet::new(),
             round_over: true,
             forced: false,
+            chosen: false,
         }
     }
 
@@ -95,6 +97,7 @@ impl Case {
             round_over: self.round_over,
             rounds: 5,
             forced: self.forced,
+            chosen: self.chosen,
             ignores_last_set: false,
         })
     }
@@ -253,5 +256,24 @@ fn the_first_start_is_begun_by_the_lowest_id_and_alone_needs_everybody() {
         }
         let with_lowest = case.hear(1, LogPoint::ZERO, Posture::Restarting);
         assert_eq!(with_lowest.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn ties_go_to_the_one_that_the_last_primary_chose() {
+    for authority in both() {
+        let mut chosen = Case::new(authority)
+            .hear(1, at(1, 5), Posture::Following)
+            .hear(3, at(1, 5), Posture::Following);
+        chosen.chosen = true;
+        assert_eq!(chosen.outcome(), Ok(vec![1, 2, 3]));
+        chosen = chosen.hear(1, at(1, 6), Posture::Following);
+        assert_eq!(
+            chosen.outcome(),
+            Err(String::new()),
+            "but not past a longer log"
+        );
+        let other = Case::new(authority).hear(3, at(1, 5), Posture::Successor);
+        assert_eq!(other.outcome(), Err(String::new()));
     }
 }

@@ -1,5 +1,7 @@
 //! A small group in memory, driven by hand: every message arrives at once and in order, unless a link is cut.
 
+mod handover;
+
 use super::*;
 use crate::client_wire::{Op, Outcome};
 use crate::engine::{Engine, Host, Identity};

@@ -7,6 +7,7 @@
 mod acknowledged;
 mod commit;
 mod digest;
+mod handover;
 mod once;
 mod prefix;
 mod primaries;
@@ -212,6 +213,7 @@ pub fn always() -> Vec<Box<dyn Invariant>> {
         Box::new(terms::TermNeverGoesBack::default()),
         Box::new(digest::EqualDigests::default()),
         Box::new(once::CarriedOutOnce),
+        Box::new(handover::HandoverFailsNobody::default()),
     ]
 }
 
