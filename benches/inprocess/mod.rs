@@ -69,7 +69,7 @@ impl Measured {
 }
 
 /// Counts empty commands.
-type Counter = Fold<u64, ()>;
+pub type Counter = Fold<u64, ()>;
 
 /// Answers of one client, on a cache line of its own.
 #[derive(Default)]
@@ -156,7 +156,11 @@ pub async fn measure(load: Load) -> Result<Measured, Failed> {
     Ok(measured)
 }
 
-async fn start(replicas: u32) -> Result<Vec<Node>, Failed> {
+/// A group in this process, as it is measured.
+///
+/// # Errors
+/// When a node does not start.
+pub async fn start(replicas: u32) -> Result<Vec<Node>, Failed> {
     let network = MemoryNetwork::new();
     let group = GroupConfig::new((1..=replicas).map(ReplicaId), Authority::Alone);
     let mut nodes = Vec::new();
@@ -171,7 +175,10 @@ async fn start(replicas: u32) -> Result<Vec<Node>, Failed> {
 }
 
 /// Where in `nodes` the primary is, once it serves with everybody in sync.
-async fn primary_of(nodes: &[Node]) -> Result<usize, Failed> {
+///
+/// # Errors
+/// When that does not happen in time.
+pub async fn primary_of(nodes: &[Node]) -> Result<usize, Failed> {
     let everybody_in_sync = async {
         loop {
             let serves = nodes.iter().position(|node| {
