@@ -31,6 +31,9 @@ struct Arguments {
     /// One cell of the promise table, such as witness/wal/partitions; without it, all of them in turn.
     #[arg(long, value_parser = cell)]
     cell: Option<Cell>,
+    /// Only the cells whose names contain this, in turn.
+    #[arg(long, default_value = "")]
+    matching: String,
     /// Plants a bug, by its name.
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
@@ -61,7 +64,10 @@ struct Arguments {
 }
 
 fn cell(name: &str) -> Result<Cell, String> {
-    let known = || Cell::ALL.map(|c| c.to_string()).join(", ");
+    let known = || {
+        let names: Vec<_> = Cell::all().iter().map(ToString::to_string).collect();
+        names.join(", ")
+    };
     Cell::named(name).ok_or_else(|| format!("no such cell; there are {}", known()))
 }
 
@@ -75,8 +81,8 @@ fn mutation(name: &str) -> Result<Mutation, String> {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
-        for cell in Cell::ALL {
-            println!("{cell:<28} {:?}", cell.promise());
+        for cell in Cell::all() {
+            println!("{:<48} {:?}", cell.to_string(), cell.promise());
         }
         for mutation in Mutation::ALL {
             println!("{mutation:?}");
@@ -116,8 +122,15 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments, n: u64) -> Report {
     let seed = arguments.seed + n;
-    let turn = usize::try_from(seed % Cell::ALL.len() as u64).unwrap_or(0);
-    let cell = arguments.cell.unwrap_or(Cell::ALL[turn]);
+    let cell = arguments.cell.unwrap_or_else(|| {
+        let all = Cell::all();
+        let matching: Vec<_> = all
+            .iter()
+            .filter(|c| c.to_string().contains(&arguments.matching))
+            .collect();
+        let turn = usize::try_from(seed % matching.len().max(1) as u64).unwrap_or(0);
+        matching.get(turn).map_or(all[0], |cell| **cell)
+    });
     let mut simulation = Simulation::new(cell, seed)
         .seconds(arguments.seconds)
         .operations(arguments.operations)
@@ -140,10 +153,12 @@ fn show(
     started: Instant,
 ) -> Vec<Report> {
     let (mut failed, mut done, mut events) = (Vec::new(), 0_u64, 0_u64);
+    let mut undecided = 0;
     let mut shown = Instant::now();
     for report in reports {
         done += 1;
         events += report.stats.events;
+        undecided += report.stats.undecided;
         if arguments.json {
             println!("{}", json(&report));
         } else if arguments.hashes {
@@ -165,7 +180,7 @@ fn show(
             shown = Instant::now();
             let seconds = started.elapsed().as_secs_f64();
             eprintln!(
-                "{done} of {} seeds, {:.0} a minute, {:.1} million events, {} failed",
+                "{done} of {} seeds, {:.0} a minute, {:.1} million events, {undecided} histories undecided, {} failed",
                 arguments.seeds,
                 done as f64 / seconds * 60.0,
                 events as f64 / 1e6,
@@ -190,7 +205,7 @@ fn json(report: &Report) -> String {
     );
     let s = &report.stats;
     format!(
-        r#"{{"seed":{},"cell":"{}","hash":"{:016x}","events":{},"answered":{},"faults":{},"starts":{},"reigns":{},"transfers":{},"truncations":{},"losses":{},"entries":{},"failure":{failure}}}"#,
+        r#"{{"seed":{},"cell":"{}","hash":"{:016x}","events":{},"answered":{},"faults":{},"starts":{},"reigns":{},"transfers":{},"truncations":{},"losses":{},"undecided":{},"entries":{},"failure":{failure}}}"#,
         report.seed,
         report.cell,
         report.hash,
@@ -202,6 +217,7 @@ fn json(report: &Report) -> String {
         s.transfers,
         s.truncations,
         s.losses,
+        s.undecided,
         s.entries
     )
 }

@@ -155,7 +155,9 @@ pub mod sim;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use config::{Ack, Authority, GroupConfig, Limits, Read, Takeover, Timing, Token};
+pub use config::{
+    Ack, Authority, Confirm, GroupConfig, Limits, Read, Takeover, Timing, Token, Transfer, Visibility,
+};
 pub use entry::{Entry, EntryKind};
 pub use error::{ProposeError, ReadError};
 pub use fold::Fold;

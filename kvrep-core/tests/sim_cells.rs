@@ -3,16 +3,14 @@
 
 mod sim_support;
 
-use kvrep_core::sim::{AuthorityKind, Cell};
+use kvrep_core::sim::{AuthorityKind, Cell, Policy};
 use sim_support::run_all;
 
-const SEEDS_A_CELL: u64 = 39;
-
-fn check(cells: impl Fn(&Cell) -> bool) {
-    let runs: Vec<_> = Cell::ALL
+fn check(seeds_a_cell: u64, cells: impl Fn(&Cell) -> bool) {
+    let runs: Vec<_> = Cell::all()
         .into_iter()
         .filter(cells)
-        .flat_map(|cell| (0..SEEDS_A_CELL).map(move |seed| (cell, seed)))
+        .flat_map(|cell| (0..seeds_a_cell).map(move |seed| (cell, seed)))
         .collect();
     let reports = run_all(&runs);
     assert_eq!(reports.len(), runs.len());
@@ -43,10 +41,19 @@ fn check(cells: impl Fn(&Cell) -> bool) {
 
 #[test]
 fn with_a_witness_every_promise_holds_under_every_fault() {
-    check(|cell| cell.authority == AuthorityKind::Witness);
+    check(39, |cell| {
+        cell.policy == Policy::STANDARD && cell.authority == AuthorityKind::Witness
+    });
 }
 
 #[test]
 fn without_a_witness_crashes_break_nothing_and_divergence_is_reported() {
-    check(|cell| cell.authority == AuthorityKind::Alone);
+    check(39, |cell| {
+        cell.policy == Policy::STANDARD && cell.authority == AuthorityKind::Alone
+    });
+}
+
+#[test]
+fn every_other_legal_choice_of_policies_keeps_its_promise() {
+    check(4, |cell| cell.policy != Policy::STANDARD);
 }

@@ -11,7 +11,7 @@ const CHILD: &str = "KVREP_SIM_PRINTS_HASHES";
 const NAME: &str = "fifty_seeds_give_the_same_traces_in_another_process";
 
 fn hashes() -> Vec<String> {
-    let cells = Cell::ALL.into_iter().cycle();
+    let cells = Cell::all().into_iter().cycle();
     let runs: Vec<_> = cells.zip(1_000..1_050).collect();
     let reports = run_all(&runs);
     reports

@@ -224,6 +224,9 @@ pub struct ProtocolStatus {
     pub commit: Index,
     /// Up to here it is applied.
     pub applied: Index,
+    /// As primary: up to here every in-sync member has it, durably. With [`Ack::Primary`](crate::Ack::Primary) what lies
+    /// behind it is what a takeover now would lose at most.
+    pub replicated: Option<Index>,
     /// The entry before the first one that it still has.
     pub log_start: Index,
     /// What it waits for, in a sentence for an operator; empty when nothing is amiss.
@@ -250,9 +253,9 @@ pub enum Event {
     /// A member joined the in-sync set (decided).
     Joined(ReplicaId),
     /// A tail that this replica did not know to be committed was cut off and saved aside. With
-    /// [`crate::Authority::Witness`] its writes were never acknowledged. With [`crate::Authority::Alone`] they may have
-    /// been, if there was a partition: a backup, or a replica that restarted, cannot tell. It is also reported (only with
-    /// `Alone`) when a snapshot replaces a log that cannot be compared with the primary's any more:
+    /// [`crate::Authority::Witness`] its writes were never acknowledged, unless the primary alone decides
+    /// ([`crate::Ack::Primary`]): then, and with [`crate::Authority::Alone`] if there was a partition, they may have
+    /// been: a backup, or a replica that restarted, cannot tell. It is also reported (only where that may be) when a snapshot replaces a log that cannot be compared with the primary's any more:
     /// `from` is then 1, for where a difference begins cannot be told.
     TailTruncated {
         /// The first entry cut.
@@ -261,7 +264,8 @@ pub enum Event {
         entries: u64,
     },
     /// A history below this replica's own commit point was refuted: **acknowledged writes are lost**. Possible
-    /// only with [`crate::Authority::Alone`] under a partition, a pause or a lost disk, or after a forced start.
+    /// only with [`crate::Ack::Primary`]; with [`crate::Authority::Alone`] under a partition, a pause or a lost disk; or
+    /// after a forced start.
     AcknowledgedWritesLost {
         /// The first index at which the histories differ, as far as this replica can tell.
         from: Index,

@@ -144,6 +144,7 @@ impl Protocol for Witness {
             last: LogPoint::ZERO,
             durable: Index::ZERO,
             commit: Index::ZERO,
+            replicated: None,
             applied: Index::ZERO,
             log_start: Index::ZERO,
             waiting_for: String::new(),

@@ -1,6 +1,5 @@
 //! What reaches a node: frames, hints, deadlines, requests, and word from its disk.
 
-use super::cell::AuthorityKind;
 use super::disk::Death;
 use super::node::{Asked, Asker};
 use super::queue::{DiskStep, Happening};
@@ -43,7 +42,7 @@ impl World {
         // What a machine says about a port is true when it says it; that it arrives late is another matter, and one
         // that only those may meet who are promised nothing about false suspicions.
         let stale = hint == Hint::Gone && self.nodes[about].is_up();
-        if stale && (self.cell.authority == AuthorityKind::Alone || self.rng.below(4) > 0) {
+        if stale && (self.cell.needs_true_suspicions() || self.rng.below(4) > 0) {
             return;
         }
         if self.nodes[to].paused {

@@ -1,6 +1,7 @@
 //! What is promised under what: the cells of the promise table, as data.
 
-use crate::config::Authority;
+use super::policy::{Policy, TakeoverKind};
+use crate::config::{Ack, Authority, Visibility};
 use std::fmt;
 
 /// Where the replicas keep their log. The witness always has a disk.
@@ -34,6 +35,12 @@ pub enum Faults {
 pub enum Promise {
     /// Every invariant; nothing acknowledged is lost; linearizable.
     Everything,
+    /// The same, but that reads are not linearizable, for they may show what is not acknowledged yet: writes are, and every
+    /// client reads its own writes and never an older state than before.
+    Sessions,
+    /// A takeover may lose what the primary alone had acknowledged: at most as many writes as the loss window has room for, the
+    /// newest ones, and each loss is reported when the old primary returns. In the end there is one history.
+    BoundedLoss,
     /// Two primaries are possible. Whatever acknowledged write is lost was reported when it was cut off
     /// ([`AcknowledgedWritesLost`](crate::protocol::Event::AcknowledgedWritesLost); or
     /// [`TailTruncated`](crate::protocol::Event::TailTruncated) by a replica that has restarted since and cannot know
@@ -41,16 +48,22 @@ pub enum Promise {
     DivergenceReported,
 }
 
-/// One row of the promise table: an authority, a medium, a class of faults.
+/// One row of the promise table: policies, an authority, a medium, a class of faults.
 ///
 /// ```
 /// use kvrep_core::sim::{Cell, Promise};
 /// let cell = Cell::named("alone/wal/partitions").unwrap();
 /// assert_eq!(cell.promise(), Promise::DivergenceReported);
 /// assert_eq!(cell.to_string(), "alone/wal/partitions");
+///
+/// // Policies other than the standard ones stand in front.
+/// let fixed = Cell::named("never-primary/alone/wal/all").unwrap();
+/// assert_eq!(fixed.promise(), Promise::Everything);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Cell {
+    /// What the group has chosen.
+    pub policy: Policy,
     /// Who decides who may be primary.
     pub authority: AuthorityKind,
     /// Where the log is.
@@ -79,6 +92,7 @@ impl From<AuthorityKind> for Authority {
 
 const fn cell(authority: AuthorityKind, medium: Medium, faults: Faults) -> Cell {
     Cell {
+        policy: Policy::STANDARD,
         authority,
         medium,
         faults,
@@ -86,8 +100,8 @@ const fn cell(authority: AuthorityKind, medium: Medium, faults: Faults) -> Cell 
 }
 
 impl Cell {
-    /// The whole table.
-    pub const ALL: [Self; 13] = [
+    /// The table of a group with standard policies.
+    pub const STANDARD: [Self; 13] = [
         cell(AuthorityKind::Witness, Medium::Wal, Faults::Crashes),
         cell(AuthorityKind::Witness, Medium::Wal, Faults::Partitions),
         cell(AuthorityKind::Witness, Medium::Wal, Faults::Pauses),
@@ -103,21 +117,87 @@ impl Cell {
         cell(AuthorityKind::Alone, Medium::Wal, Faults::Pauses),
     ];
 
-    /// The cell of this name (`witness/wal/partitions`).
+    /// The whole table: the standard policies, and every other legal choice with the worst that it is proof against.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = Self::STANDARD.to_vec();
+        for authority in [AuthorityKind::Witness, AuthorityKind::Alone] {
+            for policy in Policy::legal(authority.into()) {
+                if policy != Policy::STANDARD {
+                    all.extend(Self::of(policy, authority));
+                }
+            }
+        }
+        all
+    }
+
+    fn of(policy: Policy, authority: AuthorityKind) -> Vec<Self> {
+        let fixed = policy.takeover == TakeoverKind::Never;
+        let (wal, memory) = (Medium::Wal, Medium::Memory);
+        let rows = match (policy.ack, authority) {
+            // The log of the one that decides is on a disk, and stays there.
+            (Ack::Primary, _) if fixed => vec![(wal, Faults::All)],
+            (Ack::Primary, AuthorityKind::Witness) => {
+                vec![(wal, Faults::Crashes), (wal, Faults::Partitions), (wal, Faults::Pauses)]
+            }
+            (Ack::Primary, AuthorityKind::Alone) => vec![(wal, Faults::Crashes)],
+            (Ack::AllInSync | Ack::All, _) if fixed => match policy.visibility {
+                Visibility::OnCommit => vec![(wal, Faults::All), (memory, Faults::Crashes)],
+                // In memory what was shown before it was acknowledged may be forgotten.
+                Visibility::OnAppend => vec![(wal, Faults::All)],
+            },
+            (Ack::AllInSync | Ack::All, AuthorityKind::Witness) => {
+                vec![(wal, Faults::All), (memory, Faults::Pauses)]
+            }
+            (Ack::AllInSync | Ack::All, AuthorityKind::Alone) => {
+                vec![(wal, Faults::Disks), (wal, Faults::Pauses)]
+            }
+        };
+        rows.into_iter()
+            .map(|(medium, faults)| Self {
+                policy,
+                authority,
+                medium,
+                faults,
+            })
+            .collect()
+    }
+
+    /// The cell of this name (`witness/wal/partitions`, `never-all/alone/memory/crashes`).
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|c| c.to_string() == name)
+        Self::all().into_iter().find(|c| c.to_string() == name)
     }
 
     /// What is promised, and so checked, in this cell.
     #[must_use]
     pub fn promise(self) -> Promise {
-        match (self.authority, self.faults) {
+        let unsafe_here = match (self.authority, self.faults) {
             (AuthorityKind::Witness, _)
-            | (AuthorityKind::Alone, Faults::Crashes | Faults::Disks) => Promise::Everything,
-            (AuthorityKind::Alone, Faults::Partitions | Faults::Pauses | Faults::All) => {
+            | (AuthorityKind::Alone, Faults::Crashes | Faults::Disks) => false,
+            (AuthorityKind::Alone, Faults::Partitions | Faults::Pauses | Faults::All) => true,
+        };
+        match (self.policy.takeover, self.policy.ack, self.policy.visibility) {
+            (TakeoverKind::Never, _, Visibility::OnAppend) => Promise::Sessions,
+            // Nobody else takes over: there are never two primaries.
+            (TakeoverKind::Never, _, _) => Promise::Everything,
+            (TakeoverKind::MostAdvanced | TakeoverKind::OnClientRequest, _, _) if unsafe_here => {
                 Promise::DivergenceReported
             }
+            (TakeoverKind::MostAdvanced | TakeoverKind::OnClientRequest, Ack::Primary, _) => {
+                Promise::BoundedLoss
+            }
+            (TakeoverKind::MostAdvanced | TakeoverKind::OnClientRequest, _, _) => {
+                Promise::Everything
+            }
+        }
+    }
+
+    /// Whether acknowledged writes may be lost, so that histories part.
+    pub(super) fn loses(self) -> bool {
+        match self.promise() {
+            Promise::Everything | Promise::Sessions => false,
+            Promise::BoundedLoss | Promise::DivergenceReported => true,
         }
     }
 
@@ -135,7 +215,9 @@ impl Cell {
 
     /// Whether a false suspicion breaks what is promised, so that none may be caused.
     pub(super) fn needs_true_suspicions(self) -> bool {
-        self.authority == AuthorityKind::Alone && self.promise() == Promise::Everything
+        self.authority == AuthorityKind::Alone
+            && self.policy.takeover != TakeoverKind::Never
+            && self.promise() != Promise::DivergenceReported
     }
 }
 
@@ -156,6 +238,9 @@ impl fmt::Display for Cell {
             Faults::Disks => "disks",
             Faults::All => "all",
         };
+        if self.policy != Policy::STANDARD {
+            write!(f, "{}/", self.policy)?;
+        }
         write!(f, "{authority}/{medium}/{faults}")
     }
 }

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::client_wire::Outcome;
 use crate::engine::Engine;
 use crate::id::{Configuration, Index, ReplicaId};
-use crate::protocol::Event;
+use crate::protocol::{Event, Role};
 use crate::time::Time;
 use crate::wire;
 use bytes::Bytes;
@@ -156,7 +156,7 @@ impl World {
             }
             self.answer_later(asker.client, n, asker.attempt, outcome);
         }
-        if status.serving
+        if (status.serving || self.plan.home.is_some() && status.role == Role::Primary)
             && let Some(configuration) = &status.configuration
         {
             self.learn(configuration);
@@ -207,6 +207,16 @@ impl World {
                 let last = self.nodes[n].disk.shadow().end().index;
                 self.reported_lost.push((Index(1), last));
             }
+            Event::RoleChanged {
+                role: Role::Primary,
+                term,
+            } => {
+                // It has appended the first entry of its term, and nothing else yet.
+                if let Some(engine) = &self.nodes[n].engine {
+                    let first = engine.status().last.index;
+                    self.reigns.push((*term, first));
+                }
+            }
             Event::RoleChanged { .. }
             | Event::Configured(_)
             | Event::Dropped(_)
@@ -253,10 +263,13 @@ impl World {
             register,
             newest,
             now,
+            plan,
             ..
         } = self;
         let world = invariants::World {
             at: *now,
+            members: &plan.group.members,
+            ack: plan.group.ack,
             agreed,
             register: register.as_ref(),
             newest: newest.as_ref(),

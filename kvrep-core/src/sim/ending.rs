@@ -6,7 +6,8 @@ use super::ledger::{CommandId, Ledger};
 use super::queue::Happening;
 use super::workload::Ending;
 use super::world::World;
-use crate::id::{Index, LogPoint};
+use crate::config::Token;
+use crate::id::{Index, LogPoint, Term};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -112,7 +113,7 @@ impl World {
         }
         executed.sort_unstable();
         self.nothing_lost(&log)?;
-        if self.cell.promise() == Promise::DivergenceReported {
+        if self.cell.loses() {
             return Ok(());
         }
         let engine = self.nodes[0].engine.as_ref();
@@ -148,6 +149,7 @@ impl World {
     /// Every acknowledged command is in the final history, where it was said to be or before; or its loss was reported,
     /// where that is what is promised.
     fn nothing_lost(&self, log: &BTreeMap<u32, Vec<u64>>) -> Result<(), (&'static str, String)> {
+        let (mut lost, mut kept) = (Vec::new(), Vec::new());
         for (id, token) in &self.acknowledged {
             let at = log
                 .get(&id.client)
@@ -157,19 +159,56 @@ impl World {
             let covers = |(from, last): &(Index, Index)| (*from..=*last).contains(&token.index);
             let reported = || self.reported_lost.iter().any(covers);
             match self.cell.promise() {
-                Promise::Everything if at == 0 || at > token.index.0 => {
+                Promise::Everything | Promise::Sessions if at == 0 || at > token.index.0 => {
                     return Err((
                         "what was acknowledged is there",
                         format!("{id:?} was acknowledged at {token:?}; in the end it is at {at}"),
                     ));
                 }
-                Promise::DivergenceReported if at == 0 && !reported() => {
+                Promise::DivergenceReported | Promise::BoundedLoss if at == 0 && !reported() => {
                     return Err((
                         "lost writes are reported",
                         format!("{id:?} was acknowledged at {token:?} and is gone without a word"),
                     ));
                 }
-                Promise::Everything | Promise::DivergenceReported => {}
+                Promise::BoundedLoss if at == 0 || at > token.index.0 => lost.push(*token),
+                Promise::BoundedLoss => kept.push(*token),
+                Promise::Everything | Promise::Sessions | Promise::DivergenceReported => {}
+            }
+        }
+        self.within_the_window(&lost, &kept)
+    }
+
+    /// What takeovers have lost is, for each of them, the newest that had been acknowledged, and not more than the window has
+    /// room for.
+    fn within_the_window(
+        &self,
+        lost: &[Token],
+        kept: &[Token],
+    ) -> Result<(), (&'static str, String)> {
+        const RULE: &str = "a takeover loses at most the window";
+        let window = self.plan.group.limits.uncommitted_entries_max;
+        let mut by_reign: BTreeMap<Term, usize> = BTreeMap::new();
+        for token in lost {
+            if let Some(newer) = kept
+                .iter()
+                .find(|k| k.term == token.term && k.index > token.index)
+            {
+                return Err((RULE, format!("{token:?} is lost and {newer:?} is not")));
+            }
+            let culprit = self
+                .reigns
+                .iter()
+                .filter(|(term, first)| *term > token.term && *first <= token.index)
+                .min();
+            let Some((term, _)) = culprit else {
+                return Err((RULE, format!("{token:?} is lost, and nobody took over")));
+            };
+            let count = by_reign.entry(*term).or_default();
+            *count += 1;
+            if *count > window {
+                let text = format!("more than {window} writes are lost to the primary of {term}");
+                return Err((RULE, text));
             }
         }
         Ok(())

@@ -131,12 +131,16 @@ pub(super) struct Hammer {
     counters: History<CounterOp<u8>, i64>,
     sessions: Vec<SessionOp<()>>,
     looks: Vec<Look>,
+    freshest: Freshness,
+    undecided: u64,
 }
 
 impl Hammer {
-    /// `queries` of a hundred operations only look.
-    pub(super) fn new(queries: u64) -> Self {
+    /// `queries` of a hundred operations only look, at nothing fresher than `freshest`.
+    pub(super) fn new(queries: u64, freshest: Freshness) -> Self {
         Self {
+            freshest,
+            undecided: 0,
             keys: 10,
             queries,
             last_seen: BTreeMap::new(),
@@ -157,7 +161,7 @@ impl Hammer {
             let freshness = match rng.below(4) {
                 0 => Freshness::Local,
                 1 => Freshness::Seen,
-                _ => Freshness::Linearizable,
+                _ => self.freshest,
             };
             let query = if register {
                 Query::Get(key)
@@ -355,9 +359,13 @@ impl Workload for Hammer {
         }
     }
 
+    fn undecided(&self) -> u64 {
+        self.undecided
+    }
+
     fn finish(&mut self, ending: &Ending<'_>) -> Result<(), String> {
-        judge(&Kv::new(), &self.registers)?;
-        judge(&Counters::new(), &self.counters)?;
+        self.undecided += judge(&Kv::new(), &self.registers)?;
+        self.undecided += judge(&Counters::new(), &self.counters)?;
         if let Some(broken) = sessions::check(&self.sessions).first() {
             let (a, b) = (&self.sessions[broken.earlier], &self.sessions[broken.later]);
             return Err(format!("{broken}: {a:?}, then {b:?}"));
@@ -366,7 +374,8 @@ impl Workload for Hammer {
     }
 }
 
-fn judge<M>(model: &M, history: &History<M::Op, M::Ret>) -> Result<(), String>
+/// Whether a history is linearizable; `Ok(1)` when that could not be told.
+fn judge<M>(model: &M, history: &History<M::Op, M::Ret>) -> Result<u64, String>
 where
     M: Model,
     M::Key: std::fmt::Debug,
@@ -380,7 +389,8 @@ where
     };
     match linearizable::check(model, history, budget) {
         // Too many unknown outcomes at once: nothing is proved, and the other rules stand.
-        Linearizability::Holds | Linearizability::Undecided { .. } => Ok(()),
+        Linearizability::Holds => Ok(0),
+        Linearizability::Undecided { .. } => Ok(1),
         Linearizability::Violated(violation) => Err(format!(
             "not linearizable at key {:?}:\n{}",
             violation.key,

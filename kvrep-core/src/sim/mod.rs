@@ -54,6 +54,7 @@ mod lives;
 mod network;
 mod node;
 mod plan;
+mod policy;
 mod queue;
 mod report;
 mod schedules;
@@ -65,6 +66,7 @@ mod workload;
 mod world;
 
 pub use cell::{AuthorityKind, Cell, Faults, Medium, Promise};
+pub use policy::{ConfirmKind, Policy, TakeoverKind};
 pub use ledger::CommandId;
 pub use report::{Failure, Report, Stats};
 pub use script::{Act, Script};
@@ -186,7 +188,7 @@ impl Simulation {
             (cell, seed),
             length,
             mutation,
-            |plan| workload.unwrap_or_else(|| Box::new(kv::Hammer::new(plan.queries))),
+            |plan| workload.unwrap_or_else(|| Box::new(kv::Hammer::new(plan.queries, plan.freshest()))),
             rules,
             (script, every_line),
         );

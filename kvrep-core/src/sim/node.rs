@@ -55,6 +55,8 @@ pub(super) struct Node {
     pub(super) incarnation: Incarnation,
     pub(super) origin: Duration,
     pub(super) born: Time,
+    /// By how many millionths its monotonic clock runs too fast in this life.
+    pub(super) drift_ppm: i64,
     /// Wall clock minus true time, in microseconds.
     pub(super) wall_offset: i64,
     pub(super) paused: bool,
@@ -87,6 +89,7 @@ impl Node {
             incarnation: Incarnation::UNKNOWN,
             origin: Duration::ZERO,
             born: Time::ZERO,
+            drift_ppm: 0,
             wall_offset: 0,
             paused: false,
             backlog: VecDeque::new(),
@@ -109,12 +112,20 @@ impl Node {
 
     /// Its own monotonic clock, which starts anew with each life.
     pub(super) fn clock(&self, now: Time) -> Time {
-        Time::ZERO + self.origin + (now - self.born)
+        Time::ZERO + self.origin + scale(now - self.born, self.ticks_a_second(), MILLION)
     }
 
     /// When its clock shows `local`.
     pub(super) fn when(&self, local: Time) -> Time {
-        self.born + (local - (Time::ZERO + self.origin))
+        let shown = local - (Time::ZERO + self.origin);
+        // Not before it shows that.
+        let rounding = Duration::from_nanos(u64::from(self.drift_ppm != 0));
+        self.born + scale(shown, MILLION, self.ticks_a_second()) + rounding
+    }
+
+    /// How many millionths of a second pass on its clock in a true one.
+    fn ticks_a_second(&self) -> u64 {
+        MILLION.saturating_add_signed(self.drift_ppm)
     }
 
     /// Its wall clock.
@@ -145,6 +156,16 @@ impl Node {
         self.readers.clear();
         self.trap = None;
     }
+}
+
+const MILLION: u64 = 1_000_000;
+
+fn scale(length: Duration, by: u64, of: u64) -> Duration {
+    if by == of {
+        return length;
+    }
+    let nanos = length.as_nanos() * u128::from(by) / u128::from(of);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// The engine's host: collects.

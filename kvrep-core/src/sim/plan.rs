@@ -4,7 +4,9 @@
 //! other bugs than one with everything at once.
 
 use super::cell::{AuthorityKind, Cell, Medium};
-use crate::config::{GroupConfig, Limits, Timing};
+use super::workload::Freshness;
+use super::policy::{ConfirmKind, TakeoverKind};
+use crate::config::{Ack, Confirm, GroupConfig, Limits, Takeover, Timing, Visibility};
 use crate::id::ReplicaId;
 use crate::random::Rng;
 use std::time::Duration;
@@ -47,6 +49,10 @@ pub(super) struct Plan {
     pub(super) client_patience: Duration,
     /// In hundredths: how many operations are queries.
     pub(super) queries: u64,
+    /// The fixed primary.
+    pub(super) home: Option<ReplicaId>,
+    /// By how many millionths a clock may run too fast or too slow.
+    pub(super) drift_ppm: u32,
 }
 
 impl Plan {
@@ -63,6 +69,7 @@ impl Plan {
         let mut group = GroupConfig::new(ids, cell.authority.into());
         group.timing = timing;
         group.limits = limits(rng);
+        let policies = policies(cell, &mut group, rng);
         let disk = match rng.below(3) {
             0 => DiskPace {
                 write: Duration::from_micros(30),
@@ -92,16 +99,56 @@ impl Plan {
             client_timeout: timing.suspect_after + Duration::from_millis(50 + rng.below(500)),
             client_patience: Duration::from_millis(1_500 + rng.below(6_000)),
             queries: 20 + rng.below(50),
+            home: policies.0,
+            drift_ppm: policies.1,
         }
     }
 }
 
 impl Plan {
+    /// The freshest reads that the group promises.
+    pub(super) fn freshest(&self) -> Freshness {
+        match self.group.visibility {
+            Visibility::OnCommit => Freshness::Linearizable,
+            Visibility::OnAppend => Freshness::Seen,
+        }
+    }
+
     /// A group of another size.
     pub(super) fn resize(&mut self, members: usize) {
         self.members = members;
         self.group.members = (1..=members).map(|n| ReplicaId(n as u32)).collect();
+        if self.home.is_some() {
+            let first = ReplicaId(1);
+            self.home = Some(first);
+            self.group.takeover = Takeover::Never { primary: first };
+        }
     }
+}
+
+/// Draws what the policies leave open. Returns the fixed primary and the bound on the clocks' drift.
+fn policies(cell: Cell, group: &mut GroupConfig, rng: &mut Rng) -> (Option<ReplicaId>, u32) {
+    let policy = cell.policy;
+    let (mut home, mut drift_ppm_max) = (None, 0);
+    let mut length = group.timing.suspect_after;
+    if policy.takeover == TakeoverKind::Never {
+        home = Some(ReplicaId(1 + rng.below(group.members.len() as u64) as u32));
+    }
+    if policy.confirm == ConfirmKind::Lease {
+        drift_ppm_max = [100, 10_000, 100_000][rng.below(3) as usize];
+        if rng.one_in(2) {
+            length = (length * 2 / 3).max(group.timing.heartbeat_every * 2);
+        }
+    }
+    if policy.ack == Ack::Primary {
+        group.limits.uncommitted_entries_max = [4, 12, 40][rng.below(3) as usize];
+    }
+    let lease = Confirm::Lease {
+        length,
+        drift_ppm_max,
+    };
+    policy.choose(group, home.unwrap_or(ReplicaId(1)), lease);
+    (home, drift_ppm_max)
 }
 
 fn pace(cell: Cell, rng: &mut Rng) -> (Links, Timing) {

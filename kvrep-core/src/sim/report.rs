@@ -40,6 +40,9 @@ pub struct Stats {
     pub truncations: u64,
     /// Reports of lost acknowledged writes (possible where only their report is promised).
     pub losses: u64,
+    /// Histories of which the checker could not tell whether they are linearizable: too many outcomes are unknown. They
+    /// count as passed; the other rules stand.
+    pub undecided: u64,
     /// Entries in the final history.
     pub entries: u64,
 }

@@ -63,6 +63,11 @@ pub trait Workload {
     /// `client` gives up: its operation may have been carried out, may still be, or never.
     fn given_up(&mut self, client: u32);
 
+    /// How many histories could not be judged.
+    fn undecided(&self) -> u64 {
+        0
+    }
+
     /// The run is over.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! One loop takes the first event off the queue, carries it out, and looks at everything that it changed. Nothing else
 //! drives anything, so a run is a function of its seed.
 
-use super::cell::{Cell, Promise};
+use super::cell::Cell;
 use super::client::{Client, Histories, Manners, Wish};
 use super::disk::Disk;
 use super::faults::Weather;
@@ -18,7 +18,7 @@ use super::script::Script;
 use super::trace::{Line, Trace, Watcher};
 use super::workload::Workload;
 use crate::config::Token;
-use crate::id::{Configuration, GroupId, Index, PersistToken, ReplicaId};
+use crate::id::{Configuration, GroupId, Index, PersistToken, ReplicaId, Term};
 use crate::protocol::passive::Mutation;
 use crate::random::Rng;
 use crate::storage::StorageError;
@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) acknowledged: Vec<(CommandId, Token)>,
     /// Ranges of entries that were reported as truncated or lost.
     pub(super) reported_lost: Vec<(Index, Index)>,
+    /// Who took office, in which term, with which first entry.
+    pub(super) reigns: Vec<(Term, Index)>,
     /// The newest configuration known to count, and since when.
     pub(super) newest: Option<Configuration>,
     pub(super) newest_since: Time,
@@ -109,9 +111,10 @@ impl World {
             timeout: plan.client_timeout,
             patience: plan.client_patience,
             until: heal_at,
-            histories: match cell.promise() {
-                Promise::Everything => Histories::One,
-                Promise::DivergenceReported => Histories::Many,
+            histories: if cell.loses() {
+                Histories::Many
+            } else {
+                Histories::One
             },
         };
         let clients = (0..plan.clients)
@@ -122,8 +125,11 @@ impl World {
             })
             .collect();
         let mut rules = invariants::always();
-        if cell.promise() == Promise::Everything {
+        if !cell.loses() {
             rules.extend(invariants::promised());
+        }
+        if let Some(home) = plan.home {
+            rules.push(invariants::only_home_serves(home));
         }
         rules.extend(own_rules);
         Self {
@@ -149,6 +155,7 @@ impl World {
             agreed: Agreed::default(),
             acknowledged: Vec::new(),
             reported_lost: Vec::new(),
+            reigns: Vec::new(),
             newest: None,
             newest_since: Time::ZERO,
             register: None,
@@ -189,6 +196,7 @@ impl World {
             millis: self.now.as_nanos() / 1_000_000,
             entries: self.agreed.end().0,
             given_up: self.clients.iter().map(Client::given_up).sum(),
+            undecided: self.workload.undecided(),
             ..self.stats
         }
     }

@@ -7,7 +7,7 @@ use super::log::Log;
 use super::message::{Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
-use crate::config::{Authority, GroupConfig, Token};
+use crate::config::{Ack, Authority, GroupConfig, Takeover, Token};
 use crate::detector::FailureDetector;
 use crate::entry::Entry;
 use crate::error::ReadError;
@@ -68,6 +68,29 @@ impl Local {
 
     pub(super) fn is_alone(&self) -> bool {
         self.group.authority == Authority::Alone
+    }
+
+    /// The fixed primary, where there is one.
+    pub(super) fn home(&self) -> Option<ReplicaId> {
+        match self.group.takeover {
+            Takeover::MostAdvanced | Takeover::OnClientRequest => None,
+            Takeover::Never { primary } => Some(primary),
+        }
+    }
+
+    /// The fixed primary, if this replica is another: as primary it is then a *regent*, who ships what it has until the
+    /// fixed one has everything, and serves nobody.
+    pub(super) fn regent_for(&self) -> Option<ReplicaId> {
+        #[cfg(feature = "sim")]
+        if self.mutated(Mutation::RegentServes) {
+            return None;
+        }
+        self.home().filter(|home| *home != self.me)
+    }
+
+    /// Whether what was acknowledged may be refuted, by the group's choice.
+    pub(super) fn may_lose(&self) -> bool {
+        self.is_alone() || self.group.ack == Ack::Primary
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {

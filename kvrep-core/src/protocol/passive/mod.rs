@@ -213,6 +213,10 @@ impl Passive {
             Part::Primary(primary) => {
                 primary.reconfigure(&mut self.local, now, out);
                 primary.pump_reads(&mut self.local, now, out);
+                if primary.has_restored(&self.local) {
+                    // Among equals the fixed primary is the one to take office.
+                    self.seek(now, Rest::None, out);
+                }
             }
             Part::Backup(backup) => {
                 if !self.local.is_live(backup.primary) {
@@ -222,6 +226,16 @@ impl Passive {
             Part::Seeking(_) | Part::Candidate(_) => {}
         }
         self.pump_handover(now, out);
+    }
+
+    /// Where a client should go that came to the wrong one.
+    fn whom_to_ask(&self) -> Option<ReplicaId> {
+        match &self.role {
+            // The fixed primary, even while a regent rules.
+            Part::Primary(_) => self.local.regent_for(),
+            Part::Backup(backup) => Some(self.local.home().unwrap_or(backup.primary)),
+            Part::Seeking(_) | Part::Candidate(_) => self.local.successor(),
+        }
     }
 
     fn on_view_changed(&mut self, now: Time, out: &mut Outbox) {
@@ -360,13 +374,14 @@ impl Protocol for Passive {
         out: &mut Outbox,
     ) -> Result<Index, ProposeError> {
         match &mut self.role {
-            Part::Primary(primary) => primary.propose(&mut self.local, now, wall, commands, out),
-            Part::Backup(backup) => Err(ProposeError::NotPrimary {
-                primary: Some(backup.primary),
-            }),
-            Part::Seeking(_) | Part::Candidate(_) => Err(ProposeError::NotPrimary {
-                primary: self.local.successor(),
-            }),
+            Part::Primary(primary) if self.local.regent_for().is_none() => {
+                primary.propose(&mut self.local, now, wall, commands, out)
+            }
+            Part::Primary(_) | Part::Backup(_) | Part::Seeking(_) | Part::Candidate(_) => {
+                Err(ProposeError::NotPrimary {
+                    primary: self.whom_to_ask(),
+                })
+            }
         }
     }
 
@@ -375,10 +390,9 @@ impl Protocol for Passive {
             Read::Local => Index::ZERO,
             Read::AtLeast(token) => token.index,
             Read::Linearizable => {
-                let error = match &mut self.role {
-                    Part::Primary(primary) => {
+                match &mut self.role {
+                    Part::Primary(primary) if self.local.regent_for().is_none() => {
                         primary.read(&mut self.local, now, ticket, out);
-                        return;
                     }
                     #[cfg(feature = "sim")]
                     Part::Seeking(_)
@@ -387,16 +401,14 @@ impl Protocol for Passive {
                     {
                         let token = self.local.token();
                         out.push(Action::ReadReady { ticket, token });
-                        return;
                     }
-                    Part::Backup(backup) => ReadError::NotPrimary {
-                        primary: Some(backup.primary),
-                    },
-                    Part::Seeking(_) | Part::Candidate(_) => ReadError::NotPrimary {
-                        primary: self.local.successor(),
-                    },
-                };
-                out.push(Action::ReadFailed { ticket, error });
+                    Part::Primary(_) | Part::Backup(_) | Part::Seeking(_) | Part::Candidate(_) => {
+                        let error = ReadError::NotPrimary {
+                            primary: self.whom_to_ask(),
+                        };
+                        out.push(Action::ReadFailed { ticket, error });
+                    }
+                }
                 return;
             }
         };
@@ -460,9 +472,16 @@ impl Protocol for Passive {
     fn status(&self) -> ProtocolStatus {
         let local = &self.local;
         let (primary, serving) = match &self.role {
-            Part::Primary(primary) => (Some(local.me), primary.serving(local)),
+            Part::Primary(primary) => (
+                Some(local.me),
+                primary.serving(local) && local.regent_for().is_none(),
+            ),
             Part::Backup(backup) => (Some(backup.primary), false),
             Part::Seeking(_) | Part::Candidate(_) => (None, false),
+        };
+        let replicated = match &self.role {
+            Part::Primary(primary) => Some(primary.replicated(local)),
+            Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
         };
         ProtocolStatus {
             role: self.role_name(),
@@ -475,6 +494,7 @@ impl Protocol for Passive {
             durable: local.durable.index(),
             commit: local.commit,
             applied: local.applied,
+            replicated,
             log_start: local.log.base().index,
             waiting_for: local.waiting_for.clone(),
             dropped: local.dropped,

@@ -44,11 +44,19 @@ pub enum Mutation {
     SuccessorAsksNobody,
     /// A primary that has handed over goes on answering reads.
     ReadsAfterHandover,
+    /// A regent takes writes and answers reads instead of the fixed primary.
+    RegentServes,
+    /// A fixed primary that lost its log takes office with what it has.
+    HomeInsists,
+    /// `Ack::All`: a member that is down is not waited for.
+    DownMemberForgotten,
+    /// `Ack::Primary`: the loss window is not kept.
+    LossUnbounded,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 24] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -69,5 +77,9 @@ impl Mutation {
         Self::HandoverNotCommitted,
         Self::SuccessorAsksNobody,
         Self::ReadsAfterHandover,
+        Self::RegentServes,
+        Self::HomeInsists,
+        Self::DownMemberForgotten,
+        Self::LossUnbounded,
     ];
 }

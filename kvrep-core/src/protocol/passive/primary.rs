@@ -19,6 +19,7 @@ use super::message::{Message, Posture, Standing};
 use super::mutation::Mutation;
 use super::progress::{Pace, Progress};
 use super::transfer::Sending;
+use crate::config::Ack;
 use crate::entry::{Entry, EntryKind};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket};
@@ -116,8 +117,9 @@ impl Primary {
         }
         let limits = &local.group.limits;
         let last = local.log.last().index;
-        let uncommitted = last.0 - local.commit.0.min(last.0);
-        let bytes = local.log.bytes_between(local.commit, last);
+        let from = self.safe(local);
+        let uncommitted = last.0 - from.0.min(last.0);
+        let bytes = local.log.bytes_between(from, last);
         if uncommitted as usize + commands.len() > limits.uncommitted_entries_max
             || bytes > limits.uncommitted_bytes_max as u64
         {
@@ -328,10 +330,9 @@ impl Primary {
         members
     }
 
-    /// Commits what every required member has.
-    pub(super) fn advance(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
-        let everywhere = self
-            .required(local)
+    /// What every required member has durable.
+    pub(super) fn replicated(&self, local: &Local) -> Index {
+        self.required(local)
             .into_iter()
             .map(|(id, store)| {
                 if id == local.me {
@@ -343,12 +344,72 @@ impl Primary {
                 }
             })
             .min()
-            .unwrap_or(Index::ZERO);
+            .unwrap_or(Index::ZERO)
+    }
+
+    /// What no takeover loses: from here on what is in flight is counted.
+    fn safe(&self, local: &Local) -> Index {
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::LossUnbounded) {
+            return local.commit;
+        }
+        match local.group.ack {
+            Ack::AllInSync | Ack::All => local.commit,
+            Ack::Primary => self.replicated(local),
+        }
+    }
+
+    /// What is decided, by the group's policy.
+    fn decided(&self, local: &Local) -> Index {
+        match local.group.ack {
+            Ack::AllInSync => self.replicated(local),
+            Ack::All => self.replicated(local).min(self.everywhere(local)),
+            Ack::Primary => local.durable.index(),
+        }
+    }
+
+    /// What every member of the group has durable, with whatever storage it has now.
+    fn everywhere(&self, local: &Local) -> Index {
+        #[cfg(feature = "sim")]
+        let forgets = local.mutated(Mutation::DownMemberForgotten);
+        #[cfg(not(feature = "sim"))]
+        let forgets = false;
+        local
+            .others()
+            .filter(|id| !forgets || local.is_live(*id))
+            .map(|id| {
+                let life = local.life(id);
+                let peer = self.peers.get(&id).filter(|p| p.incarnation == life);
+                peer.map_or(Index::ZERO, |p| p.durable)
+            })
+            .min()
+            .unwrap_or(local.durable.index())
+    }
+
+    /// Commits what the policy says is decided.
+    pub(super) fn advance(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        let decided = self.decided(local);
         // Nothing of an earlier term is committed by counting alone: an entry of this term must be among it.
-        if everywhere > local.commit && everywhere >= self.first {
-            local.commit_to(everywhere, now, out);
+        if decided > local.commit && decided >= self.first {
+            local.commit_to(decided, now, out);
         }
         self.confirm_reads(local, out);
+    }
+
+    /// A regent has brought the fixed primary up to date: it may take office.
+    pub(super) fn has_restored(&self, local: &Local) -> bool {
+        let Some(home) = local.regent_for() else {
+            return false;
+        };
+        let last = local.log.last().index;
+        self.changes.is_empty()
+            && self.serving(local)
+            && local.is_live(home)
+            && self.peers.get(&home).is_some_and(|peer| {
+                self.configuration.has(home, peer.store)
+                    && peer.incarnation == local.life(home)
+                    && peer.durable == last
+            })
     }
 
     // ---- peers --------------------------------------------------------------------------------------------------

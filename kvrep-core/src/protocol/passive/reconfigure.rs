@@ -6,6 +6,7 @@ use super::local::Local;
 use super::mutation::Mutation;
 use super::primary::{Primary, Reign};
 use super::progress::{Pace, Progress};
+use crate::config::Ack;
 use crate::id::{Configuration, ReplicaId, StoreId};
 use crate::protocol::{Action, Event, Outbox};
 use crate::time::Time;
@@ -19,7 +20,7 @@ impl Primary {
             .iter()
             .filter(|(id, store)| {
                 **id != local.me
-                    && (!local.is_live(**id)
+                    && (self.is_to_be_dropped(local, **id)
                         || self.peers.get(id).is_some_and(|p| p.store != **store))
             })
             .map(|(id, _)| *id)
@@ -55,13 +56,35 @@ impl Primary {
         self.changes.push(change);
     }
 
-    /// Whether it has everything that is committed at this moment.
+    /// Whether writes shall go on without it.
+    fn is_to_be_dropped(&self, local: &Local, id: ReplicaId) -> bool {
+        match local.group.ack {
+            Ack::AllInSync | Ack::Primary => !local.is_live(id),
+            // It is waited for. (With another storage it is another member.)
+            #[cfg(feature = "sim")]
+            Ack::All if local.mutated(Mutation::DownMemberForgotten) => !local.is_live(id),
+            Ack::All => false,
+        }
+    }
+
+    /// Whether it has everything that is committed at this moment; or, where the primary alone decides, so much that the
+    /// loss window has room for the rest.
     pub(super) fn has_caught_up(&self, local: &Local, peer: &Progress) -> bool {
         #[cfg(feature = "sim")]
         if local.mutated(Mutation::JoinerProposedEarly) {
             return true;
         }
-        matches!(peer.pace, Pace::Streaming) && peer.durable >= local.commit
+        let enough = match local.group.ack {
+            Ack::AllInSync | Ack::All => peer.durable >= local.commit,
+            Ack::Primary => {
+                let (limits, last) = (&local.group.limits, local.log.last().index);
+                let lag = last.0 - peer.durable.0.min(last.0);
+                lag <= limits.uncommitted_entries_max as u64 / 2
+                    && local.log.bytes_between(peer.durable, last)
+                        <= limits.uncommitted_bytes_max as u64 / 2
+            }
+        };
+        matches!(peer.pace, Pace::Streaming) && enough
     }
 
     /// The change at `at` ended so.

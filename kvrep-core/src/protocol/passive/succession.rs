@@ -126,7 +126,11 @@ impl Passive {
             rounds: seeking.rounds,
             forced: self.forced,
             chosen: self.local.chosen,
+            home: self.local.home(),
             ignores_last_set,
+            #[cfg(feature = "sim")]
+            insists: self.local.mutated(Mutation::HomeInsists)
+                && self.local.home() == Some(self.local.me),
         });
         match decision {
             Decision::Wait(why) => {

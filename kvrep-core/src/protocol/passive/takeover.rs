@@ -76,8 +76,13 @@ pub(super) struct Situation<'a> {
     pub(super) forced: bool,
     /// The last primary chose this replica to succeed it.
     pub(super) chosen: bool,
+    /// The fixed primary, where nobody else may serve.
+    pub(super) home: Option<ReplicaId>,
     /// A planted bug: the last set is not looked at.
     pub(super) ignores_last_set: bool,
+    /// A planted bug: the fixed primary takes office whatever log it has.
+    #[cfg(feature = "sim")]
+    pub(super) insists: bool,
 }
 
 /// What to do.
@@ -168,6 +173,10 @@ fn alone(s: &Situation<'_>) -> Decision {
     if s.forced {
         return promote(s, Some(known), BTreeMap::new());
     }
+    #[cfg(feature = "sim")]
+    if s.insists && !known.has(s.me, s.store) {
+        return promote(s, Some(known), BTreeMap::new());
+    }
     if !known.has(s.me, s.store) && !s.ignores_last_set {
         return wait_if(speaks(s), || missing(s, known));
     }
@@ -185,6 +194,13 @@ fn alone(s: &Situation<'_>) -> Decision {
         }
         let in_sync = holders().map(|(id, h)| (*id, h.store)).collect();
         return promote(s, Some(known), in_sync);
+    }
+    if let Some(home) = s.home {
+        return wait_if(speaks(s), || {
+            format!(
+                "only {home} serves, and it begins when all of {known:?} are heard; missing: {unheard:?}. Start them, or start one replica with force"
+            )
+        });
     }
     if s.restarting {
         return wait_if(speaks(s), || {
@@ -209,6 +225,7 @@ fn alone(s: &Situation<'_>) -> Decision {
 
 /// The first configuration of a group: everybody heard, all of them empty; the lowest id begins. With a witness most
 /// members must be heard: one that the others refuse (another configuration, a wrong address) must not become the group.
+/// A fixed primary begins itself.
 fn genesis(s: &Situation<'_>, known: Option<&Configuration>) -> Decision {
     if (s.heard.len() + 1) * 2 <= s.members.len() && !s.forced {
         return wait_if(speaks(s), || {
@@ -223,7 +240,7 @@ fn genesis(s: &Situation<'_>, known: Option<&Configuration>) -> Decision {
         });
     }
     let lowest = s.heard.keys().copied().chain([s.me]).min();
-    if lowest != Some(s.me) && !s.forced {
+    if s.home.or(lowest) != Some(s.me) && !s.forced {
         return Decision::Wait(String::new());
     }
     let in_sync = s
@@ -260,18 +277,22 @@ fn promote(
     }
 }
 
-/// The one with the most advanced log among this replica and `others`; ties go to the one that the last primary chose,
-/// then to the lowest id.
+/// The one with the most advanced log among this replica and `others`; ties go to the fixed primary, then to the one that the
+/// last primary chose, then to the lowest id.
 fn best<'a>(
     s: &Situation<'_>,
     others: impl Iterator<Item = (&'a ReplicaId, &'a Standing)>,
 ) -> ReplicaId {
-    let mut best = (s.last.rank(), s.chosen, std::cmp::Reverse(s.me));
+    let claim = |last: LogPoint, chosen: bool, id: ReplicaId| {
+        let home = s.home == Some(id);
+        (last.rank(), home, chosen, std::cmp::Reverse(id))
+    };
+    let mut best = claim(s.last, s.chosen, s.me);
     for (id, standing) in others {
         let chosen = standing.posture == Posture::Successor;
-        best = best.max((standing.last.rank(), chosen, std::cmp::Reverse(*id)));
+        best = best.max(claim(standing.last, chosen, *id));
     }
-    best.2.0
+    best.3.0
 }
 
 /// The newest configuration that this replica or anybody heard knows; intents count.

@@ -55,6 +55,7 @@ struct Case {
     round_over: bool,
     forced: bool,
     chosen: bool,
+    home: Option<ReplicaId>,
 }
 
 impl Case {
@@ -71,6 +72,7 @@ impl Case {
             round_over: true,
             forced: false,
             chosen: false,
+            home: None,
         }
     }
 
@@ -98,7 +100,10 @@ impl Case {
             rounds: 5,
             forced: self.forced,
             chosen: self.chosen,
+            home: self.home,
             ignores_last_set: false,
+            #[cfg(feature = "sim")]
+            insists: false,
         })
     }
 

@@ -184,13 +184,13 @@ impl Receiving {
     }
 }
 
-/// `Alone`: the snapshot may replace entries of another history, which cannot be compared any more: unless they end in
+/// `Alone`, or where the primary alone decides: the snapshot may replace entries of another history, which cannot be compared any more: unless they end in
 /// the snapshot's own term (one primary made all of that), they are kept aside and reported. With a witness, what was
 /// acknowledged is in the snapshot or follows it.
 fn doubtful_tail(local: &Local, meta: SnapshotMeta, out: &mut Outbox) -> Tail {
     let last = local.log.last();
     let known = local.log.point(meta.last.index) == Some(meta.last) || last.term == meta.last.term;
-    if !local.is_alone() || last.index == Index::ZERO || known {
+    if !local.may_lose() || last.index == Index::ZERO || known {
         return Tail::Drop;
     }
     // Where the difference begins cannot be told.

@@ -1,15 +1,20 @@
-//! Acknowledged means durable: at the moment of the acknowledgement the entry is on the disk of every member of the
-//! in-sync set, as the acknowledging primary knows it and as the witness's register says. And nobody ever reports
-//! that acknowledged writes were lost.
+//! Acknowledged means durable: at the moment of the acknowledgement the entry is on the disk of everybody whom the group's
+//! [`Ack`] names: every member of the in-sync set, as the acknowledging primary knows it and as the witness's register
+//! says; every member of the group; or the primary alone. And nobody ever reports that acknowledged writes were lost.
 //!
 //! (That every acknowledged write is in the final history, once, is checked in the end.)
 
 use super::{Invariant, Life, Sight, World};
-use crate::config::Token;
-use crate::id::Configuration;
+use crate::config::{Ack, Token};
+use crate::id::{Configuration, StoreId};
 use crate::protocol::Event;
+use std::collections::BTreeSet;
 
-pub(super) struct AcknowledgedMeansDurable;
+#[derive(Default)]
+pub(super) struct AcknowledgedMeansDurable {
+    /// Storages that were ever counted. (One that was lost is not the member any more that acknowledged.)
+    counted: BTreeSet<StoreId>,
+}
 
 impl Invariant for AcknowledgedMeansDurable {
     fn rule(&self) -> &'static str {
@@ -23,9 +28,26 @@ impl Invariant for AcknowledgedMeansDurable {
                 token,
                 configuration,
             } => {
-                let sets = [*configuration, world.register];
-                for set in sets.into_iter().flatten() {
-                    everybody_has(*life, *token, set, world)?;
+                let sets = || [*configuration, world.register].into_iter().flatten();
+                for set in sets() {
+                    self.counted.extend(set.in_sync.values());
+                }
+                match world.ack {
+                    Ack::AllInSync => {
+                        for set in sets() {
+                            everybody_has(*life, *token, set, world)?;
+                        }
+                    }
+                    Ack::All => self.all_have(*life, *token, world)?,
+                    Ack::Primary => {
+                        let own = (world.holds)(life.replica, token.index, token.term);
+                        if own.is_some_and(|(_, has)| !has) {
+                            return Err(format!(
+                                "{life} acknowledges {}{}, which is not durable there",
+                                token.term, token.index
+                            ));
+                        }
+                    }
                 }
                 Ok(())
             }
@@ -35,6 +57,22 @@ impl Invariant for AcknowledgedMeansDurable {
             } => Err(format!("{life} reports {event:?}")),
             _ => Ok(()),
         }
+    }
+}
+
+impl AcknowledgedMeansDurable {
+    fn all_have(&self, life: Life, token: Token, world: &World<'_>) -> Result<(), String> {
+        for member in world.members {
+            if let Some((store, false)) = (world.holds)(*member, token.index, token.term)
+                && self.counted.contains(&store)
+            {
+                return Err(format!(
+                    "{life} acknowledges {}{}, which is not durable at {member}",
+                    token.term, token.index
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

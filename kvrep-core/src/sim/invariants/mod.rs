@@ -8,6 +8,7 @@ mod acknowledged;
 mod commit;
 mod digest;
 mod handover;
+mod home;
 mod once;
 mod prefix;
 mod primaries;
@@ -16,10 +17,11 @@ mod tokens;
 
 use super::ledger::CommandId;
 use super::workload::Freshness;
-use crate::config::Token;
+use crate::config::{Ack, Token};
 use crate::id::{Configuration, Incarnation, Index, LogPoint, ReplicaId, StoreId, Term};
 use crate::protocol::{Event, ProtocolStatus};
 use crate::time::Time;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// One life of one replica.
@@ -127,6 +129,10 @@ pub struct World<'a> {
     pub agreed: &'a Agreed,
     /// What the witness's register holds durably, where there is a witness.
     pub register: Option<&'a Configuration>,
+    /// Everybody who belongs to the group.
+    pub members: &'a BTreeSet<ReplicaId>,
+    /// Who must have a write before it is acknowledged.
+    pub ack: Ack,
     /// The newest configuration that is known to count.
     pub newest: Option<&'a Configuration>,
     /// Whether this replica has the entry (index, term) durably, in its log or in a snapshot; with the storage that it
@@ -217,13 +223,19 @@ pub fn always() -> Vec<Box<dyn Invariant>> {
     ]
 }
 
+/// The rule for a fixed primary.
+#[must_use]
+pub fn only_home_serves(home: ReplicaId) -> Box<dyn Invariant> {
+    Box::new(home::OnlyHomeServes(home))
+}
+
 /// The rules that hold where everything is promised.
 #[must_use]
 pub fn promised() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(prefix::PrefixAgreement),
         Box::new(commit::CommitNeverGoesBack::default()),
-        Box::new(acknowledged::AcknowledgedMeansDurable),
+        Box::new(acknowledged::AcknowledgedMeansDurable::default()),
         Box::new(tokens::TokensNeverGoBack),
     ]
 }
