@@ -8,6 +8,7 @@
 //! Caveat: changing a group's configuration means stopping the whole group and starting it with the new one.
 
 use crate::id::ReplicaId;
+pub use crate::policy::{Ack, Confirm, Takeover, Transfer, Visibility};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,85 +23,6 @@ pub enum Authority {
     Alone,
     /// A witness: a tiny process with a durable register ([`ReplicaId::WITNESS`]). Safe under partitions too.
     Witness,
-}
-
-/// Who has a write before the client hears of it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Ack {
-    /// Every member of the in-sync set, each as durable as its storage makes it. One that fails is dropped from the set
-    /// first, so that writes go on.
-    AllInSync,
-    /// Every member of the group, with the storage it has now. One that is down blocks writes until it is back: at its
-    /// deadline a write is answered *unknown*, and what is proposed beyond [`Limits::uncommitted_entries_max`] *busy*.
-    All,
-    /// The primary alone, as durable as its storage makes it; the others follow. What it has acknowledged and the one that
-    /// takes over does not have is **lost**, and reported when the old primary returns. The *loss window* is bounded: at
-    /// most [`Limits::uncommitted_entries_max`] entries (and [`Limits::uncommitted_bytes_max`] bytes and one batch) that
-    /// some in-sync member lacks; beyond it proposals are answered *busy*. How large it is now is
-    /// `last - replicated` of the primary's [`ProtocolStatus`](crate::ProtocolStatus).
-    Primary,
-}
-
-/// Who becomes primary when the primary is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Takeover {
-    /// By itself, the reachable member with the most advanced log; ties go to the lowest id.
-    MostAdvanced,
-    /// The same one, but only once a client has asked somebody for a write or a linearizable read since the primary was
-    /// lost. A group that nobody uses stays as it is.
-    OnClientRequest,
-    /// Nobody: only this member ever serves. While it is down the group takes no writes; when it returns, it first adopts
-    /// the most advanced log that anybody has.
-    Never {
-        /// The one that serves.
-        primary: ReplicaId,
-    },
-}
-
-/// What a replica's state machine shows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Visibility {
-    /// Only what is decided. A read never shows what a crash could undo.
-    OnCommit,
-    /// What is as durable as the replica's own storage makes it: the primary applies before it ships, a backup before it
-    /// acknowledges. Whoever is asked after a write was acknowledged shows it, without asking anybody; but what it shows
-    /// may not be acknowledged yet, so there are no linearizable reads.
-    OnAppend,
-}
-
-/// Whether writes go on while a replica is brought up to date with a snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Transfer {
-    /// They do.
-    Concurrent,
-    /// Proposals are answered *busy* until the live replica that gets a snapshot has that and everything after it, or has
-    /// made no progress for [`Timing::suspect_after`]. For systems that want the copy to be small and soon done.
-    WorldStopped,
-}
-
-/// How a primary makes sure that it still is the primary before it answers a linearizable read.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Confirm {
-    /// It asks every in-sync member: one round for all reads that wait.
-    Round,
-    /// It holds a lease that every in-sync member grants with each heartbeat that it answers, and answers at once
-    /// while that lasts; otherwise by a round. The price: after a crash nobody takes over before the lease has run out,
-    /// and the promise rests on clocks: on nodes' clocks running at rates within `drift_ppm_max` of true time.
-    /// (Gray, Cheriton: *Leases*, SOSP 1989.)
-    Lease {
-        /// How long a grant lasts on the clock of the one who grants it. At least two heartbeats (or it would run out
-        /// between them), at most [`Timing::suspect_after`] (a silent primary is suspected only then, so a lease that is no
-        /// longer delays no takeover that silence brings about).
-        length: Duration,
-        /// How much faster or slower than true time any clock of the group may run, in millionths. Crystals are good
-        /// for 100; at most 100,000.
-        drift_ppm_max: u32,
-    },
 }
 
 /// How fresh a read must be. Belongs to the call, not to the group.
@@ -346,53 +268,5 @@ impl GroupConfig {
             );
         }
         Ok(())
-    }
-
-    /// Checks that the policies fit each other: each refusal says which promise the combination could not keep.
-    fn validate_policies(&self) -> Result<(), String> {
-        let never = match self.takeover {
-            Takeover::MostAdvanced | Takeover::OnClientRequest => false,
-            Takeover::Never { primary } if !self.members.contains(&primary) => {
-                return Err(format!(
-                    "Takeover::Never names {primary}, which is not a member: nobody could ever serve"
-                ));
-            }
-            Takeover::Never { .. } if self.authority != Authority::Alone => {
-                return Err(
-                    "Takeover::Never goes with Authority::Alone: a fixed primary has no rival for a witness to judge".into(),
-                );
-            }
-            Takeover::Never { .. } => true,
-        };
-        if self.ack == Ack::All && !never {
-            return Err(
-                "Ack::All goes with Takeover::Never: a write that waits for all members is not helped by another primary".into(),
-            );
-        }
-        if self.visibility == Visibility::OnAppend && !(self.ack == Ack::All && never) {
-            return Err(
-                "Visibility::OnAppend goes with Ack::All and Takeover::Never: otherwise what a replica has shown could be undone".into(),
-            );
-        }
-        match self.confirm {
-            Confirm::Round => Ok(()),
-            Confirm::Lease { .. } if never => Err(
-                "Confirm::Lease does not go with Takeover::Never: a fixed primary has no rival, and needs nobody's confirmation".into(),
-            ),
-            Confirm::Lease {
-                length,
-                drift_ppm_max,
-            } => {
-                if length < self.timing.heartbeat_every * 2 {
-                    Err("a lease must last for at least two heartbeats: it would run out between them".into())
-                } else if length > self.timing.suspect_after {
-                    Err("a lease must not be longer than suspect_after: it would delay every takeover".into())
-                } else if drift_ppm_max > 100_000 {
-                    Err("drift_ppm_max is at most 100,000 (a tenth): clocks that differ by more are broken".into())
-                } else {
-                    Ok(())
-                }
-            }
-        }
     }
 }

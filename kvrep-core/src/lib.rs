@@ -134,6 +134,7 @@ mod fold;
 pub mod id;
 pub mod manage;
 pub mod membership;
+pub mod policy;
 pub mod protocol;
 pub mod random;
 pub mod session;
@@ -156,7 +157,8 @@ pub mod sim;
 pub mod testing;
 
 pub use config::{
-    Ack, Authority, Confirm, GroupConfig, Limits, Read, Takeover, Timing, Token, Transfer, Visibility,
+    Ack, Authority, Confirm, GroupConfig, Limits, Read, Takeover, Timing, Token, Transfer,
+    Visibility,
 };
 pub use entry::{Entry, EntryKind};
 pub use error::{ProposeError, ReadError};

@@ -138,7 +138,11 @@ impl Cell {
             // The log of the one that decides is on a disk, and stays there.
             (Ack::Primary, _) if fixed => vec![(wal, Faults::All)],
             (Ack::Primary, AuthorityKind::Witness) => {
-                vec![(wal, Faults::Crashes), (wal, Faults::Partitions), (wal, Faults::Pauses)]
+                vec![
+                    (wal, Faults::Crashes),
+                    (wal, Faults::Partitions),
+                    (wal, Faults::Pauses),
+                ]
             }
             (Ack::Primary, AuthorityKind::Alone) => vec![(wal, Faults::Crashes)],
             (Ack::AllInSync | Ack::All, _) if fixed => match policy.visibility {
@@ -177,7 +181,11 @@ impl Cell {
             | (AuthorityKind::Alone, Faults::Crashes | Faults::Disks) => false,
             (AuthorityKind::Alone, Faults::Partitions | Faults::Pauses | Faults::All) => true,
         };
-        match (self.policy.takeover, self.policy.ack, self.policy.visibility) {
+        match (
+            self.policy.takeover,
+            self.policy.ack,
+            self.policy.visibility,
+        ) {
             (TakeoverKind::Never, _, Visibility::OnAppend) => Promise::Sessions,
             // Nobody else takes over: there are never two primaries.
             (TakeoverKind::Never, _, _) => Promise::Everything,

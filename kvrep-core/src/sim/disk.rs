@@ -302,7 +302,8 @@ impl Shadow {
             .skip(usize::try_from(skip).unwrap_or(usize::MAX))
     }
 
-    fn at(&self, index: Index) -> Option<&LogPoint> {
+    /// The entry at `index`, if it is in the log.
+    pub(super) fn at(&self, index: Index) -> Option<&LogPoint> {
         let offset = index.0.checked_sub(self.base.index.0 + 1)?;
         self.points.get(usize::try_from(offset).ok()?)
     }

@@ -172,11 +172,21 @@ impl World {
                     ));
                 }
                 Promise::BoundedLoss if at == 0 || at > token.index.0 => lost.push(*token),
-                Promise::BoundedLoss => kept.push(*token),
-                Promise::Everything | Promise::Sessions | Promise::DivergenceReported => {}
+                Promise::BoundedLoss if self.ends_with(*token) => kept.push(*token),
+                Promise::BoundedLoss
+                | Promise::Everything
+                | Promise::Sessions
+                | Promise::DivergenceReported => {}
             }
         }
         self.within_the_window(&lost, &kept)
+    }
+
+    /// Whether the very entry is in the final log. (A command that was sent twice may be there in another place.)
+    fn ends_with(&self, token: Token) -> bool {
+        let shadow = self.nodes[0].disk.shadow();
+        let there = shadow.at(token.index);
+        there.is_some_and(|point| point.term == token.term)
     }
 
     /// What takeovers have lost is, for each of them, the newest that had been acknowledged, and not more than the window has

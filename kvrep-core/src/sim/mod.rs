@@ -32,7 +32,7 @@
 //! never goes back, tokens never go back, a command is carried out once, equal digests at equal positions (each a file
 //! under [`invariants`]); and in the end, when everything is healed, every acknowledged write is there, clients' histories
 //! are linearizable and keep the session guarantees, and the group serves and has converged. The table is
-//! [`Cell::ALL`] and [`Cell::promise`].
+//! [`Cell::all`] and [`Cell::promise`].
 //!
 //! # Caveats
 //!
@@ -66,8 +66,8 @@ mod workload;
 mod world;
 
 pub use cell::{AuthorityKind, Cell, Faults, Medium, Promise};
-pub use policy::{ConfirmKind, Policy, TakeoverKind};
 pub use ledger::CommandId;
+pub use policy::{ConfirmKind, Policy, TakeoverKind};
 pub use report::{Failure, Report, Stats};
 pub use script::{Act, Script};
 pub use workload::{Clients, Ending, Freshness, RunHistory, Seen, Step, Workload};
@@ -188,7 +188,9 @@ impl Simulation {
             (cell, seed),
             length,
             mutation,
-            |plan| workload.unwrap_or_else(|| Box::new(kv::Hammer::new(plan.queries, plan.freshest()))),
+            |plan| {
+                workload.unwrap_or_else(|| Box::new(kv::Hammer::new(plan.queries, plan.freshest())))
+            },
             rules,
             (script, every_line),
         );

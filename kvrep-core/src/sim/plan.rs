@@ -4,8 +4,8 @@
 //! other bugs than one with everything at once.
 
 use super::cell::{AuthorityKind, Cell, Medium};
-use super::workload::Freshness;
 use super::policy::{ConfirmKind, TakeoverKind};
+use super::workload::Freshness;
 use crate::config::{Ack, Confirm, GroupConfig, Limits, Takeover, Timing, Visibility};
 use crate::id::ReplicaId;
 use crate::random::Rng;

@@ -7,11 +7,10 @@
 //! primary, and with which set, is a [`Configuration`](crate::Configuration), changed only through the [`Authority`]:
 //! a witness (safe under partitions), or the group alone (right when replicas only crash and restart).
 //!
-//! | cell | promise |
-//! |---|---|
-//! | crashes and restarts, disks intact, no false suspicion | linearizable; what was acknowledged lives as long as one member of the in-sync set does |
-//! | the same with pauses, partitions, lost disks; `Witness` | linearizable; available while a member reaches the witness |
-//! | the same; `Alone` | **unsafe**: two primaries are possible; on heal the divergence is found, saved aside, reported |
+//! A group chooses who must have a write, who takes over, what may be read: [`policy`](crate::policy) has the choices, and the
+//! table of what each legal combination promises. Where the primary is fixed (`Takeover::Never`) and comes back without its
+//! log, the member with the most advanced one rules as a *regent*: it ships what it has and serves nobody, and resigns
+//! once the fixed primary has everything; among equals that one takes office.
 //!
 //! A file for each part: `primary` with `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),

@@ -282,3 +282,52 @@ fn ties_go_to_the_one_that_the_last_primary_chose() {
         assert_eq!(other.outcome(), Err(String::new()));
     }
 }
+
+#[test]
+fn a_fixed_primary_begins_the_group_whatever_its_id() {
+    let mut case = Case::new(Authority::Alone);
+    for id in [1, 3] {
+        case.heard.insert(
+            n(id),
+            standing(id, None, LogPoint::ZERO, Posture::Restarting),
+        );
+    }
+    case.known = None;
+    case.last = LogPoint::ZERO;
+    case.restarting = true;
+    case.home = Some(n(3));
+    assert_eq!(case.decide(), Decision::Wait(String::new()));
+    case.home = Some(n(2));
+    assert!(matches!(case.decide(), Decision::Promote { .. }));
+}
+
+#[test]
+fn among_equals_the_fixed_primary_takes_office_and_a_more_advanced_one_rules_for_it() {
+    let known = config(1, 1, &[1, 2, 3]);
+    let mut case = Case::new(Authority::Alone);
+    case.known = Some(known.clone());
+    case.last = at(1, 5);
+    for id in [1, 3] {
+        case.heard.insert(
+            n(id),
+            standing(id, Some(&known), at(1, 5), Posture::Following),
+        );
+    }
+    case.home = Some(n(3));
+    assert_eq!(case.decide(), Decision::Wait(String::new()));
+    case.last = at(1, 6);
+    assert!(matches!(case.decide(), Decision::Promote { .. }));
+}
+
+#[test]
+fn where_the_primary_is_fixed_nobody_else_takes_over_from_the_dead() {
+    let known = config(1, 1, &[1, 2]);
+    let mut case = Case::new(Authority::Alone);
+    case.known = Some(known);
+    case.last = at(1, 5);
+    case.live = BTreeSet::new();
+    case.round_over = true;
+    assert!(matches!(case.decide(), Decision::Promote { .. }));
+    case.home = Some(n(1));
+    assert!(matches!(case.decide(), Decision::Wait(_)));
+}
