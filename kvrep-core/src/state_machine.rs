@@ -15,8 +15,8 @@
 //! * what [`snapshot`](StateMachine::snapshot) freezes is *everything* that later answers depend on.
 //!
 //! Caveats: `apply`, `query` and `snapshot` run on the node's own task, so what takes long there delays heartbeats.
-//! Whether the rules are kept is not checked in production (compare `Node::digest`); the simulator (feature `sim`)
-//! checks it after every command.
+//! Whether the rules are kept is checked in debug builds, where a node carries some commands out twice (`node::Guard`), and by
+//! the simulator (feature `sim`) after every command; in production compare `Node::digest`.
 
 use crate::id::Index;
 use crate::time::Timestamp;
@@ -34,7 +34,7 @@ use std::io::{self, Read, Write};
 /// let (mut here, mut there) = (context(), context());
 /// assert_eq!(here.random(), there.random()); // the same draw on every replica
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ApplyContext {
     /// Position of the command in the log.
     pub index: Index,

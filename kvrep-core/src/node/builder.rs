@@ -5,6 +5,7 @@
 
 use super::Node;
 use super::absent::{Nothing, Nowhere};
+use super::guard::Guard;
 use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
 use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
@@ -77,6 +78,7 @@ pub struct NodeBuilder {
     machine: Option<Box<dyn RawStateMachine>>,
     protocol: Option<MakeCustom>,
     from_copy: Option<PathBuf>,
+    guard: Guard,
     parts: Parts,
 }
 
@@ -226,6 +228,7 @@ impl NodeBuilder {
             machine: None,
             protocol: None,
             from_copy: None,
+            guard: Guard::default(),
             parts: Parts::default(),
         }
     }
@@ -275,6 +278,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn raw_state_machine(mut self, machine: impl RawStateMachine) -> Self {
         self.machine = Some(Box::new(machine));
+        self
+    }
+
+    /// Whether commands are carried out twice, to find out whether the state machine is deterministic; if it is not, the
+    /// node ends and says at which entry. Without this call: in debug builds only. See [`Guard`].
+    #[must_use]
+    pub fn determinism_guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
         self
     }
 
@@ -361,6 +372,7 @@ impl NodeBuilder {
             limits,
             transport,
             machine,
+            guard: self.guard,
             protocol: Box::new(move |recovered| make(context, recovered)),
             options: self.parts.options,
         })
@@ -429,6 +441,7 @@ impl WitnessBuilder {
             config_hash: 0,
             limits: witness_limits(),
             machine: Box::new(Nothing),
+            guard: Guard::Off,
             protocol: make,
             options: self.parts.options,
         })

@@ -277,7 +277,7 @@ mod tests {
         let mut machine = guarded(Forgetful(5));
         apply(&mut machine, 9, &encode(&())).unwrap();
         let fault = machine.fault.get().unwrap();
-        assert!(fault.contains("entry i9"), "{fault}");
+        assert!(fault.contains("entry @9"), "{fault}");
         assert!(fault.contains("the responses differ"), "{fault}");
     }
 }

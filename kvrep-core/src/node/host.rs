@@ -1,6 +1,7 @@
 //! What the engine needs done, done with tokio.
 
 use super::feed::Publisher;
+use super::guard::Fault;
 use super::log_thread::LogThread;
 use super::pending::Pending;
 use super::runner::{Control, Done};
@@ -52,6 +53,8 @@ pub(super) struct TokioHost {
     pub(super) copying: bool,
     events: broadcast::Sender<NodeEvent>,
     feed: Publisher,
+    /// What the determinism guard found, where there is one.
+    pub(super) fault: Option<Fault>,
     pub(super) control: UnboundedSender<Control>,
     /// Snapshots being sent to peers, and when each was last used.
     open: BTreeMap<ReplicaId, (OpenSnapshot, Instant)>,
@@ -79,6 +82,7 @@ impl TokioHost {
             copying: false,
             events,
             feed,
+            fault: None,
             control,
             open: BTreeMap::new(),
         }
@@ -234,6 +238,13 @@ impl Host for TokioHost {
 
     fn applied(&mut self, entry: &Entry, response: Option<&Bytes>) {
         self.telemetry.applied();
+        if let Some(fault) = &self.fault
+            && let Some(why) = fault.get()
+        {
+            let why = why.clone();
+            self.fail(NodeError::Fatal(why));
+            return;
+        }
         if let Some(response) = response {
             self.feed.applied(entry, response);
         }

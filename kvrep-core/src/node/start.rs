@@ -1,6 +1,7 @@
 //! How a node comes up, and how it goes down.
 
 use super::feed::{Publisher, Registry};
+use super::guard::{Fault, Guard, Guarded};
 use super::host::{Log, TokioHost};
 use super::local::Requests;
 use super::log_thread::{LogThread, LogThreadEnd};
@@ -91,6 +92,7 @@ pub(super) struct Plan {
     /// Where an empty storage gets its first state from.
     pub(super) from_copy: Option<PathBuf>,
     pub(super) machine: Box<dyn RawStateMachine>,
+    pub(super) guard: Guard,
     pub(super) protocol: MakeProtocol,
     pub(super) options: Options,
 }
@@ -138,13 +140,20 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         transport,
         storage,
         from_copy,
-        machine,
+        mut machine,
+        guard,
         protocol,
         options,
     } = plan;
     check_frames(&*transport, &limits)?;
     let span = tracing::info_span!("node", %group, %replica, term = tracing::field::Empty);
     let opening = span.clone();
+    let mut fault = None;
+    if let Guard::Sampled { bytes_per_command } = guard {
+        let told = Fault::default();
+        fault = Some(Arc::clone(&told));
+        machine = Box::new(Guarded::new(machine, bytes_per_command, told));
+    }
     let number = GroupId::named(&group);
     let opened = blocking(move || {
         opening.in_scope(|| {
@@ -197,7 +206,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     };
     transport.start(me, Inbox::new(Arc::new(inbox))).await?;
 
-    let host = TokioHost::new(
+    let mut host = TokioHost::new(
         Arc::clone(&transport),
         log,
         opened.snapshots,
@@ -205,6 +214,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         (events.clone(), Publisher::new(Arc::clone(&feed))),
         control.clone(),
     );
+    host.fault = fault;
     let (status, watched) = watch::channel(NodeStatus {
         protocol: engine.status(),
         transport: transport.counters(),
