@@ -37,6 +37,9 @@ struct Arguments {
     /// Plants a bug, by its name.
     #[arg(long, value_parser = mutation)]
     mutation: Option<Mutation>,
+    /// Damages the memory of replicas now and then, instead of the cell's faults.
+    #[arg(long)]
+    disturbed: bool,
     /// Simulated seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -135,6 +138,9 @@ fn run(arguments: &Arguments, n: u64) -> Report {
         .seconds(arguments.seconds)
         .operations(arguments.operations)
         .mutation(arguments.mutation);
+    if arguments.disturbed {
+        simulation = simulation.disturbed();
+    }
     if arguments.trace {
         simulation = simulation.trace(|line| {
             // Whoever reads the trace may have seen enough.

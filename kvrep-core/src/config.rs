@@ -128,6 +128,9 @@ pub struct Limits {
     pub retained_entries: u64,
     /// Bytes of entries kept before the last snapshot, at most. 16 MiB by default.
     pub retained_bytes: usize,
+    /// Entries after which replicas compare the digests of their states, where the state machine has one
+    /// ([`StateMachine::digest`](crate::StateMachine::digest)); a replica that differs is repaired. 10,000 by default; 0: never.
+    pub digest_every_entries: u64,
     /// Reads waiting for a confirmation or for the log. 65,536 by default.
     pub pending_reads_max: usize,
     /// Sessions of clients; the least recently used goes when one more is opened. 65,536 by default.
@@ -152,6 +155,7 @@ impl Default for Limits {
             snapshot_log_entries: 1_000_000,
             retained_entries: 10_000,
             retained_bytes: 16 << 20,
+            digest_every_entries: 10_000,
             pending_reads_max: 65_536,
             sessions_max: 65_536,
             session_window: 1_024,

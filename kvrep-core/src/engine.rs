@@ -153,6 +153,8 @@ pub struct Engine {
     waiting: VecDeque<(Index, Ticket)>,
     reads: BTreeMap<Ticket, Wanted>,
     applied: LogPoint,
+    /// Where the state's digest is taken next.
+    digest_at: Index,
     dropped: u64,
     #[cfg(feature = "sim")]
     planted: Planted,
@@ -188,6 +190,7 @@ impl Engine {
             waiting: VecDeque::new(),
             reads: BTreeMap::new(),
             applied,
+            digest_at: next_digest(&limits, applied.index),
             dropped: 0,
             #[cfg(feature = "sim")]
             planted: Planted::default(),
@@ -199,6 +202,13 @@ impl Engine {
     #[doc(hidden)]
     pub fn plant(&mut self, mutation: crate::protocol::passive::Mutation) {
         self.planted.mutation = Some(mutation);
+    }
+
+    /// Changes the state behind the log's back, as a damaged memory does.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn disturb(&mut self, command: &[u8]) {
+        self.machine.disturb(command);
     }
 
     /// Starts the protocol. Once, first.
@@ -349,6 +359,7 @@ impl Engine {
             return;
         }
         self.applied = meta.last;
+        self.digest_at = next_digest(&self.limits, meta.last.index);
         host.replaced(meta.last);
         self.protocol.on_restored(now, meta, &mut self.out);
         self.run(now, host);
@@ -521,6 +532,7 @@ impl Engine {
             Action::Restore(meta) => host.load_snapshot(meta),
             Action::ResetMachine => {
                 self.applied = LogPoint::ZERO;
+                self.digest_at = next_digest(&self.limits, Index::ZERO);
                 if let Err(e) = self.machine.reset() {
                     host.fatal(format!("the state machine refuses its initial state: {e}"));
                 }
@@ -561,6 +573,9 @@ impl Engine {
                 Some(_) | None => None,
             };
             host.applied(entry, response);
+            if entry.index >= self.digest_at {
+                self.take_digest(now);
+            }
             if let Some((index, _)) = self.waiting.front()
                 && *index == entry.index
                 && let Some((_, ticket)) = self.waiting.pop_front()
@@ -575,6 +590,18 @@ impl Engine {
         if let Some(last) = entries.last() {
             self.protocol.on_applied(now, last.index, &mut self.out);
         }
+    }
+
+    #[cold]
+    fn take_digest(&mut self, now: Time) {
+        self.digest_at = match self.machine.digest() {
+            Some(digest) => {
+                self.protocol
+                    .on_digest(now, self.applied, digest, &mut self.out);
+                next_digest(&self.limits, self.applied.index)
+            }
+            None => NEVER,
+        };
     }
 
     fn answer_read(&mut self, ticket: Ticket, token: Token, host: &mut dyn Host) {
@@ -617,6 +644,17 @@ impl Engine {
         }
     }
 }
+
+/// Where the state's digest is taken after `index`: the same places on every replica.
+fn next_digest(limits: &Limits, index: Index) -> Index {
+    match index.0.checked_div(limits.digest_every_entries) {
+        Some(before) => Index((before + 1).saturating_mul(limits.digest_every_entries)),
+        None => NEVER,
+    }
+}
+
+/// Behind every entry.
+const NEVER: Index = Index(u64::MAX);
 
 fn refusal(error: &ProposeError) -> Outcome {
     match *error {

@@ -243,6 +243,15 @@ impl Machine {
         }
     }
 
+    /// Carries out a command that is in no log.
+    #[cfg(feature = "sim")]
+    pub(crate) fn disturb(&mut self, command: &[u8]) {
+        let mut context = ApplyContext::new(crate::id::Index::ZERO, Timestamp(0), 0);
+        self.inner
+            .apply(&mut context, command)
+            .expect("a disturbance is a command");
+    }
+
     /// How many commands the state machine itself has carried out in this object's life: a repeated one, which gets
     /// its first answer again, is not among them.
     #[must_use]

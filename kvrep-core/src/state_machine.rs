@@ -113,7 +113,9 @@ pub trait StateMachine: Send + 'static {
     /// Replaces the state.
     fn restore(&mut self, state: Self::Snapshot);
 
-    /// A number that differs when the state differs, if it can be had cheaply.
+    /// A number that differs when the state differs, if it can be had cheaply: kept up to date by `apply`, or of a small
+    /// state. With it replicas find out which of them has gone wrong (`Limits::digest_every_entries`), and repair it. It must
+    /// be a function of the state alone: equal after [`restore`](Self::restore).
     fn digest(&self) -> Option<u64> {
         None
     }

@@ -23,8 +23,14 @@ fn cell_for(mutation: Mutation) -> Cell {
 fn hunt(mutation: Mutation) -> Option<Report> {
     let cell = cell_for(mutation);
     (0..SEEDS_MAX).find_map(|seed| {
-        let caught = Simulation::new(cell, seed).mutation(Some(mutation)).run();
-        let clean = || Simulation::new(cell, seed).run().failure.is_none();
+        let run = || match mutation {
+            Mutation::DigestNotCompared
+            | Mutation::FaultyPrimaryStays
+            | Mutation::RepairedBeforeDropped => Simulation::new(cell, seed).disturbed(),
+            _ => Simulation::new(cell, seed),
+        };
+        let caught = run().mutation(Some(mutation)).run();
+        let clean = || run().run().failure.is_none();
         (caught.failure.is_some() && clean()).then_some(caught)
     })
 }

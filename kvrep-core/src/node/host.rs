@@ -228,6 +228,15 @@ impl Host for TokioHost {
             Event::HandingOver { to } => tracing::info!(%to, "handing over"),
             Event::HandedOver { to } => tracing::info!(%to, "handed over"),
             Event::HandoverFailed { to, why } => tracing::warn!(%to, %why, "handover failed"),
+            Event::StateDiffers { replica, index } => {
+                tracing::error!(%replica, %index, "ITS STATE IS NOT THAT OF THE OTHERS; it is to be repaired");
+            }
+            Event::StatesDiffer { index } => {
+                tracing::error!(%index, "STATES DIFFER, and it cannot be told whose is right");
+            }
+            Event::StateDiscarded { upto } => {
+                tracing::warn!(%upto, "state and log were thrown away, to be given those of the primary");
+            }
         }
         self.tell(NodeEvent::Protocol(event));
     }

@@ -109,6 +109,11 @@ pub trait Protocol: Send + 'static {
         let _ = (now, index, out);
     }
 
+    /// The state machine's digest after the entry at `at`, taken after the same entries on every replica.
+    fn on_digest(&mut self, now: Time, at: LogPoint, digest: u64, out: &mut Outbox) {
+        let _ = (now, at, digest, out);
+    }
+
     /// The snapshot asked for with [`Action::TakeSnapshot`] is durable.
     fn on_snapshot_ready(&mut self, now: Time, meta: SnapshotMeta, out: &mut Outbox) {
         let _ = (now, meta, out);
@@ -291,5 +296,24 @@ pub enum Event {
         to: ReplicaId,
         /// For an operator.
         why: String,
+    },
+    /// The state of a replica is not that of most others (at the primary; itself, if it is the one): it is dropped and
+    /// repaired, or resigns. **What it answered since may have been wrong**; find out why: a damaged memory, or a state
+    /// machine that is not deterministic.
+    StateDiffers {
+        /// Whose.
+        replica: ReplicaId,
+        /// After this entry.
+        index: Index,
+    },
+    /// States differ, and it cannot be told whose is right, for instance because there are only two. Nothing is repaired.
+    StatesDiffer {
+        /// After this entry.
+        index: Index,
+    },
+    /// This replica has thrown away its state and its log (kept aside), to be given those of the primary.
+    StateDiscarded {
+        /// Its commit point.
+        upto: Index,
     },
 }

@@ -183,7 +183,10 @@ impl World {
             self.agreed.note(point);
         }
         self.nodes[n].effects.applied = applied;
-        if whole && let Some(engine) = &self.nodes[n].engine {
+        if whole
+            && self.disturbed.is_none()
+            && let Some(engine) = &self.nodes[n].engine
+        {
             let (point, digest) = (engine.applied(), engine.machine().full_digest());
             self.show(&Sight::Digested {
                 life,
@@ -224,7 +227,10 @@ impl World {
             | Event::Refused(_)
             | Event::HandingOver { .. }
             | Event::HandedOver { .. }
-            | Event::HandoverFailed { .. } => {}
+            | Event::HandoverFailed { .. }
+            | Event::StateDiffers { .. }
+            | Event::StatesDiffer { .. } => {}
+            Event::StateDiscarded { .. } => self.disturbed = None,
         }
         self.show(&Sight::Reported { life, event });
     }

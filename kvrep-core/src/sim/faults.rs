@@ -5,6 +5,7 @@
 
 use super::cell::Medium;
 use super::disk::Death;
+use super::disturbance::Disturbances;
 use super::queue::{DiskStep, Happening};
 use super::world::World;
 use crate::id::Configuration;
@@ -166,6 +167,11 @@ impl World {
 
     pub(super) fn on_fault(&mut self) {
         if self.healed {
+            return;
+        }
+        if self.disturbances == Disturbances::NowAndThen {
+            self.disturb();
+            self.schedule_fault();
             return;
         }
         let kind = self.draw_fault();

@@ -93,6 +93,10 @@ impl StateMachine for Table {
     fn restore(&mut self, state: State) {
         self.0 = state;
     }
+
+    fn digest(&self) -> Option<u64> {
+        Some(xxhash_rust::xxh3::xxh3_64(&encode(&self.0)))
+    }
 }
 
 /// What a client has under way.
@@ -261,6 +265,11 @@ impl Hammer {
 impl Workload for Hammer {
     fn machine(&self) -> Box<dyn RawStateMachine> {
         Box::new(Typed(Table::default()))
+    }
+
+    /// A register that no client asks for.
+    fn disturbance(&self) -> Option<Bytes> {
+        Some(encode(&Command::Put(u8::MAX, 0xbad)))
     }
 
     fn next(&mut self, now: Time, rng: &mut Rng, id: CommandId) -> Step<Bytes, Bytes> {

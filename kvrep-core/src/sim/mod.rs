@@ -44,6 +44,7 @@ mod cell;
 mod client;
 mod cuts;
 mod disk;
+mod disturbance;
 mod effects;
 mod ending;
 mod faults;
@@ -73,6 +74,7 @@ pub use script::{Act, Script};
 pub use workload::{Clients, Ending, Freshness, RunHistory, Seen, Step, Workload};
 
 use crate::protocol::passive::Mutation;
+use disturbance::Disturbances;
 use invariants::Invariant;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -96,6 +98,7 @@ pub struct Simulation {
     workload: Option<Box<dyn Workload>>,
     rules: Vec<Box<dyn Invariant>>,
     script: Option<Script>,
+    disturbances: Disturbances,
     every_line: Option<trace::Watcher>,
 }
 
@@ -115,6 +118,7 @@ impl Simulation {
             workload: None,
             rules: Vec::new(),
             script: None,
+            disturbances: Disturbances::None,
             every_line: None,
         }
     }
@@ -161,6 +165,15 @@ impl Simulation {
         self
     }
 
+    /// Instead of the faults of the cell, the memory of one replica (of at least three) is damaged now and then: its state
+    /// changes, its log does not. The group must find it out and repair it ([`Workload::disturbance`] says how the state is
+    /// changed).
+    #[must_use]
+    pub fn disturbed(mut self) -> Self {
+        self.disturbances = Disturbances::NowAndThen;
+        self
+    }
+
     /// Shows every line of the trace as it happens.
     #[must_use]
     pub fn trace(mut self, line: impl FnMut(&str) + 'static) -> Self {
@@ -180,10 +193,11 @@ impl Simulation {
             workload,
             rules,
             script,
+            disturbances,
             every_line,
         } = self;
         let own_parts = workload.is_some() || !rules.is_empty() || script.is_some();
-        let replay = report::replay((cell, seed), mutation, &length, own_parts);
+        let replay = report::replay((cell, seed), mutation, &length, own_parts, disturbances);
         let mut world = World::new(
             (cell, seed),
             length,
@@ -192,7 +206,7 @@ impl Simulation {
                 workload.unwrap_or_else(|| Box::new(kv::Hammer::new(plan.queries, plan.freshest())))
             },
             rules,
-            (script, every_line),
+            (script, disturbances, every_line),
         );
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
             let text = panic

@@ -208,6 +208,7 @@ fn limits(rng: &mut Rng) -> Limits {
         snapshot_log_entries,
         retained_entries: [0, 10, 200][rng.below(3) as usize],
         retained_bytes: 8 << 10,
+        digest_every_entries: snapshot_log_entries.min(30),
         pending_reads_max: [2, 1_000][usize::from(!rng.one_in(8))],
         sessions_max: [6, 1_000][usize::from(!rng.one_in(8))],
         session_window: [4, 1_024][usize::from(!rng.one_in(4))],

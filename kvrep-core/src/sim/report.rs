@@ -1,6 +1,7 @@
 //! What came of a run.
 
 use super::cell::Cell;
+use super::disturbance::Disturbances;
 use super::world::Length;
 use crate::protocol::passive::Mutation;
 use crate::time::Time;
@@ -121,6 +122,7 @@ pub(super) fn replay(
     mutation: Option<Mutation>,
     length: &Length,
     own_parts: bool,
+    disturbances: Disturbances,
 ) -> String {
     let (seconds, operations) = (length.duration.as_secs(), length.operations);
     if own_parts {
@@ -131,7 +133,11 @@ pub(super) fn replay(
     let bug = mutation
         .map(|m| format!(" --mutation {m:?}"))
         .unwrap_or_default();
+    let disturbed = match disturbances {
+        Disturbances::None => "",
+        Disturbances::NowAndThen => " --disturbed",
+    };
     format!(
-        "cargo run --release -p kvrep-core --features sim --example simulate -- --seed {seed} --cell {cell}{bug} --seconds {seconds} --operations {operations} --trace"
+        "cargo run --release -p kvrep-core --features sim --example simulate -- --seed {seed} --cell {cell}{bug}{disturbed} --seconds {seconds} --operations {operations} --trace"
     )
 }

@@ -44,6 +44,12 @@ pub trait Workload {
     /// The state machine of a replica that starts: the initial state.
     fn machine(&self) -> Box<dyn RawStateMachine>;
 
+    /// A command that changes the state for good, in a way that no client can see: a replica to which alone it happens has
+    /// gone wrong. For [`Simulation::disturbed`](super::Simulation::disturbed), which needs one.
+    fn disturbance(&self) -> Option<Bytes> {
+        None
+    }
+
     /// The next operation of `client`, whose commands are numbered by `id` and which sends it now. Its last operation has
     /// been answered or given up.
     fn next(&mut self, now: Time, rng: &mut Rng, id: CommandId) -> Step<Bytes, Bytes>;

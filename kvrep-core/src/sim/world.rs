@@ -6,6 +6,7 @@
 use super::cell::Cell;
 use super::client::{Client, Histories, Manners, Wish};
 use super::disk::Disk;
+use super::disturbance::Disturbances;
 use super::faults::Weather;
 use super::invariants::{self, Agreed, Invariant, Life};
 use super::ledger::{CommandId, Ledger};
@@ -53,6 +54,9 @@ pub(super) struct World {
     pub(super) heal_at: Time,
     pub(super) healed: bool,
     pub(super) script: Option<Script>,
+    pub(super) disturbances: Disturbances,
+    /// Whose state was disturbed, until it throws that away.
+    pub(super) disturbed: Option<usize>,
     pub(super) group: GroupId,
     pub(super) rng: Rng,
     pub(super) rules: Vec<Box<dyn Invariant>>,
@@ -79,7 +83,7 @@ impl World {
         mutation: Option<Mutation>,
         make_workload: impl FnOnce(&Plan) -> Box<dyn Workload>,
         own_rules: Vec<Box<dyn Invariant>>,
-        (script, every_line): (Option<Script>, Option<Watcher>),
+        (script, disturbances, every_line): (Option<Script>, Disturbances, Option<Watcher>),
     ) -> Self {
         // A stream for each concern: one more draw in one place leaves the others as they were.
         let stream =
@@ -92,6 +96,9 @@ impl World {
                 script.duration()
             }
         };
+        if disturbances == Disturbances::NowAndThen {
+            plan.resize(plan.members.max(3));
+        }
         let group = GroupId::named("simulated");
         let count = plan.members + usize::from(plan.witness);
         let nodes = (0..count)
@@ -126,7 +133,10 @@ impl World {
             .collect();
         let mut rules = invariants::always();
         if !cell.loses() {
-            rules.extend(invariants::promised());
+            rules.extend(match disturbances {
+                Disturbances::None => invariants::promised(),
+                Disturbances::NowAndThen => invariants::promised_under_repair(),
+            });
         }
         if let Some(home) = plan.home {
             rules.push(invariants::only_home_serves(home));
@@ -149,6 +159,8 @@ impl World {
             heal_at,
             healed: false,
             script,
+            disturbances,
+            disturbed: None,
             group,
             rng: stream(4),
             rules,

@@ -29,6 +29,8 @@ pub(super) struct Backup {
     receiving: Receiving,
     /// Whether the primary was asked for its commit point since it last told.
     asked: bool,
+    /// The last place that the primary was told this state's digest at.
+    pub(super) told_digest: Option<LogPoint>,
 }
 
 /// An append, opened.
@@ -54,6 +56,7 @@ impl Backup {
             told: None,
             receiving: Receiving::default(),
             asked: false,
+            told_digest: None,
         }
     }
 
@@ -102,6 +105,9 @@ impl Backup {
                     local.persist(ops, out);
                 }
                 local.commit_to(append.commit.min(self.matched), now, out);
+                if heartbeat {
+                    self.tell_digest(local, out);
+                }
                 if heartbeat || fresh_round || self.acknowledged(local) == end {
                     self.acknowledge(local, Again::Yes, out);
                 }
@@ -184,6 +190,19 @@ impl Backup {
         };
         local.send(self.primary, &message, out);
         self.acknowledge(local, Again::Yes, out);
+    }
+
+    /// The newest read round seen.
+    pub(super) fn round(&self) -> Nonce {
+        self.round
+    }
+
+    /// Everything was thrown away.
+    pub(super) fn discarded(&mut self) {
+        self.matched = Index::ZERO;
+        self.told = None;
+        self.told_digest = None;
+        self.receiving = Receiving::default();
     }
 
     /// A read waits for a later commit point than is known.

@@ -152,6 +152,22 @@ impl Passive {
                     primary.on_ask_commit(local, now, from, out);
                 }
             }
+            Message::Digest {
+                term,
+                at,
+                digest,
+                health,
+            } => self.on_digest_told(now, from, (term, at, digest), health, out),
+            Message::Repair {
+                term,
+                configuration,
+                round,
+            } => self.on_repair(from, (term, round), &configuration, out),
+            Message::Discarded { term } => {
+                if let Some((primary, local)) = self.reigning(term) {
+                    primary.on_discarded(local, now, from, out);
+                }
+            }
             Message::Refused { promised } => self.on_refused(now, promised, out),
             Message::Propose {
                 configuration,
@@ -291,7 +307,7 @@ impl Passive {
         let again = known.is_some_and(|c| *c == new);
         let stale = new.term < local.hard.promised
             || known.is_some_and(|c| c.rank() >= new.rank())
-            || (promotes && last.rank() < local.log.last().rank());
+            || (promotes && last.rank() < local.log.last().rank() && local.digests.is_fit());
         if !again && stale {
             let promised = local.hard.promised.max(local.seen);
             local.send(from, &Message::Refused { promised }, out);

@@ -7,6 +7,7 @@ use super::log::Log;
 use super::message::{Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
+use super::repair::Digests;
 use crate::config::{Ack, Authority, GroupConfig, Takeover, Token};
 use crate::detector::FailureDetector;
 use crate::entry::Entry;
@@ -56,6 +57,8 @@ pub(super) struct Local {
     pub(super) chosen: bool,
     /// This replica was primary and handed over, and nobody has reigned since.
     pub(super) yielded: Option<Yielded>,
+    /// Of this replica's state, at the last few places where it is compared.
+    pub(super) digests: Digests,
     #[cfg(feature = "sim")]
     pub(super) mutation: Option<Mutation>,
 }
@@ -321,7 +324,19 @@ impl Local {
             from,
             commit: self.commit,
         }));
+        self.begin_anew(out);
+        self.persist(
+            vec![StorageOp::Reset {
+                tail: crate::storage::Tail::SaveAside,
+            }],
+            out,
+        );
+    }
+
+    /// Empty again, in memory.
+    pub(super) fn begin_anew(&mut self, out: &mut Outbox) {
         self.log = Log::new(crate::id::LogPoint::ZERO, Vec::new());
+        self.digests.forget();
         self.durable.restarted(Index::ZERO);
         self.commit = Index::ZERO;
         self.applied = Index::ZERO;
@@ -335,11 +350,5 @@ impl Local {
             });
         }
         out.push(Action::ResetMachine);
-        self.persist(
-            vec![StorageOp::Reset {
-                tail: crate::storage::Tail::SaveAside,
-            }],
-            out,
-        );
     }
 }

@@ -4,6 +4,7 @@
 //! copied through a serialiser. Messages that ask who is there, and the answers, may be sent to a life of the
 //! addressee that is not known yet; all others name the life they mean and are dropped by any other.
 
+use super::repair::Health;
 use crate::entry::Entry;
 use crate::id::{Configuration, Index, LogPoint, Nonce, StoreId, Term, Version};
 use crate::state_machine::Malformed;
@@ -43,6 +44,8 @@ pub enum Posture {
     Primary,
     /// The last primary chose it: it tries to become primary, and wins among equals.
     Successor,
+    /// As primary its state differed from that of all others: it holds the log, but must not become primary again.
+    Unfit,
 }
 
 /// One message.
@@ -169,6 +172,31 @@ pub enum Message {
         /// The end of its log; everything up to there is committed.
         last: LogPoint,
     },
+    /// The digest of a backup's state, and where it was taken.
+    Digest {
+        /// The primary's term.
+        term: Term,
+        /// After this entry.
+        at: LogPoint,
+        /// The state machine's digest.
+        digest: u64,
+        /// Whether the sender believes in it.
+        health: Health,
+    },
+    /// To one whose state is wrong, and who does not count any more: throw it away.
+    Repair {
+        /// The primary's term.
+        term: Term,
+        /// The configuration that counts, without the addressee.
+        configuration: Configuration,
+        /// The newest read round: an order older than what the addressee has seen is void.
+        round: Nonce,
+    },
+    /// State and log are thrown away, durably.
+    Discarded {
+        /// The primary's term.
+        term: Term,
+    },
 }
 
 impl Message {
@@ -189,7 +217,10 @@ impl Message {
             | Self::ChunkTaken { .. }
             | Self::Propose { .. }
             | Self::Accepted { .. }
-            | Self::TakeOver { .. } => false,
+            | Self::TakeOver { .. }
+            | Self::Digest { .. }
+            | Self::Repair { .. }
+            | Self::Discarded { .. } => false,
         }
     }
 

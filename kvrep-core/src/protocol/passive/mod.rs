@@ -14,7 +14,8 @@
 //!
 //! A file for each part: `primary` with `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
-//! `handover` (planned), `transfer` (snapshots), `progress` (one peer's copy), `local` (what every role has).
+//! `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
+//! every role has).
 
 mod authority;
 mod backup;
@@ -33,6 +34,7 @@ mod primary;
 mod progress;
 mod reads;
 mod reconfigure;
+mod repair;
 mod succession;
 mod takeover;
 mod transfer;
@@ -42,12 +44,13 @@ pub(crate) use message::is_plausible;
 pub use message::{Message, Posture, Standing, describe};
 #[cfg(feature = "sim")]
 pub use mutation::Mutation;
+pub use repair::Health;
 
 use super::{Action, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
 use crate::config::{GroupConfig, Read};
 use crate::detector::{FailureDetector, fixed::FixedDetector};
 use crate::error::{ProposeError, ReadError};
-use crate::id::{Index, Nonce, PersistToken, ReplicaId, Ticket};
+use crate::id::{Index, LogPoint, Nonce, PersistToken, ReplicaId, Ticket};
 use crate::manage::{Manage, Managed};
 use crate::membership::{Membership, fixed::FixedMembership};
 use crate::random::Rng;
@@ -64,6 +67,7 @@ use hard_state::HardState;
 use local::Local;
 use log::Log;
 use primary::Primary;
+use repair::Digests;
 use std::collections::{BTreeMap, BTreeSet};
 use succession::Rest;
 use takeover::Seeking;
@@ -199,6 +203,7 @@ impl Passive {
                 behind: BTreeMap::new(),
                 chosen: false,
                 yielded: None,
+                digests: Digests::default(),
                 group: options.group,
                 #[cfg(feature = "sim")]
                 mutation: options.mutation,
@@ -356,6 +361,7 @@ impl Protocol for Passive {
 
     fn on_restored(&mut self, now: Time, meta: SnapshotMeta, out: &mut Outbox) {
         self.local.restoring = false;
+        self.local.digests.forget();
         self.local.applied = meta.last.index;
         self.local.commit = self.local.commit.max(meta.last.index);
         if let Part::Backup(backup) = &mut self.role {
@@ -363,6 +369,10 @@ impl Protocol for Passive {
         }
         self.local.apply(now, out);
         self.consider(now, out);
+    }
+
+    fn on_digest(&mut self, now: Time, at: LogPoint, digest: u64, out: &mut Outbox) {
+        self.on_own_digest(now, at, digest, out);
     }
 
     fn propose(

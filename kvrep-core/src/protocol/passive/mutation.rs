@@ -52,11 +52,17 @@ pub enum Mutation {
     DownMemberForgotten,
     /// `Ack::Primary`: the loss window is not kept.
     LossUnbounded,
+    /// The primary does not compare digests of the state.
+    DigestNotCompared,
+    /// A primary whose state differs from that of all others goes on.
+    FaultyPrimaryStays,
+    /// A replica throws its state and log away while it still counts.
+    RepairedBeforeDropped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -81,5 +87,8 @@ impl Mutation {
         Self::HomeInsists,
         Self::DownMemberForgotten,
         Self::LossUnbounded,
+        Self::DigestNotCompared,
+        Self::FaultyPrimaryStays,
+        Self::RepairedBeforeDropped,
     ];
 }

@@ -18,6 +18,7 @@ use super::message::{Message, Posture, Standing};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::progress::{Pace, Progress};
+use super::repair::Suspicions;
 use super::transfer::Sending;
 use crate::config::Ack;
 use crate::entry::{Entry, EntryKind};
@@ -43,6 +44,7 @@ pub(super) struct Primary {
     pub(super) reads: VecDeque<(Ticket, Nonce, Time)>,
     /// To whom the reign is about to go.
     pub(super) handover: Option<Handover>,
+    pub(super) suspicions: Suspicions,
     heartbeat_at: Time,
     timestamp: Timestamp,
 }
@@ -78,6 +80,7 @@ impl Primary {
             round: Nonce(1),
             reads: VecDeque::new(),
             handover: None,
+            suspicions: Suspicions::default(),
             heartbeat_at: now,
             timestamp,
         };
@@ -266,7 +269,7 @@ impl Primary {
         let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) else {
             return;
         };
-        if durable > last || matched > last || round > self.round {
+        if durable > last || matched > last || round > self.round || !peer.is_current(round) {
             local.dropped += 1; // not an answer to anything sent in this term
             return;
         }
@@ -292,7 +295,10 @@ impl Primary {
             local.dropped += 1;
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) {
+        if let Some(peer) = self.peers.get_mut(&from)
+            && peer.incarnation == life
+            && peer.is_current(round)
+        {
             let log = (local.log.base().index, local.log.last().index);
             peer.on_mismatch(hint, log, round, now);
         }
@@ -446,6 +452,7 @@ impl Primary {
             return;
         }
         self.heartbeat_at = now + local.group.timing.heartbeat_every;
+        self.order_repairs(local, out);
         let stale = local.group.timing.resend_every;
         for id in local.others() {
             if !self.is_known(local, id) || matches!(self.peers[&id].pace, Pace::Snapshot(_)) {

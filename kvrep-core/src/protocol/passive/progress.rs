@@ -18,6 +18,8 @@ pub(super) struct Progress {
     pub(super) matched: Index,
     /// The newest round it has answered.
     pub(super) round: Nonce,
+    /// Answers to older rounds do not count: they tell of what it has thrown away since.
+    fence: Nonce,
     pub(super) pace: Pace,
     /// When `matched` last moved, or everything was matched.
     pub(super) moved_at: Time,
@@ -56,10 +58,26 @@ impl Progress {
             durable: Index::ZERO,
             matched: Index::ZERO,
             round: Nonce(0),
+            fence: Nonce(0),
             pace: Pace::Probing(now),
             moved_at: now,
             sent_at: Time::ZERO,
         }
+    }
+
+    /// It has thrown everything away; only answers to `round` and later ones count.
+    pub(super) fn begin_anew(&mut self, round: Nonce, now: Time) {
+        self.next = Index(1);
+        self.durable = Index::ZERO;
+        self.matched = Index::ZERO;
+        self.fence = round;
+        self.pace = Pace::Probing(now);
+        self.moved_at = now;
+    }
+
+    /// Whether an answer to `round` tells of what it holds now.
+    pub(super) fn is_current(&self, round: Nonce) -> bool {
+        round >= self.fence
     }
 
     /// How far this storage's copy is durable; nothing is known of another.

@@ -21,6 +21,7 @@ impl Primary {
             .filter(|(id, store)| {
                 **id != local.me
                     && (self.is_to_be_dropped(local, **id)
+                        || self.suspicions.is_faulty(**id, **store)
                         || self.peers.get(id).is_some_and(|p| p.store != **store))
             })
             .map(|(id, _)| *id)
@@ -39,6 +40,7 @@ impl Primary {
                     !new.in_sync.contains_key(id)
                         && local.is_live(**id)
                         && peer.incarnation == local.life(**id)
+                        && !self.suspicions.is_faulty(**id, peer.store)
                         && self.has_caught_up(local, peer)
                 })
                 .map(|(id, peer)| (*id, peer.store))

@@ -39,6 +39,11 @@ impl Passive {
         match self.role {
             Part::Candidate(_) | Part::Seeking(_) if self.local.chosen => Posture::Successor,
             Part::Primary(_) => Posture::Primary,
+            Part::Candidate(_) | Part::Backup(_) | Part::Seeking(_)
+                if !self.local.digests.is_fit() =>
+            {
+                Posture::Unfit
+            }
             Part::Candidate(_) if !self.local.restarting => Posture::Candidate,
             Part::Backup(_) | Part::Seeking(_) if !self.local.restarting => Posture::Following,
             Part::Candidate(_) | Part::Backup(_) | Part::Seeking(_) => Posture::Restarting,
@@ -102,7 +107,7 @@ impl Passive {
         let Part::Seeking(seeking) = &self.role else {
             return;
         };
-        if self.local.restoring || now < seeking.not_before {
+        if self.local.restoring || now < seeking.not_before || !self.local.digests.is_fit() {
             return;
         }
         #[cfg(feature = "sim")]

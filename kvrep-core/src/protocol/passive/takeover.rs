@@ -7,6 +7,7 @@
 //! Invariants:
 //! * only a member of the newest recorded set, with the storage it was counted with, promotes itself;
 //! * a primary that answers is not replaced;
+//! * one whose state was found to be wrong is passed over, though its log counts;
 //! * `Alone`: either all members of the newest configuration that anybody knows were heard (the new set is then
 //!   everybody heard), or this replica never lost touch since it was a member and the others are dead.
 
@@ -144,7 +145,7 @@ fn with_witness(s: &Situation<'_>) -> Decision {
         return wait_if(speaks(s), || missing(s, recorded));
     }
     let candidates = || s.heard.iter().filter(|(id, h)| recorded.has(**id, h.store));
-    if best(s, candidates()) != s.me && s.rounds < PATIENCE_ROUNDS {
+    if best(s, candidates().filter(is_fit)) != s.me && s.rounds < PATIENCE_ROUNDS {
         return Decision::Wait(String::new());
     }
     let mut in_sync: BTreeMap<_, _> = candidates().map(|(id, h)| (*id, h.store)).collect();
@@ -189,7 +190,7 @@ fn alone(s: &Situation<'_>) -> Decision {
         .collect();
     if unheard.is_empty() {
         // Everybody was heard: the most advanced, restarted or not, with everybody.
-        if best(s, holders()) != s.me {
+        if best(s, holders().filter(is_fit)) != s.me {
             return Decision::Wait(String::new());
         }
         let in_sync = holders().map(|(id, h)| (*id, h.store)).collect();
@@ -212,7 +213,8 @@ fn alone(s: &Situation<'_>) -> Decision {
     if unheard.iter().any(|id| s.live.contains(id)) {
         return Decision::Wait(String::new()); // not dead, merely late
     }
-    let continuous = || holders().filter(|(_, h)| h.posture != Posture::Restarting);
+    let steady = |h: &Standing| h.posture != Posture::Restarting && h.posture != Posture::Unfit;
+    let continuous = || holders().filter(|(_, h)| steady(h));
     if best(s, continuous()) != s.me {
         return Decision::Wait(String::new());
     }
@@ -293,6 +295,11 @@ fn best<'a>(
         best = best.max(claim(standing.last, chosen, *id));
     }
     best.3.0
+}
+
+/// Whether it may become primary: its state is not known to be wrong.
+fn is_fit((_, standing): &(&ReplicaId, &Standing)) -> bool {
+    standing.posture != Posture::Unfit
 }
 
 /// The newest configuration that this replica or anybody heard knows; intents count.

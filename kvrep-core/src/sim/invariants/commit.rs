@@ -9,6 +9,24 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub(super) struct CommitNeverGoesBack {
     commit: BTreeMap<Life, Index>,
+    repairs: Repairs,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Repairs {
+    #[default]
+    None,
+    /// Whoever does not count may begin anew.
+    OfTheDropped,
+}
+
+impl CommitNeverGoesBack {
+    pub(super) fn under_repair() -> Self {
+        Self {
+            repairs: Repairs::OfTheDropped,
+            ..Self::default()
+        }
+    }
 }
 
 impl Invariant for CommitNeverGoesBack {
@@ -25,7 +43,7 @@ impl Invariant for CommitNeverGoesBack {
             }
             Sight::Status { life, status, .. } => {
                 let before = self.commit.entry(*life).or_default();
-                if status.commit < *before {
+                if status.commit < *before && self.repairs == Repairs::None {
                     return Err(format!(
                         "{life} goes back from commit {before} to {}",
                         status.commit
@@ -39,7 +57,7 @@ impl Invariant for CommitNeverGoesBack {
                 let counted = world
                     .newest
                     .is_some_and(|c| c.has(life.replica, life.store));
-                if counted || point.index <= known {
+                if counted || (point.index <= known && self.repairs == Repairs::None) {
                     Err(format!("{life} removes {point:?}, which was applied"))
                 } else {
                     Ok(())

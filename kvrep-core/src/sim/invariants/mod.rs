@@ -232,9 +232,19 @@ pub fn only_home_serves(home: ReplicaId) -> Box<dyn Invariant> {
 /// The rules that hold where everything is promised.
 #[must_use]
 pub fn promised() -> Vec<Box<dyn Invariant>> {
+    promised_with(commit::CommitNeverGoesBack::default())
+}
+
+/// The same where replicas may be ordered to throw their state away: once they do not count any more.
+#[must_use]
+pub fn promised_under_repair() -> Vec<Box<dyn Invariant>> {
+    promised_with(commit::CommitNeverGoesBack::under_repair())
+}
+
+fn promised_with(commit: commit::CommitNeverGoesBack) -> Vec<Box<dyn Invariant>> {
     vec![
         Box::new(prefix::PrefixAgreement),
-        Box::new(commit::CommitNeverGoesBack::default()),
+        Box::new(commit),
         Box::new(acknowledged::AcknowledgedMeansDurable::default()),
         Box::new(tokens::TokensNeverGoBack),
     ]
