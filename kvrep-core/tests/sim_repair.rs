@@ -31,5 +31,7 @@ fn whosever_state_is_disturbed_in_the_end_all_states_are_equal() {
     // A test of the test.
     assert!(disturbed > SEEDS, "{disturbed} disturbances");
     assert!(found >= disturbed, "{found} of {disturbed} were found");
-    assert_eq!(discarded, disturbed, "all were repaired");
+    // An order may be repeated after the primary has changed, or begun another read round.
+    let few = disturbed..disturbed + disturbed / 10;
+    assert!(few.contains(&discarded), "{discarded} of {disturbed}");
 }

@@ -31,6 +31,8 @@ pub(super) struct Backup {
     asked: bool,
     /// The last place that the primary was told this state's digest at.
     pub(super) told_digest: Option<LogPoint>,
+    /// The round of the last order to throw everything away.
+    cleared: Option<Nonce>,
 }
 
 /// An append, opened.
@@ -57,6 +59,7 @@ impl Backup {
             receiving: Receiving::default(),
             asked: false,
             told_digest: None,
+            cleared: None,
         }
     }
 
@@ -197,8 +200,14 @@ impl Backup {
         self.round
     }
 
-    /// Everything was thrown away.
-    pub(super) fn discarded(&mut self) {
+    /// Whether an order of this round was obeyed already.
+    pub(super) fn has_discarded(&self, round: Nonce) -> bool {
+        self.cleared.is_some_and(|cleared| round <= cleared)
+    }
+
+    /// Everything was thrown away, by an order of this round.
+    pub(super) fn discarded(&mut self, round: Nonce) {
+        self.cleared = Some(round);
         self.matched = Index::ZERO;
         self.told = None;
         self.told_digest = None;

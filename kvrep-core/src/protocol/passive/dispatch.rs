@@ -163,9 +163,9 @@ impl Passive {
                 configuration,
                 round,
             } => self.on_repair(from, (term, round), &configuration, out),
-            Message::Discarded { term } => {
+            Message::Discarded { term, round } => {
                 if let Some((primary, local)) = self.reigning(term) {
-                    primary.on_discarded(local, now, from, out);
+                    primary.on_discarded(local, now, (from, round), out);
                 }
             }
             Message::Refused { promised } => self.on_refused(now, promised, out),

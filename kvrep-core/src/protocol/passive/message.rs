@@ -196,6 +196,8 @@ pub enum Message {
     Discarded {
         /// The primary's term.
         term: Term,
+        /// The order's round.
+        round: Nonce,
     },
 }
 

@@ -12,6 +12,11 @@
 //! log, the member with the most advanced one rules as a *regent*: it ships what it has and serves nobody, and resigns
 //! once the fixed primary has everything; among equals that one takes office.
 //!
+//! **Repair.** The hash chained over the log is part of every place (index, term, hash) that an append or a heartbeat names, so a log
+//! that differs in one byte is found with the next message and shipped anew. States are compared too, where the state
+//! machine has a digest ([`Limits::digest_every_entries`](crate::Limits::digest_every_entries)): a replica that differs from
+//! most is dropped and repaired by transfer, also if it is the primary. With two replicas it can only be reported.
+//!
 //! A file for each part: `primary` with `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
 //! `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what

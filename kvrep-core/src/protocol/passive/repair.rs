@@ -92,8 +92,8 @@ impl Digests {
 pub(super) struct Suspicions {
     /// What each has told.
     told: BTreeMap<ReplicaId, Marks>,
-    /// To be dropped, and to throw everything away.
-    faulty: BTreeMap<ReplicaId, StoreId>,
+    /// To be dropped, and to throw everything away; since which round.
+    faulty: BTreeMap<ReplicaId, (StoreId, Nonce)>,
     /// The last place at which nobody could tell who is right.
     undecided: Index,
 }
@@ -101,7 +101,7 @@ pub(super) struct Suspicions {
 impl Suspicions {
     /// Whether this replica, with this storage, must not count.
     pub(super) fn is_faulty(&self, id: ReplicaId, store: StoreId) -> bool {
-        self.faulty.get(&id) == Some(&store)
+        self.faulty.get(&id).is_some_and(|(of, _)| *of == store)
     }
 }
 
@@ -258,11 +258,16 @@ impl Passive {
             local.dropped += 1;
             return;
         }
-        out.push(Action::Event(Event::StateDiscarded { upto: local.commit }));
-        discard(local, out);
-        backup.discarded();
-        // Behind the write.
-        local.send(from, &Message::Discarded { term }, out);
+        if backup.has_discarded(round) {
+            local.persist(Vec::new(), out);
+        } else {
+            let upto = local.commit;
+            out.push(Action::Event(Event::StateDiscarded { upto }));
+            discard(local, out);
+            backup.discarded(round);
+        }
+        // Behind the write; an answer that was lost is sent again.
+        local.answer(from, &Message::Discarded { term, round }, out);
     }
 }
 
@@ -274,13 +279,14 @@ impl Primary {
         if self.suspicions.is_faulty(id, peer.store) || peer.incarnation != local.life(id) {
             return;
         }
-        self.suspicions.faulty.insert(id, peer.store);
+        let since = self.round;
+        self.suspicions.faulty.insert(id, (peer.store, since));
         out.push(Action::Event(Event::StateDiffers { replica: id, index }));
     }
 
     /// Orders whoever is faulty and does not count any more to throw its state away.
     pub(super) fn order_repairs(&self, local: &Local, out: &mut Outbox) {
-        for (&id, &store) in &self.suspicions.faulty {
+        for (&id, &(store, _)) in &self.suspicions.faulty {
             let counts = |c: &Configuration| c.has(id, store);
             let may_count =
                 counts(&self.configuration) || self.changes.iter().any(|c| counts(&c.new));
@@ -302,13 +308,16 @@ impl Primary {
         &mut self,
         local: &mut Local,
         now: Time,
-        from: ReplicaId,
+        (from, round): (ReplicaId, Nonce),
         out: &mut Outbox,
     ) {
         let life = local.life(from);
-        if self.suspicions.faulty.remove(&from).is_none() {
+        let faulty = self.suspicions.faulty.get(&from);
+        // One that comes twice, and late, tells of an earlier fault.
+        if faulty.is_none_or(|(_, since)| round < *since) {
             return;
         }
+        self.suspicions.faulty.remove(&from);
         self.suspicions.told.remove(&from);
         // What it acknowledged before carries an older round.
         self.round = self.round.next();
