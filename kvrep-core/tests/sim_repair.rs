@@ -5,7 +5,7 @@ use kvrep_core::sim::{Cell, Simulation};
 use std::cell::Cell as Counter;
 use std::rc::Rc;
 
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 25;
 
 #[test]
 fn whosever_state_is_disturbed_in_the_end_all_states_are_equal() {

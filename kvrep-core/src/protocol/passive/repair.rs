@@ -13,7 +13,8 @@
 //!   then it joins again as anybody does;
 //! * a primary that differs from most, or from all others of which two agree, resigns. It does not run again: it says that
 //!   it is unfit, so the others pass it over; following, it confesses, and is repaired like the first;
-//! * two replicas that differ cannot tell who is right: that is an event, and nothing else.
+//! * two replicas that differ cannot tell who is right, and where nobody may take over a primary cannot resign: that is an
+//!   event, and nothing else.
 //!
 //! Invariants:
 //!
@@ -24,7 +25,8 @@
 //! * digests are compared at equal places of the log only, by (index, term, hash).
 //!
 //! Caveats: between the fault and the next comparison clients may be answered from a wrong state. If most replicas are wrong
-//! in the same way, the right one is "repaired". An unfit replica serves again after a restart, from its disk.
+//! in the same way, the right one is "repaired". An unfit replica serves again after a restart, from its disk. The digest is
+//! the state machine's: the table of sessions is not compared.
 
 use super::backup::Backup;
 use super::local::Local;
@@ -34,6 +36,7 @@ use super::mutation::Mutation;
 use super::primary::Primary;
 use super::succession::Rest;
 use super::{Part, Passive};
+use crate::config::Takeover;
 use crate::id::{Configuration, Index, LogPoint, Nonce, ReplicaId, StoreId, Term};
 use crate::protocol::{Action, Event, Outbox};
 use crate::storage::{StorageOp, Tail};
@@ -54,6 +57,9 @@ struct Marks(VecDeque<(LogPoint, u64)>);
 
 impl Marks {
     fn note(&mut self, at: LogPoint, digest: u64) {
+        if self.at(at).is_some() {
+            return; // told again
+        }
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
@@ -213,7 +219,7 @@ impl Passive {
                     primary.find_faulty(local, id, at.index, out);
                 }
             }
-            Verdict::PrimaryFaulty => {
+            Verdict::PrimaryFaulty if !matches!(local.group.takeover, Takeover::Never { .. }) => {
                 #[cfg(feature = "sim")]
                 if local.mutated(Mutation::FaultyPrimaryStays) {
                     return;
@@ -226,7 +232,7 @@ impl Passive {
                     .into();
                 self.seek(now, Rest::AfterDefeat, out);
             }
-            Verdict::Undecided => {
+            Verdict::Undecided | Verdict::PrimaryFaulty => {
                 if primary.suspicions.undecided < at.index {
                     primary.suspicions.undecided = at.index;
                     out.push(Action::Event(Event::StatesDiffer { index: at.index }));

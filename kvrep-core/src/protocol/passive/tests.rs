@@ -1,6 +1,7 @@
 //! A small group in memory, driven by hand: every message arrives at once and in order, unless a link is cut.
 
 mod handover;
+mod repair;
 
 use super::*;
 use crate::client_wire::{Op, Outcome};
@@ -101,6 +102,8 @@ struct Group {
     cut: BTreeSet<(ReplicaId, ReplicaId)>,
     next_ticket: Ticket,
     lives: u64,
+    /// The next message to this replica with these bytes in it loses one of them to another.
+    tamper: Option<(ReplicaId, Bytes)>,
 }
 
 impl Group {
@@ -115,6 +118,7 @@ impl Group {
             cut: BTreeSet::new(),
             next_ticket: Ticket(0),
             lives: 0,
+            tamper: None,
         };
         if authority == Authority::Witness {
             group.start(ReplicaId::WITNESS);
@@ -236,7 +240,16 @@ impl Group {
         if self.cut.contains(&(from, to)) {
             return;
         }
-        let (_, body) = crate::wire::decode_datagram(frame, 1 << 24).unwrap();
+        let (_, mut body) = crate::wire::decode_datagram(frame, 1 << 24).unwrap();
+        if let Some((victim, bytes)) = &self.tamper
+            && *victim == to
+            && let Some(at) = body.windows(bytes.len()).position(|w| w == bytes)
+        {
+            let mut altered = body.to_vec();
+            altered[at + 1] ^= 1;
+            body = altered.into();
+            self.tamper = None;
+        }
         if let Some(node) = self.nodes.get_mut(&to).filter(|n| n.up) {
             node.engine.on_frame(self.now, body, &mut node.effects);
         }
