@@ -134,7 +134,10 @@ fn main() -> ExitCode {
                 authority: args.authority.into(),
                 data: args.data,
             };
-            match runtime.block_on(serve(served)) {
+            let served = runtime.block_on(serve(served));
+            // A replica that ends by itself does not wait for the read of its standard input.
+            runtime.shutdown_background();
+            match served {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(why) => fail(&why),
             }
