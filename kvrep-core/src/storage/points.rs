@@ -44,7 +44,7 @@ impl Points {
         if index == self.base.index {
             return Some(self.base);
         }
-        let slot = index.0.checked_sub(self.base.index.0 + 1)?;
+        let slot = index.0.checked_sub(self.base.index.0)?.checked_sub(1)?;
         let hash = *self.hashes.get(usize::try_from(slot).ok()?)?;
         let run = self.runs.partition_point(|(first, _)| *first <= index);
         let (_, term) = self.runs[run - 1];
@@ -57,7 +57,8 @@ impl Points {
     /// When it does not follow the last one.
     #[inline]
     pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), StorageError> {
-        if entry.index.0 != self.end.index.0 + 1 {
+        // What a damaged disk or a lying peer says may be the last number there is.
+        if self.end.index.0.checked_add(1) != Some(entry.index.0) {
             return Err(StorageError::Misuse(format!(
                 "entry {} appended behind {}",
                 entry.index, self.end.index
