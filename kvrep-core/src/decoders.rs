@@ -111,9 +111,10 @@ fn datagram(bytes: &[u8]) -> bool {
     let _ = wire::own_body(&datagram, FrameKind::Peer);
     match wire::decode_datagram(&datagram, BODY_BYTES_MAX) {
         Ok((kind, body)) => {
-            assert_eq!(
-                wire::encode_frame(kind, &body),
-                datagram,
+            // The reserved bytes are not looked at.
+            let again = wire::encode_frame(kind, &body);
+            assert!(
+                bytes[6..8] != [0, 0] || again == datagram,
                 "a frame comes back"
             );
             opened(kind, body);

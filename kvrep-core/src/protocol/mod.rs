@@ -272,7 +272,8 @@ pub enum Event {
     /// only with [`crate::Ack::Primary`]; with [`crate::Authority::Alone`] under a partition, a pause or a lost disk; or
     /// after a forced start.
     AcknowledgedWritesLost {
-        /// The first index at which the histories differ, as far as this replica can tell.
+        /// Here the histories differ; perhaps before too, for earlier entries may no longer be there to be compared. What
+        /// this replica had is set aside (`StorageEvent::TailSaved`): compare that.
         from: Index,
         /// This replica's commit point.
         commit: Index,

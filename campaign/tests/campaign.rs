@@ -1,0 +1,105 @@
+//! Short campaigns, as a user runs them. The long ones are in CONTRIBUTING.md.
+
+use serde_json::Value;
+use std::process::{Command, Output};
+
+fn campaign(arguments: &str) -> (Output, Value) {
+    let keep = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_campaign"))
+        .args(arguments.split(' '))
+        .arg("--json")
+        .arg("--keep")
+        .arg(keep.path().join("kept"))
+        .output()
+        .expect("the campaign can be started");
+    let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+    if output.status.code() == Some(1) {
+        // Stays for whoever reads the failure.
+        let _ = keep.keep();
+    }
+    (output, report)
+}
+
+/// All rows hold, and at least `struck` faults were done in each.
+fn held(arguments: &str, struck: u64) {
+    let (output, report) = campaign(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {said}\n{report:#}");
+    assert_eq!(report["holds"], true, "{report:#}");
+    let rows = report["campaigns"].as_array().expect("rows");
+    for row in rows {
+        assert!(row["struck"].as_u64() >= Some(struck), "{row:#}");
+        assert!(
+            row["operations"]["answered"].as_u64() >= Some(100),
+            "{row:#}"
+        );
+    }
+}
+
+/// The same where the machine permits what it needs; where it does not, says plainly that this did not run.
+fn held_if_permitted(arguments: &str, struck: u64) {
+    let (output, report) = campaign(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(2) {
+        assert!(!said.contains("panicked"), "{arguments}: {said}");
+        let privileged = rustix::process::geteuid().is_root();
+        let tools = ["ip", "iptables-restore", "strace", "mount"].map(is_there);
+        assert!(
+            !(privileged && tools == [true; 4]) || said.contains("not permitted"),
+            "everything is there, and yet: {said}"
+        );
+        println!("NOT RUN: campaign {arguments}: {said}");
+        return;
+    }
+    assert!(output.status.success(), "{arguments}: {said}\n{report:#}");
+    let rows = report["campaigns"].as_array().expect("rows");
+    for row in rows {
+        assert!(row["struck"].as_u64() >= Some(struck), "{row:#}");
+    }
+}
+
+fn is_there(tool: &str) -> bool {
+    Command::new("sh")
+        .args(["-c", &format!("command -v {tool}")])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn kills_and_pauses_with_a_witness_keep_linearizability() {
+    held("run --authority witness --faults kill=8,pause=5", 5);
+}
+
+#[test]
+fn kills_without_a_witness_keep_linearizability_and_losses_by_pauses_are_reported() {
+    held("run --authority alone --faults kill=8,pause=5", 5);
+}
+
+#[test]
+fn cuts_in_both_directions_and_in_one_keep_their_promises() {
+    held_if_permitted("run --faults cut-both=4,cut-one-way=4", 4);
+}
+
+#[test]
+fn a_full_disk_ends_a_replica_and_nothing_else() {
+    held_if_permitted("run --authority witness --faults full-disk=3", 3);
+}
+
+#[test]
+fn refused_system_calls_end_a_replica_and_nothing_else() {
+    held_if_permitted("run --authority witness --faults eio=4", 1);
+}
+
+#[test]
+fn wrong_arguments_are_refused_with_a_reason() {
+    for (arguments, why) in [
+        ("run --faults earthquake", "no such fault"),
+        ("run --faults kill=often", "cycles"),
+        ("run --clients 0", "1..=256"),
+    ] {
+        let (output, _) = campaign(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
+        assert!(said.contains(why), "{arguments}: {said}");
+    }
+}
