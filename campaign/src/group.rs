@@ -331,6 +331,7 @@ fn scale_word(scale: Scale) -> &'static str {
     match scale {
         Scale::Default => "default",
         Scale::Campaign => "campaign",
+        Scale::Steady => "steady",
         Scale::Tiny => "tiny",
     }
 }

@@ -2,13 +2,16 @@
 
 mod cycles;
 mod fault;
+mod flood;
 mod group;
 mod lists;
 mod load;
+mod memory;
 mod network;
 mod report;
 mod serve;
 mod sites;
+mod stall;
 mod sync_sites;
 mod verdict;
 
@@ -47,6 +50,10 @@ enum What {
     Run(RunArgs),
     /// Every sync of a replica's scripted life fails once, or its process is killed at it
     SyncSites(SyncSitesArgs),
+    /// A backup is stopped under load: what clients notice, and the primary's memory
+    Stall(StallArgs),
+    /// A thousand slow, silent and garbage connections at the primary: its memory, and healthy clients
+    Flood(FloodArgs),
     /// One process of a group; started by the campaign itself
     #[command(hide = true)]
     Serve(ServeArgs),
@@ -112,6 +119,41 @@ struct SyncSitesArgs {
     /// Only every N-th sync
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct StallArgs {
+    /// Who decides who is primary
+    #[arg(long, value_enum, default_value = "witness")]
+    authority: AuthorityArg,
+    /// Concurrent clients
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=256))]
+    clients: u64,
+    /// The detector's timeout
+    #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(150..=10_000))]
+    suspect_after_ms: u64,
+    /// How long it is stopped, and observed before and after
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct FloodArgs {
+    /// Bad connections at a time
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    connections: u64,
+    /// Connections at a time that send nothing but garbage
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=256))]
+    garbage: u64,
+    /// How long
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
@@ -206,6 +248,8 @@ fn main() -> ExitCode {
     let done = match cli.what {
         What::Run(args) => runtime.block_on(run(args)),
         What::SyncSites(args) => runtime.block_on(sync_sites(args)),
+        What::Stall(args) => runtime.block_on(stall(args)),
+        What::Flood(args) => runtime.block_on(flood(args)),
         What::Serve(args) => {
             tracing_subscriber::fmt()
                 .with_writer(std::io::stderr)
@@ -330,6 +374,47 @@ async fn sync_sites(args: SyncSitesArgs) -> Result<bool, String> {
     };
     drop(writeln!(std::io::stdout(), "{text}"));
     Ok(report::sites_hold(&rows))
+}
+
+async fn stall(args: StallArgs) -> Result<bool, String> {
+    let stall = stall::Stall {
+        authority: args.authority.into(),
+        clients: args.clients,
+        suspect_after: Duration::from_millis(args.suspect_after_ms),
+        each: Duration::from_secs(args.seconds),
+    };
+    let scratch = tempfile::tempdir().map_err(|e| format!("cannot make a directory: {e}"))?;
+    let seen = tokio::select! {
+        seen = stall.run(scratch.path()) => seen?,
+        () = told_to_end() => return Err("interrupted; all processes were ended".into()),
+    };
+    let text = if args.json {
+        format!("{:#}", serde_json::json!(seen))
+    } else {
+        stall::text(&seen)
+    };
+    drop(writeln!(std::io::stdout(), "{text}"));
+    Ok(seen.violations.is_empty())
+}
+
+async fn flood(args: FloodArgs) -> Result<bool, String> {
+    let flood = flood::Flood {
+        connections: args.connections,
+        garbage_writers: args.garbage,
+        lasts: Duration::from_secs(args.seconds),
+    };
+    let scratch = tempfile::tempdir().map_err(|e| format!("cannot make a directory: {e}"))?;
+    let seen = tokio::select! {
+        seen = flood.run(scratch.path()) => seen?,
+        () = told_to_end() => return Err("interrupted; all processes were ended".into()),
+    };
+    let text = if args.json {
+        format!("{:#}", serde_json::json!(seen))
+    } else {
+        flood::text(&seen)
+    };
+    drop(writeln!(std::io::stdout(), "{text}"));
+    Ok(seen.violations.is_empty())
 }
 
 /// Keeps a directory that would have been removed.

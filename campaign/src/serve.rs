@@ -44,6 +44,8 @@ pub(crate) enum Scale {
     Default,
     /// Every second or so under the campaign's load.
     Campaign,
+    /// Often enough that memory reaches its bound within seconds of full load.
+    Steady,
     /// Every few dozen writes.
     Tiny,
 }
@@ -114,6 +116,10 @@ fn group(served: &Served) -> GroupConfig {
             group.limits.snapshot_log_entries = 2_000;
             group.limits.retained_entries = 500;
         }
+        Scale::Steady => {
+            group.limits.snapshot_log_entries = 20_000;
+            group.limits.retained_entries = 5_000;
+        }
         Scale::Tiny => {
             group.limits.snapshot_log_entries = 24;
             group.limits.retained_entries = 4;
@@ -127,6 +133,7 @@ fn storage(served: &Served) -> Wal<SitesFs> {
     let mut options = WalOptions::new(GroupId::named(GROUP), served.id, random);
     options.segment_bytes = match served.scale {
         Scale::Default => options.segment_bytes,
+        Scale::Steady => 4 << 20,
         Scale::Campaign => 256 << 10,
         Scale::Tiny => 2 << 10,
     };
