@@ -94,17 +94,10 @@ impl Flood {
         sleep(WARM).await;
         let begin = load.began().elapsed();
         let counted = Arc::new(Counted::default());
-        let mut crowd = JoinSet::new();
-        for n in 0..self.connections {
-            crowd.spawn(bad(n, address, Arc::clone(&counted)));
-        }
-        for n in 0..self.garbage_writers {
-            crowd.spawn(garbage(n, address, Arc::clone(&counted)));
-        }
+        let crowd = self.crowd(address, Arc::clone(&counted));
         sleep(self.lasts).await;
         let end = load.began().elapsed();
-        crowd.abort_all();
-        while crowd.join_next().await.is_some() {}
+        crowd.await.map_err(|e| e.to_string())??;
         let recorded = load.finish().await?;
         let seen = watch.finish().await?;
         group.in_sync(SETTLED_WITHIN).await?;
@@ -145,6 +138,34 @@ impl Flood {
             resident_before_bytes: resident[0],
             resident_during_bytes: resident[1],
             violations,
+        })
+    }
+}
+
+impl Flood {
+    /// The bad ones, for as long as it lasts; on a thread of their own, so that the healthy clients do not wait for them.
+    fn crowd(
+        self,
+        address: SocketAddr,
+        counted: Arc<Counted>,
+    ) -> tokio::task::JoinHandle<Result<(), String>> {
+        tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            let runtime = runtime.map_err(|e| format!("cannot start: {e}"))?;
+            runtime.block_on(async {
+                let mut crowd = JoinSet::new();
+                for n in 0..self.connections {
+                    crowd.spawn(bad(n, address, Arc::clone(&counted)));
+                }
+                for n in 0..self.garbage_writers {
+                    crowd.spawn(garbage(n, address, Arc::clone(&counted)));
+                }
+                sleep(self.lasts).await;
+                crowd.shutdown().await;
+            });
+            Ok(())
         })
     }
 }
@@ -223,16 +244,16 @@ async fn never_reads(mut stream: TcpStream) {
 
 async fn garbage(n: u64, address: SocketAddr, counted: Arc<Counted>) {
     let mut random = Rng::new(n);
+    let mut bytes: Vec<u8> = (0..2_048)
+        .flat_map(|_| random.next().to_be_bytes())
+        .collect();
+    if random.one_in(2) {
+        // It begins like a frame.
+        bytes.splice(..16, encode_frame(FrameKind::Request, &[]));
+    }
     loop {
         if let Ok(mut stream) = TcpStream::connect(address).await {
             counted.garbage_connections.fetch_add(1, Ordering::Relaxed);
-            // Now and then it begins like a frame.
-            let mut bytes: Vec<u8> = (0..2_048)
-                .flat_map(|_| random.next().to_be_bytes())
-                .collect();
-            if random.one_in(2) {
-                bytes.splice(..16, encode_frame(FrameKind::Request, &[])[..16].to_vec());
-            }
             while stream.write_all(&bytes).await.is_ok() {
                 let written = bytes.len() as u64;
                 counted.garbage_bytes.fetch_add(written, Ordering::Relaxed);
