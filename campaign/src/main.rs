@@ -116,6 +116,9 @@ struct SyncSitesArgs {
         default_value = "eio,kill-before,kill-after"
     )]
     strikes: Vec<Strike>,
+    /// The first sync that is struck
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    first: u64,
     /// Only every N-th sync
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
@@ -357,6 +360,7 @@ async fn sync_sites(args: SyncSitesArgs) -> Result<bool, String> {
                     authority: (*authority).into(),
                     victim: ReplicaId(*victim),
                     strike: *strike,
+                    first: args.first,
                     every: args.every,
                 };
                 rows.push(tokio::select! {

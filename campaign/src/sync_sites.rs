@@ -28,6 +28,8 @@ pub(crate) struct SyncSites {
     pub(crate) authority: Authority,
     pub(crate) victim: ReplicaId,
     pub(crate) strike: Strike,
+    /// Where to begin, from 1.
+    pub(crate) first: u64,
     /// Only every so many sites; 1 for all.
     pub(crate) every: u64,
 }
@@ -72,7 +74,7 @@ impl SyncSites {
             syncs: 0,
             violations: Vec::new(),
         };
-        let mut at = 1;
+        let mut at = self.first;
         loop {
             bar.set_message(format!(
                 "{} {} {strike} at sync {at}",
@@ -142,7 +144,8 @@ impl SyncSites {
         }
         script.group.stop().await;
         let syncs = std::fs::metadata(&sites.count).map_or(0, |file| file.len());
-        let life = if script.struck {
+        // Also one that was struck while it was being ended.
+        let life = if syncs >= at {
             Life::Struck
         } else {
             Life::Passed(syncs)

@@ -5,11 +5,16 @@ use std::process::{Command, Output};
 
 fn campaign(arguments: &str) -> (Output, Value) {
     let keep = tempfile::tempdir().expect("a directory");
+    let kept = keep.path().join("kept").display().to_string();
+    let kept: &[&str] = if arguments.starts_with("run") {
+        &["--keep", &kept]
+    } else {
+        &[]
+    };
     let output = Command::new(env!("CARGO_BIN_EXE_campaign"))
         .args(arguments.split(' '))
         .arg("--json")
-        .arg("--keep")
-        .arg(keep.path().join("kept"))
+        .args(kept)
         .output()
         .expect("the campaign can be started");
     let report = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
@@ -102,4 +107,50 @@ fn wrong_arguments_are_refused_with_a_reason() {
         assert_eq!(output.status.code(), Some(2), "{arguments}: {said}");
         assert!(said.contains(why), "{arguments}: {said}");
     }
+}
+
+#[test]
+fn syncs_that_fail_at_any_part_of_a_life_lose_nothing() {
+    let arguments = "sync-sites --authority witness --victims 1 --strikes eio --every 30";
+    let (output, report) = campaign(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{report:#}");
+    let row = &report["sync_sites"][0];
+    assert!(row["struck"].as_u64() >= Some(2), "{row:#}");
+    assert!(row["syncs"].as_u64() >= Some(30), "{row:#}");
+}
+
+/// The exact bound on the stall is for a quiet machine, see CONTRIBUTING.md; memory and progress are for any.
+#[test]
+fn a_stopped_backup_makes_nothing_pile_up_at_its_primary() {
+    let (output, seen) = campaign("stall --seconds 2");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let number = |name: &str| {
+        seen[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{said} {seen:#}"))
+    };
+    let grown = number("resident_while_stopped_bytes") - number("resident_before_bytes");
+    assert!(grown <= f64::from(32 << 20), "{seen:#}");
+    assert!(
+        number("longest_at_the_stop_ms") <= number("suspect_after_ms") + 2_000.0,
+        "{seen:#}"
+    );
+    assert!(number("answered_per_second_after") >= 10.0, "{seen:#}");
+}
+
+#[test]
+fn a_crowd_of_bad_connections_costs_little_memory_and_healthy_clients_go_on() {
+    let (output, seen) = campaign("flood --connections 400 --garbage 2 --seconds 4");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let number = |name: &str| {
+        seen[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{said} {seen:#}"))
+    };
+    let grown = number("resident_during_bytes") - number("resident_before_bytes");
+    assert!(grown <= f64::from(64 << 20), "{seen:#}");
+    assert_eq!(number("not_answered"), 0.0, "{seen:#}");
+    assert!(number("answered_per_second_during") >= 1.0, "{seen:#}");
+    assert!(number("made") >= 400.0, "{seen:#}");
 }

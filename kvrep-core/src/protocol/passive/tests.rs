@@ -1,6 +1,7 @@
 //! A small group in memory, driven by hand: every message arrives at once and in order, unless a link is cut.
 
 mod handover;
+mod model;
 mod repair;
 
 use super::*;
