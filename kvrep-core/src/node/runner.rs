@@ -147,13 +147,20 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             () = alarm.ring() => Woken::Time,
         };
         if let Woken::Queue = woken {
-            let came = peers.len() + asked.len();
-            if gathering.is_worth_it() {
-                tokio::task::yield_now().await;
-            }
             gulp(&mut queues.peers, &mut peers);
             gulp(&mut queues.requests, &mut asked);
-            gathering.gathered(peers.len() + asked.len() - came);
+            // Only requests are worth standing back for: what peers send has been under way long enough.
+            if !asked.is_empty() && gathering.is_worth_it() {
+                gathering.begin();
+                let (came, mut before) = (asked.len(), 0);
+                while asked.len() > before && asked.len() < GULP && gathering.has_time() {
+                    before = asked.len();
+                    tokio::task::yield_now().await;
+                    gulp(&mut queues.peers, &mut peers);
+                    gulp(&mut queues.requests, &mut asked);
+                }
+                gathering.gathered(asked.len() - came);
+            }
         }
         let now = core.now();
         let mut control = match woken {
