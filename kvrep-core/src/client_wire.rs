@@ -23,6 +23,7 @@ use crate::config::{Read, Token};
 use crate::id::{Configuration, ReplicaId, Seq, SessionId};
 use crate::manage::Manage;
 use crate::protocol::ProtocolStatus;
+use crate::scratch::Scratch;
 use crate::wire::{self, FrameKind};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -144,8 +145,7 @@ impl Request {
     /// Never: it is plain data.
     #[must_use]
     pub fn to_frame(&self) -> Bytes {
-        let body = postcard::to_stdvec(self).expect("plain data serialises");
-        wire::encode_frame(FrameKind::Request, &body)
+        wire::encode_frame(FrameKind::Request, Scratch::of(self).as_slice())
     }
 
     /// Reads the body of a request frame.
@@ -164,8 +164,7 @@ impl Reply {
     /// Never: it is plain data.
     #[must_use]
     pub fn to_frame(&self) -> Bytes {
-        let body = postcard::to_stdvec(self).expect("plain data serialises");
-        wire::encode_frame(FrameKind::Reply, &body)
+        wire::encode_frame(FrameKind::Reply, Scratch::of(self).as_slice())
     }
 
     /// Reads the body of a reply frame.

@@ -137,6 +137,7 @@ pub mod membership;
 pub mod policy;
 pub mod protocol;
 pub mod random;
+mod scratch;
 pub mod session;
 pub mod state_machine;
 pub mod storage;

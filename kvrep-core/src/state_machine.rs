@@ -19,6 +19,7 @@
 //! the simulator (feature `sim`) after every command; in production compare `Node::digest`.
 
 use crate::id::Index;
+use crate::scratch::Scratch;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -280,9 +281,7 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
 /// assert!(decode::<u64>(&bytes).is_err()); // what is left over is refused too
 /// ```
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
-    postcard::to_stdvec(value)
-        .expect("commands, queries and responses are plain data")
-        .into()
+    Scratch::of(value).into_bytes()
 }
 
 /// The inverse of [`encode`].
