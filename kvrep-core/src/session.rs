@@ -83,6 +83,12 @@ impl Envelope {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(Self::BYTES_MAX + self.command_bytes());
+        self.encode_to(&mut out);
+        out.freeze()
+    }
+
+    /// Appends the payload of an entry.
+    pub(crate) fn encode_to(&self, out: &mut BytesMut) {
         match self {
             Self::Plain(command) => {
                 out.put_u8(0);
@@ -95,10 +101,11 @@ impl Envelope {
                 done_below,
                 command,
             } => {
-                out.put_u8(2);
-                out.put_u64(session.0);
-                out.put_u64(seq.0);
-                out.put_u64(done_below.0);
+                let mut head = [2; Self::BYTES_MAX];
+                head[1..9].copy_from_slice(&session.0.to_be_bytes());
+                head[9..17].copy_from_slice(&seq.0.to_be_bytes());
+                head[17..].copy_from_slice(&done_below.0.to_be_bytes());
+                out.put_slice(&head);
                 out.put_slice(command);
             }
             Self::Close(session) => {
@@ -106,36 +113,68 @@ impl Envelope {
                 out.put_u64(session.0);
             }
         }
-        out.freeze()
     }
 
     /// Reads the payload of an entry.
     ///
     /// # Errors
     /// [`Malformed`] when it is not one.
-    pub fn decode(mut payload: Bytes) -> Result<Self, Malformed> {
-        let short = || Malformed("a command without its session header".into());
-        if payload.is_empty() {
-            return Err(short());
-        }
-        match payload.get_u8() {
-            0 => Ok(Self::Plain(payload)),
-            1 if payload.is_empty() => Ok(Self::Open),
-            2 if payload.len() >= 24 => Ok(Self::Command {
-                session: SessionId(payload.get_u64()),
-                seq: Seq(payload.get_u64()),
-                done_below: Seq(payload.get_u64()),
-                command: payload,
-            }),
-            3 if payload.len() == 8 => Ok(Self::Close(SessionId(payload.get_u64()))),
-            _ => Err(short()),
-        }
+    pub fn decode(payload: Bytes) -> Result<Self, Malformed> {
+        let command = |command: &[u8]| payload.slice_ref(command);
+        Ok(match Opened::of(&payload)? {
+            Opened::Plain(bytes) => Self::Plain(command(bytes)),
+            Opened::Open => Self::Open,
+            Opened::Command {
+                session,
+                seq,
+                done_below,
+                command: bytes,
+            } => Self::Command {
+                session,
+                seq,
+                done_below,
+                command: command(bytes),
+            },
+            Opened::Close(session) => Self::Close(session),
+        })
     }
 
-    fn command_bytes(&self) -> usize {
+    pub(crate) fn command_bytes(&self) -> usize {
         match self {
             Self::Plain(command) | Self::Command { command, .. } => command.len(),
             Self::Open | Self::Close(_) => 0,
+        }
+    }
+}
+
+/// An [`Envelope`] read where it lies.
+enum Opened<'a> {
+    Plain(&'a [u8]),
+    Open,
+    Command {
+        session: SessionId,
+        seq: Seq,
+        done_below: Seq,
+        command: &'a [u8],
+    },
+    Close(SessionId),
+}
+
+impl<'a> Opened<'a> {
+    fn of(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let short = || Malformed("a command without its session header".into());
+        let (kind, mut rest) = payload.split_first().ok_or_else(short)?;
+        match kind {
+            0 => Ok(Self::Plain(rest)),
+            1 if rest.is_empty() => Ok(Self::Open),
+            2 if rest.len() >= 24 => Ok(Self::Command {
+                session: SessionId(rest.get_u64()),
+                seq: Seq(rest.get_u64()),
+                done_below: Seq(rest.get_u64()),
+                command: rest,
+            }),
+            3 if rest.len() == 8 => Ok(Self::Close(SessionId(rest.get_u64()))),
+            _ => Err(short()),
         }
     }
 }
@@ -197,22 +236,22 @@ impl Machine {
 
     fn carry_out(&mut self, entry: &Entry) -> Applied {
         let mut context = ApplyContext::new(entry.index, entry.timestamp, entry.seed);
-        let envelope = match Envelope::decode(entry.payload.clone()) {
+        let envelope = match Opened::of(&entry.payload) {
             Ok(envelope) => envelope,
             Err(Malformed(why)) => return Applied::Malformed(why),
         };
         match envelope {
-            Envelope::Plain(command) => self.execute(&mut context, &command).into(),
-            Envelope::Open => {
+            Opened::Plain(command) => self.execute(&mut context, command).into(),
+            Opened::Open => {
                 let id = SessionId(entry.hash);
                 self.sessions.open(id, (entry.index.0, entry.timestamp));
                 Applied::Opened(id)
             }
-            Envelope::Close(id) => {
+            Opened::Close(id) => {
                 self.sessions.close(id);
                 Applied::Closed
             }
-            Envelope::Command {
+            Opened::Command {
                 session,
                 seq,
                 done_below,
@@ -224,7 +263,7 @@ impl Machine {
                     Admission::Expired => Applied::Expired,
                     Admission::OutOfWindow => Applied::OutOfWindow,
                     Admission::First => {
-                        let answer = self.execute(&mut context, &command);
+                        let answer = self.execute(&mut context, command);
                         self.sessions.keep(session, seq, answer.clone());
                         answer.into()
                     }
