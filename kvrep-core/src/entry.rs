@@ -120,8 +120,14 @@ impl Entry {
     /// When the payload is larger than 4 GiB, which [`crate::Limits`] forbids.
     pub fn encode(&self, out: &mut BytesMut) {
         out.reserve(self.encoded_bytes());
-        self.put_header(out);
+        out.put_slice(&self.header());
         out.put_slice(&self.payload);
+    }
+
+    /// The size of the encoded entry that `bytes` begin with; `None` when they are shorter than a header.
+    pub(crate) fn peek_encoded_bytes(bytes: &[u8]) -> Option<usize> {
+        let length = bytes.get(Self::HEADER_BYTES - 4..)?.first_chunk()?;
+        (u32::from_be_bytes(*length) as usize).checked_add(Self::HEADER_BYTES)
     }
 
     /// Takes one entry off the front of `bytes`; its payload shares their memory.
@@ -132,7 +138,7 @@ impl Entry {
         if bytes.len() < Self::HEADER_BYTES {
             return Err(EntryError("shorter than an entry's header"));
         }
-        let mut head = bytes.split_to(Self::HEADER_BYTES);
+        let mut head = &bytes[..Self::HEADER_BYTES];
         let term = Term {
             number: head.get_u64(),
             replica: ReplicaId(head.get_u32()),
@@ -146,6 +152,7 @@ impl Entry {
             _ => return Err(EntryError("unknown kind")),
         };
         let length = head.get_u32() as usize;
+        bytes.advance(Self::HEADER_BYTES);
         if bytes.len() < length {
             return Err(EntryError("shorter than its payload"));
         }
@@ -162,7 +169,9 @@ impl Entry {
         Ok(entry)
     }
 
-    fn put_header(&self, out: &mut impl BufMut) {
+    fn header(&self) -> [u8; Self::HEADER_BYTES] {
+        let mut header = [0; Self::HEADER_BYTES];
+        let mut out = &mut header[..];
         out.put_u64(self.term.number);
         out.put_u32(self.term.replica.0);
         out.put_u64(self.index.0);
@@ -171,12 +180,11 @@ impl Entry {
         out.put_u8(self.kind as u8);
         let length = u32::try_from(self.payload.len()).expect("a payload is bounded by Limits");
         out.put_u32(length);
+        header
     }
 
     fn chain(&self, prev: u64) -> u64 {
-        let mut head = [0_u8; Self::HEADER_BYTES];
-        self.put_header(&mut &mut head[..]);
-        let of_head = xxhash_rust::xxh3::xxh3_64_with_seed(&head, prev);
+        let of_head = xxhash_rust::xxh3::xxh3_64_with_seed(&self.header(), prev);
         xxhash_rust::xxh3::xxh3_64_with_seed(&self.payload, of_head)
     }
 }

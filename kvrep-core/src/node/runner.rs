@@ -376,16 +376,18 @@ impl Core {
     /// so what was due before (`self.due`) and what became due in this round are looked at separately.
     fn on_time(&mut self, since: Time) {
         let now = self.now();
-        let due = [self.due, self.engine.next_deadline(since)];
-        if due.into_iter().flatten().any(|at| at <= now) {
+        let next = self.engine.next_deadline(since);
+        if [self.due, next].into_iter().flatten().any(|at| at <= now) {
             self.engine.tick(now, &mut self.host);
             self.settle(now);
+            self.due = self.engine.next_deadline(now);
+        } else {
+            self.due = next; // what lay ahead of `since` lies ahead of `now` too
         }
-        self.due = self.engine.next_deadline(now);
         let expired = self.host.pending.expire(now);
         self.host.telemetry.unknown(expired);
-        let due = self.published.elapsed() >= PUBLISH_EVERY;
-        if self.dirty && (due || std::mem::take(&mut self.host.news)) {
+        let due = || self.published.elapsed() >= PUBLISH_EVERY;
+        if self.dirty && (due() || std::mem::take(&mut self.host.news)) {
             self.publish();
         }
     }

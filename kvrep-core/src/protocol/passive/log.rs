@@ -4,6 +4,7 @@
 use crate::entry::Entry;
 use crate::id::{Index, LogPoint, Term};
 use std::collections::VecDeque;
+use std::collections::vec_deque::Iter;
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -63,21 +64,25 @@ impl Log {
 
     /// Entries from `from` on, as many as fit in `bytes_max`, but at least one.
     pub(super) fn slice(&self, from: Index, upto: Index, bytes_max: usize) -> Vec<Entry> {
+        self.run(from, upto, bytes_max).cloned().collect()
+    }
+
+    /// The same without a copy; it knows its length.
+    pub(super) fn run(&self, from: Index, upto: Index, bytes_max: usize) -> Iter<'_, Entry> {
         let Some(start) = from.0.checked_sub(self.base.index.0 + 1) else {
-            return Vec::new();
+            return self.entries.range(..0);
         };
         let start = usize::try_from(start)
             .unwrap_or(usize::MAX)
             .min(self.entries.len());
-        let mut size = 0;
-        self.entries
-            .range(start..)
-            .take_while(|entry| {
-                size += entry.encoded_bytes();
-                entry.index <= upto && (size <= bytes_max || entry.index == from)
-            })
-            .cloned()
-            .collect()
+        let bytes = self
+            .bytes_upto(from.prev())
+            .saturating_add(bytes_max as u64);
+        let fit = self.bytes.partition_point(|upto| *upto <= bytes);
+        let wanted = upto.0.saturating_sub(self.base.index.0);
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let end = fit.max(start + 1).min(wanted).min(self.entries.len());
+        self.entries.range(start..end.max(start))
     }
 
     /// Encoded bytes in the entries after `from` up to and including `to`.

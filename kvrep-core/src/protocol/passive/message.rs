@@ -7,6 +7,7 @@
 use super::repair::Health;
 use crate::entry::Entry;
 use crate::id::{Configuration, Index, LogPoint, Nonce, StoreId, Term, Version};
+use crate::scratch::Scratch;
 use crate::state_machine::Malformed;
 use crate::storage::SnapshotMeta;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -226,14 +227,16 @@ impl Message {
         }
     }
 
+    /// About the bytes of an [`Append`](Self::Append) in a group of usual size; a frame is allocated for so many.
+    pub(crate) const APPEND_BYTES: usize = 256;
+
     /// Appends its encoding: length u16, postcard, then whatever the caller adds.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
-        let at = out.len();
-        out.put_u16(0);
-        let bytes = postcard::to_stdvec(self).expect("plain data serialises");
-        out.put_slice(&bytes);
+        let bytes = Scratch::of(self);
+        let bytes = bytes.as_slice();
         let length = u16::try_from(bytes.len()).expect("a configuration has at most 64 members");
-        out[at..at + 2].copy_from_slice(&length.to_be_bytes());
+        out.put_u16(length);
+        out.put_slice(bytes);
     }
 
     /// Takes a message off the front; what is left is its raw part.
@@ -253,7 +256,7 @@ impl Message {
 
 /// Decodes the entries behind an append. They must be consecutive and follow `prev`.
 pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Vec<Entry>, Malformed> {
-    let mut entries = Vec::with_capacity(raw.len() / 64);
+    let mut entries = Vec::with_capacity(count_entries(&raw));
     let mut at = prev;
     while !raw.is_empty() {
         let entry = Entry::decode(&mut raw, at.hash).map_err(|e| Malformed(e.to_string()))?;
@@ -264,6 +267,18 @@ pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Vec<Entry
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// How many entries stand in `raw`, by their lengths alone: so many are allocated at once.
+fn count_entries(mut raw: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(bytes) = Entry::peek_encoded_bytes(raw)
+        && let Some(rest) = raw.get(bytes..)
+    {
+        count += 1;
+        raw = rest;
+    }
+    count
 }
 
 /// Whether a configuration that came from outside is one that a correct peer could have made.

@@ -28,6 +28,7 @@ mod backup;
 pub(crate) mod decoders;
 mod dispatch;
 mod durable;
+mod encoded;
 mod handover;
 mod hard_state;
 mod local;

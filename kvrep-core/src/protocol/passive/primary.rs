@@ -12,6 +12,7 @@
 //! * a member is a replica *with the storage it was counted with*: after losing its disk it counts for nothing.
 
 use super::authority::Change;
+use super::encoded::Encoded;
 use super::handover::Handover;
 use super::local::Local;
 use super::message::{Message, Posture, Standing};
@@ -47,6 +48,7 @@ pub(super) struct Primary {
     pub(super) suspicions: Suspicions,
     heartbeat_at: Time,
     timestamp: Timestamp,
+    encoded: Encoded,
 }
 
 /// What the primary must do next about its own role.
@@ -83,6 +85,7 @@ impl Primary {
             suspicions: Suspicions::default(),
             heartbeat_at: now,
             timestamp,
+            encoded: Encoded::default(),
         };
         local.restarting = false;
         for (&peer, standing) in standings {
@@ -146,7 +149,8 @@ impl Primary {
         payloads: impl IntoIterator<Item = (EntryKind, Bytes)>,
         out: &mut Outbox,
     ) {
-        let mut added = Vec::new();
+        let payloads = payloads.into_iter();
+        let mut added = Vec::with_capacity(payloads.size_hint().0);
         for (kind, payload) in payloads {
             let seed = local.rng.next();
             let prev = local.log.last();
@@ -226,13 +230,12 @@ impl Primary {
         let Some(prev) = local.log.point(peer.next.prev()) else {
             return;
         };
-        let entries = match fill {
+        let (entries, sent) = match fill {
             Fill::Entries => {
                 let room = local.group.limits.frame_bytes_max / 2;
-                let last = local.log.last().index;
-                local.log.slice(peer.next, last, room)
+                self.encoded.run(&local.log, peer.next, room)
             }
-            Fill::Nothing => Vec::new(),
+            Fill::Nothing => (&[][..], None),
         };
         let message = Message::Append {
             term: self.term,
@@ -243,16 +246,15 @@ impl Primary {
             round: self.round,
         };
         out.send(id, peer.incarnation, |body| {
+            body.reserve(Message::APPEND_BYTES + entries.len());
             message.encode(body);
-            for entry in &entries {
-                entry.encode(body);
-            }
+            body.extend_from_slice(entries);
         });
         peer.sent_at = now;
         if matches!(peer.pace, Pace::Streaming)
-            && let Some(last) = entries.last()
+            && let Some(last) = sent
         {
-            peer.next = last.index.next();
+            peer.next = last.next();
         }
     }
 
@@ -324,10 +326,11 @@ impl Primary {
                 return old.iter().map(|(id, store)| (*id, *store)).collect();
             }
         }
-        let mut members: Vec<_> = self
-            .configuration
-            .in_sync
-            .iter()
+        let current = self.configuration.in_sync.iter();
+        if self.changes.is_empty() {
+            return current.map(|(id, store)| (*id, *store)).collect();
+        }
+        let mut members: Vec<_> = current
             .chain(self.changes.iter().flat_map(|c| &c.new.in_sync))
             .map(|(id, store)| (*id, *store))
             .collect();

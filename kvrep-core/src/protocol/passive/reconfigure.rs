@@ -26,18 +26,19 @@ impl Primary {
             })
             .map(|(id, _)| *id)
             .collect();
-        let mut new = newest.clone();
+        let mut new;
         if !gone.is_empty() {
             if !self.changes.is_empty() && !local.is_alone() {
                 return; // first the outcome of the pending one
             }
+            new = newest.clone();
             new.in_sync.retain(|id, _| !gone.contains(id));
         } else if self.changes.is_empty() && self.handover.is_none() && self.serving(local) {
             let ready: Vec<(ReplicaId, StoreId)> = self
                 .peers
                 .iter()
                 .filter(|(id, peer)| {
-                    !new.in_sync.contains_key(id)
+                    !newest.in_sync.contains_key(id)
                         && local.is_live(**id)
                         && peer.incarnation == local.life(**id)
                         && !self.suspicions.is_faulty(**id, peer.store)
@@ -48,6 +49,7 @@ impl Primary {
             if ready.is_empty() {
                 return;
             }
+            new = newest.clone();
             new.in_sync.extend(ready);
         } else {
             return;

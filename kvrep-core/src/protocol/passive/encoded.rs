@@ -1,0 +1,40 @@
+//! The run of entries that was shipped last, encoded: peers that are equally far get the same bytes.
+
+use super::log::Log;
+use crate::entry::Entry;
+use crate::id::{Index, LogPoint};
+use bytes::BytesMut;
+
+/// Entries from some index on, as they stand behind an append.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    /// Which run of which log: the point at its end stands for everything in it.
+    of: Option<(Index, LogPoint)>,
+    last: Option<Index>,
+    /// At most about half a frame; its memory is kept for the next run.
+    bytes: BytesMut,
+}
+
+impl Encoded {
+    /// The entries of `log` from `from` on, as many as fit in `bytes_max` but at least one, and the index of the last.
+    pub(super) fn run(
+        &mut self,
+        log: &Log,
+        from: Index,
+        bytes_max: usize,
+    ) -> (&[u8], Option<Index>) {
+        let of = Some((from, log.last()));
+        if self.of != of {
+            let entries = log.run(from, log.last().index, bytes_max);
+            self.of = of;
+            self.last = entries.clone().next_back().map(|e| e.index);
+            self.bytes.clear();
+            self.bytes
+                .reserve(entries.clone().map(Entry::encoded_bytes).sum());
+            for entry in entries {
+                entry.encode(&mut self.bytes);
+            }
+        }
+        (&self.bytes, self.last)
+    }
+}
