@@ -508,7 +508,8 @@ impl Sessions {
         if seq < done_below || seq.0 >= done_below.0.saturating_add(self.window) {
             return Admission::OutOfWindow;
         }
-        match session.answers.binary_search_by_key(&seq, |(s, _)| *s) {
+        // A new number is mostly the highest: looked for where it would be.
+        match session.position_of(seq) {
             Ok(at) => Admission::Repeated(session.answers[at].1.clone()),
             Err(_) => Admission::First,
         }
@@ -516,7 +517,7 @@ impl Sessions {
 
     fn keep(&mut self, id: SessionId, seq: Seq, answer: Answer) {
         if let Some(session) = self.table.get_mut(&id)
-            && let Err(at) = session.answers.binary_search_by_key(&seq, |(s, _)| *s)
+            && let Err(at) = session.position_of(seq)
         {
             self.answer_bytes += answer.bytes();
             session.answers.insert(at, (seq, answer));
@@ -541,6 +542,15 @@ impl Sessions {
 }
 
 impl Session {
+    /// Where the answer to `seq` is, or belongs.
+    fn position_of(&self, seq: Seq) -> Result<usize, usize> {
+        match self.answers.back() {
+            None => Err(0),
+            Some((last, _)) if *last < seq => Err(self.answers.len()),
+            Some(_) => self.answers.binary_search_by_key(&seq, |(s, _)| *s),
+        }
+    }
+
     fn answer_bytes(&self) -> usize {
         self.answers.iter().map(|(_, a)| a.bytes()).sum()
     }

@@ -5,6 +5,8 @@
 //! honest: [`ClientError::Unavailable`] when certainly nothing was done, [`ClientError::Unknown`] when something may
 //! have been.
 //!
+//! A command without a session ([`Client::execute_at_most_once`]) is sent on only while certainly nobody has taken it.
+//!
 //! Invariants:
 //! * a command is never sent under a second number or in a second session once any attempt may have been executed;
 //! * at most [`ClientOptions::window`] numbers are open at once, so that the group's table of answers stays small;
@@ -22,7 +24,7 @@ use crate::protocol::ProtocolStatus;
 use crate::state_machine::{Malformed, StateMachine, decode, encode};
 use bytes::Bytes;
 use numbers::{Number, Numbers, Taken};
-use route::{GaveUp, Route, Routes, Start};
+use route::{GaveUp, Route, Routes, Sends, Start};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -208,6 +210,15 @@ impl<S> Client<S> {
         self.shared.execute(command).await
     }
 
+    /// Carries out a command of bytes, at most once, without a session. See
+    /// [`execute_at_most_once`](Self::execute_at_most_once).
+    ///
+    /// # Errors
+    /// See [`ClientError`]; each says what was done.
+    pub async fn execute_raw_at_most_once(&self, command: Bytes) -> Result<Bytes, ClientError> {
+        self.shared.execute_at_most_once(command).await
+    }
+
     /// Answers a query of bytes.
     ///
     /// # Errors
@@ -287,6 +298,35 @@ impl<S: StateMachine> Client<S> {
         read_response(self.shared.execute(encode(&command)).await?)
     }
 
+    /// Carries out a command at most once, without a session: nothing is kept for it in the group, and any number may
+    /// be under way at once. It goes on to another replica only while certainly nobody has taken it; once it may have
+    /// been carried out it is not sent again. So a failover under way costs an [`Unknown`](ClientError::Unknown) where
+    /// [`execute`](Self::execute) would ask again and get the answer; whoever sends it again then may do it twice.
+    ///
+    /// ```
+    /// # use kvrep_core::{Fold, ReplicaId};
+    /// use kvrep_core::node::{Client, LocalLink, Node};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let highest = Fold::new(0_u64, |highest, seen: u64| *highest = seen.max(*highest));
+    /// # let node = Node::builder("highest", ReplicaId(1)).state_machine(highest).start().await?;
+    /// let client = Client::<Fold<u64, u64>>::new(LocalLink::new([&node]));
+    /// // A highest number seen may be reported twice: an unknown outcome does no harm.
+    /// assert_eq!(client.execute_at_most_once(21).await?, 21);
+    /// # node.shutdown().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// See [`ClientError`]; each says what was done.
+    pub async fn execute_at_most_once(
+        &self,
+        command: S::Command,
+    ) -> Result<S::Response, ClientError> {
+        read_response(self.shared.execute_at_most_once(encode(&command)).await?)
+    }
+
     /// Answers a query, as fresh as `read` says.
     ///
     /// # Errors
@@ -341,6 +381,14 @@ impl Shared {
                 Ok(outcome) => return self.response(outcome),
                 Err(gave_up) => return Err(gave_up.into_error()),
             }
+        }
+    }
+
+    async fn execute_at_most_once(&self, command: Bytes) -> Result<Bytes, ClientError> {
+        let mut route = self.route(Start::Primary).sending(Sends::UntilTaken);
+        match route.call(|| Op::Plain(command.clone())).await {
+            Ok(outcome) => self.response(outcome),
+            Err(gave_up) => Err(gave_up.into_error()),
         }
     }
 
@@ -490,3 +538,6 @@ impl<S> fmt::Debug for Client<S> {
         write!(f, "Client({:?}, {:?})", numbers.session(), numbers.token())
     }
 }
+
+#[cfg(test)]
+mod tests;

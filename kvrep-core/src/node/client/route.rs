@@ -83,6 +83,15 @@ pub(super) enum Start {
     Anywhere,
 }
 
+/// How often an operation may be carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sends {
+    /// Once more does no harm: it is asked again until there is an answer.
+    Repeatedly,
+    /// Not asked again once an attempt may have been carried out; so that attempt has all the time there is.
+    UntilTaken,
+}
+
 /// No answer before the deadline.
 #[derive(Debug)]
 pub(super) struct GaveUp {
@@ -97,6 +106,7 @@ pub(super) struct Route<'a> {
     link: &'a dyn ClientLink,
     routes: &'a Routes,
     start: Start,
+    sends: Sends,
     deadline: Instant,
     attempt: Duration,
     target: usize,
@@ -123,6 +133,7 @@ impl<'a> Route<'a> {
             link,
             routes,
             start,
+            sends: Sends::Repeatedly,
             deadline,
             attempt,
             target,
@@ -132,6 +143,10 @@ impl<'a> Route<'a> {
             pause: PAUSE_MIN,
             maybe_done: false,
         }
+    }
+
+    pub(super) fn sending(self, sends: Sends) -> Self {
+        Self { sends, ..self }
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -151,7 +166,10 @@ impl<'a> Route<'a> {
             if self.moves == 0 && self.routes.is_suspect(self.target, now) {
                 self.turn();
             }
-            let until = self.deadline.min(now + self.attempt);
+            let until = match self.sends {
+                Sends::Repeatedly => self.deadline.min(now + self.attempt),
+                Sends::UntilTaken => self.deadline,
+            };
             let met = match self.link.call(self.target, op(), until).await {
                 Ok(Outcome::NotPrimary { primary, address }) => {
                     let hinted =
@@ -205,6 +223,12 @@ impl<'a> Route<'a> {
                     error.to_string()
                 }
             };
+            if self.maybe_done && self.sends == Sends::UntilTaken {
+                return Err(GaveUp {
+                    maybe_done: true,
+                    last: met,
+                });
+            }
             self.turn();
             if self.moves >= self.link.targets() {
                 self.pause(met).await?;

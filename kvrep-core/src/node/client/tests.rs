@@ -1,0 +1,88 @@
+use super::*;
+use crate::Fold;
+use crate::node::link::LinkError;
+use async_trait::async_trait;
+use std::collections::VecDeque;
+
+/// Answers as written, to whatever target, and keeps what it was asked.
+#[derive(Default)]
+struct Script {
+    answers: Mutex<VecDeque<Result<Outcome, LinkError>>>,
+    asked: Mutex<Vec<(usize, Op)>>,
+}
+
+#[async_trait]
+impl ClientLink for Script {
+    fn targets(&self) -> usize {
+        3
+    }
+
+    fn resolve(&self, replica: crate::ReplicaId, _: Option<&str>) -> Option<usize> {
+        Some(replica.0 as usize)
+    }
+
+    async fn call(&self, target: usize, op: Op, _: Instant) -> Result<Outcome, LinkError> {
+        self.asked.lock().unwrap().push((target, op));
+        self.answers
+            .lock()
+            .unwrap()
+            .pop_front()
+            .expect("not asked so often")
+    }
+}
+
+type Sum = Fold<u64, u64>;
+
+fn scripted(answers: Vec<Result<Outcome, LinkError>>) -> (Client<Sum>, Arc<Script>) {
+    let script = Arc::new(Script {
+        answers: Mutex::new(answers.into()),
+        asked: Mutex::default(),
+    });
+    let client = Client::shared(script.clone(), ClientOptions::default());
+    (client, script)
+}
+
+fn done(response: u64) -> Result<Outcome, LinkError> {
+    Ok(Outcome::Done {
+        response: encode(&response),
+        token: Token::default(),
+    })
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_command_without_a_session_goes_on_while_nobody_has_taken_it() {
+    let (client, script) = scripted(vec![
+        Err(LinkError::NotSent("refused".into())),
+        Ok(Outcome::NotPrimary {
+            primary: Some(crate::ReplicaId(2)),
+            address: None,
+        }),
+        Ok(Outcome::Busy),
+        done(9),
+    ]);
+    assert_eq!(client.execute_at_most_once(4).await, Ok(9));
+    let asked = script.asked.lock().unwrap();
+    let targets: Vec<_> = asked.iter().map(|(target, _)| *target).collect();
+    assert_eq!(targets, [0, 1, 2, 2]);
+    let plain = Op::Plain(encode(&4_u64));
+    assert!(
+        asked.iter().all(|(_, op)| *op == plain),
+        "no session is opened"
+    );
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_command_without_a_session_is_not_sent_again_once_it_may_have_been_taken() {
+    for lost in [
+        Ok(Outcome::Unknown),
+        Err(LinkError::Lost("connection reset".into())),
+    ] {
+        let (client, script) = scripted(vec![lost, done(9)]);
+        let ended = client.execute_at_most_once(4).await;
+        assert!(
+            matches!(ended, Err(ClientError::Unknown { .. })),
+            "{ended:?}"
+        );
+        assert_eq!(script.asked.lock().unwrap().len(), 1);
+    }
+}
