@@ -13,9 +13,11 @@ use super::{
 };
 use crate::id::{Incarnation, Index, LogPoint, StoreId};
 use bytes::{Bytes, BytesMut};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Keeps everything in memory. See the [module](self).
 ///
@@ -35,8 +37,21 @@ pub struct MemoryStorage {
     incarnation: Incarnation,
     stage: Stage,
     points: Points,
-    receiving: Option<(SnapshotMeta, BytesMut)>,
+    receiving: Option<(SnapshotMeta, Receiving)>,
     snapshots: Arc<MemorySnapshots>,
+}
+
+/// A snapshot on its way in: its pieces as they came, and their digest so far.
+#[derive(Default)]
+struct Receiving {
+    pieces: Pieces,
+    digest: Box<Xxh3>,
+}
+
+impl fmt::Debug for Receiving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Receiving({} bytes)", self.pieces.bytes())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +96,11 @@ impl MemoryStorage {
             StorageOp::HardState(_) => Ok(None),
             StorageOp::SnapshotChunk { meta, offset, data } => {
                 if offset == 0 {
-                    self.receiving = Some((meta, BytesMut::new()));
+                    self.receiving = Some((meta, Receiving::default()));
                 }
                 let fits = self.receiving.as_mut().filter(|(of, got)| {
                     let end = offset.checked_add(data.len() as u64);
-                    *of == meta && got.len() as u64 == offset && end <= Some(meta.bytes)
+                    *of == meta && got.pieces.bytes() == offset && end <= Some(meta.bytes)
                 });
                 let Some((_, got)) = fits else {
                     return Err(StorageError::Misuse(format!(
@@ -93,7 +108,8 @@ impl MemoryStorage {
                         meta.last
                     )));
                 };
-                got.extend_from_slice(&data);
+                got.digest.update(&data);
+                got.pieces.push(data);
                 Ok(None)
             }
             StorageOp::InstallSnapshot { meta, tail } => self.install(meta, tail),
@@ -115,7 +131,7 @@ impl MemoryStorage {
         let Some((_, got)) = self.receiving.take().filter(|(of, _)| *of == meta) else {
             return Err(StorageError::Misuse("no such snapshot was received".into()));
         };
-        if got.len() as u64 != meta.bytes || xxhash_rust::xxh3::xxh3_64(&got) != meta.digest {
+        if got.pieces.bytes() != meta.bytes || got.digest.digest() != meta.digest {
             return Err(StorageError::Misuse(
                 "the snapshot received is not what was announced".into(),
             ));
@@ -126,7 +142,7 @@ impl MemoryStorage {
             event = saved(tail, from, end);
             self.points = Points::new(meta.last);
         }
-        self.snapshots.replace(Some((meta, got.freeze())));
+        self.snapshots.replace(Some((meta, Arc::new(got.pieces))));
         Ok(event)
     }
 }
@@ -198,7 +214,7 @@ struct MemorySnapshots(Mutex<Current>);
 struct Current {
     /// Grows when the history is replaced: what was begun before is void.
     generation: u64,
-    snapshot: Option<(SnapshotMeta, Bytes)>,
+    snapshot: Option<(SnapshotMeta, Arc<Pieces>)>,
 }
 
 impl MemorySnapshots {
@@ -214,7 +230,7 @@ impl MemorySnapshots {
             .map_or(Index::ZERO, |(meta, _)| meta.last.index)
     }
 
-    fn replace(&self, snapshot: Option<(SnapshotMeta, Bytes)>) {
+    fn replace(&self, snapshot: Option<(SnapshotMeta, Arc<Pieces>)>) {
         let mut current = self.lock();
         current.generation += 1;
         current.snapshot = snapshot;
@@ -230,16 +246,64 @@ impl SnapshotStore for MemorySnapshotStore {
             generation: self.0.lock().generation,
             snapshots: Arc::clone(&self.0),
             last,
-            bytes: BytesMut::new(),
+            pieces: Pieces::default(),
+            digest: Box::default(),
         }))
     }
 
     fn current(&self) -> Result<Option<Box<dyn SnapshotReader>>, StorageError> {
         let current = self.0.lock();
-        Ok(current.snapshot.clone().map(|(meta, bytes)| {
-            let reader: Box<dyn SnapshotReader> = Box::new(MemoryReader { meta, bytes });
+        Ok(current.snapshot.clone().map(|(meta, pieces)| {
+            let reader: Box<dyn SnapshotReader> = Box::new(MemoryReader { meta, pieces });
             reader
         }))
+    }
+}
+
+/// A byte string in the pieces in which it came: a large one is neither copied together nor needs one stretch of
+/// memory.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// Each with where it ends.
+    pieces: Vec<(u64, Bytes)>,
+}
+
+impl Pieces {
+    fn bytes(&self) -> u64 {
+        self.pieces.last().map_or(0, |(end, _)| *end)
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.pieces.push((self.bytes() + piece.len() as u64, piece));
+        }
+    }
+
+    /// From `offset` on, at most `bytes_max`: without a copy where one piece has it all.
+    fn read(&self, offset: u64, bytes_max: usize) -> Bytes {
+        let first = self.pieces.partition_point(|(end, _)| *end <= offset);
+        let mut rest = self.pieces[first..].iter().map(|(end, piece)| {
+            let start = end - piece.len() as u64;
+            let skip = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+            piece.slice(skip.min(piece.len())..)
+        });
+        let Some(mut head) = rest.next() else {
+            return Bytes::new();
+        };
+        let left = usize::try_from(self.bytes().saturating_sub(offset)).unwrap_or(usize::MAX);
+        if head.len() >= bytes_max.min(left) {
+            head.truncate(bytes_max);
+            return head;
+        }
+        let mut out = BytesMut::with_capacity(bytes_max.min(left));
+        for piece in std::iter::once(head).chain(rest) {
+            let room = bytes_max - out.len();
+            if room == 0 {
+                break;
+            }
+            out.extend_from_slice(&piece[..room.min(piece.len())]);
+        }
+        out.freeze()
     }
 }
 
@@ -247,12 +311,16 @@ struct MemoryWriter {
     snapshots: Arc<MemorySnapshots>,
     generation: u64,
     last: LogPoint,
-    bytes: BytesMut,
+    pieces: Pieces,
+    digest: Box<Xxh3>,
 }
 
 impl io::Write for MemoryWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
+        // Larger writes would need larger stretches of memory.
+        let bytes = &bytes[..bytes.len().min(PIECE_BYTES_MAX)];
+        self.digest.update(bytes);
+        self.pieces.push(Bytes::copy_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -265,8 +333,8 @@ impl SnapshotWriter for MemoryWriter {
     fn finish(self: Box<Self>) -> Result<SnapshotMeta, StorageError> {
         let meta = SnapshotMeta {
             last: self.last,
-            bytes: self.bytes.len() as u64,
-            digest: xxhash_rust::xxh3::xxh3_64(&self.bytes),
+            bytes: self.pieces.bytes(),
+            digest: self.digest.digest(),
         };
         let mut current = self.snapshots.lock();
         if current.generation != self.generation {
@@ -274,7 +342,10 @@ impl SnapshotWriter for MemoryWriter {
         }
         let newest = current.snapshot.as_ref().map(|(meta, _)| meta.last.index);
         if newest < Some(self.last.index) {
-            current.snapshot = Some((meta, self.bytes.freeze()));
+            let old = current.snapshot.replace((meta, Arc::new(self.pieces)));
+            // Giving a large one back takes time, in which nobody must wait for the lock.
+            drop(current);
+            drop(old);
         }
         Ok(meta)
     }
@@ -282,7 +353,7 @@ impl SnapshotWriter for MemoryWriter {
 
 struct MemoryReader {
     meta: SnapshotMeta,
-    bytes: Bytes,
+    pieces: Arc<Pieces>,
 }
 
 impl SnapshotReader for MemoryReader {
@@ -291,10 +362,35 @@ impl SnapshotReader for MemoryReader {
     }
 
     fn read(&self, offset: u64, bytes_max: usize) -> Result<Bytes, StorageError> {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(self.bytes.len());
-        let end = start.saturating_add(bytes_max).min(self.bytes.len());
-        Ok(self.bytes.slice(start..end))
+        Ok(self.pieces.read(offset, bytes_max))
+    }
+}
+
+/// Largest stretch of memory of a snapshot.
+const PIECE_BYTES_MAX: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_read_as_the_bytes_they_are_at_any_offset_and_length() {
+        let whole: Vec<u8> = (0..=99).collect();
+        let mut pieces = Pieces::default();
+        for part in [&whole[..1], &whole[1..1], &whole[1..40], &whole[40..]] {
+            pieces.push(Bytes::copy_from_slice(part));
+        }
+        assert_eq!(pieces.bytes(), 100);
+        for offset in 0..=101 {
+            for bytes_max in 0..=102 {
+                let start = offset.min(100);
+                let end = (start + bytes_max).min(100);
+                assert_eq!(
+                    pieces.read(offset as u64, bytes_max),
+                    whole[start..end],
+                    "{bytes_max} bytes from {offset}"
+                );
+            }
+        }
     }
 }

@@ -281,8 +281,8 @@ impl Local {
         }
     }
 
-    /// A snapshot of one's own is durable: forget the log before it, but for what is retained and for what a
-    /// transfer under way (from `floor` on) still needs.
+    /// A snapshot of one's own is durable: forget the log before it, but for what is retained and for what peers that
+    /// are being brought up to date (from `floor` on) still need.
     pub(super) fn snapshot_ready(
         &mut self,
         meta: SnapshotMeta,

@@ -343,7 +343,7 @@ impl Protocol for Passive {
 
     fn on_snapshot_ready(&mut self, _: Time, meta: SnapshotMeta, out: &mut Outbox) {
         let floor = match &self.role {
-            Part::Primary(primary) => primary.transfer_floor(),
+            Part::Primary(primary) => primary.needed_from(&self.local),
             Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
         };
         self.local.snapshot_ready(meta, floor, out);

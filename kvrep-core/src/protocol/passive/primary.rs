@@ -537,13 +537,16 @@ impl Primary {
             && self.changes.iter().any(dropped)
     }
 
-    /// The lowest snapshot that a transfer under way needs the log from.
-    pub(super) fn transfer_floor(&self) -> Option<Index> {
+    /// From where on the peers that are live still need the log: behind the snapshot that one is being sent, or behind
+    /// what one that catches up has.
+    pub(super) fn needed_from(&self, local: &Local) -> Option<Index> {
         self.peers
-            .values()
-            .filter_map(|p| match &p.pace {
+            .iter()
+            .filter(|(id, _)| local.is_live(**id))
+            .filter_map(|(_, peer)| match &peer.pace {
                 Pace::Snapshot(sending) => sending.index(),
-                Pace::Probing(_) | Pace::Streaming => None,
+                Pace::Streaming => Some(peer.matched),
+                Pace::Probing(_) => Some(peer.next.prev()),
             })
             .min()
     }

@@ -1,10 +1,11 @@
 //! Moving a snapshot to a peer whose log ends before this primary's begins, while writes go on.
 //!
-//! The primary reads the snapshot in pieces and keeps a bounded number of them in flight; the backup writes each piece
-//! to its storage and acknowledges what is durable. A newer snapshot may replace the one that is being sent: the
-//! reader keeps the old one readable. Lost pieces are sent again from the last acknowledged offset on.
+//! The primary reads the snapshot in stretches, sends each as several chunks and keeps a bounded number of bytes in
+//! flight; the backup writes each chunk to its storage and acknowledges what is durable. A newer snapshot may replace the
+//! one that is being sent: the reader keeps the old one readable. Lost chunks are sent again from the last acknowledged
+//! offset on.
 //!
-//! The log behind the snapshot's index is kept until the transfer ends, unless it outgrows its bound; the transfer
+//! The log behind the snapshot's index is kept until the peer has caught up, unless it outgrows its bound; the transfer
 //! then starts again with a newer snapshot.
 
 use super::local::Local;
@@ -15,8 +16,15 @@ use crate::storage::{SnapshotMeta, StorageOp, Tail};
 use crate::time::Time;
 use bytes::{BufMut, Bytes};
 
-/// Pieces in flight at most.
-const PIECES_MAX: u64 = 8;
+/// Bytes in a chunk at most. Small enough that allocators keep such buffers at hand, and that a client's frame does
+/// not stand long behind one; large enough that a frame's own cost does not show.
+const CHUNK_BYTES: u64 = 128 << 10;
+
+/// Bytes read at once at most: going to the storage costs a thread's turn.
+const STRETCH_BYTES: u64 = 1 << 20;
+
+/// Bytes in flight at most; less where the group's `inflight_bytes_max` says so.
+const WINDOW_BYTES: u64 = 8 << 20;
 
 /// A transfer, as the primary sees it.
 #[derive(Debug)]
@@ -46,13 +54,13 @@ impl Sending {
         self.meta.map(|m| m.last.index)
     }
 
-    fn piece_bytes(local: &Local) -> u64 {
-        (local.group.limits.frame_bytes_max as u64 / 4).clamp(1, 512 << 10)
+    fn chunk_bytes(local: &Local) -> u64 {
+        (local.group.limits.frame_bytes_max as u64 / 4).clamp(1, CHUNK_BYTES)
     }
 
-    /// Asks for the next piece if one may be in flight.
+    /// Asks for the next stretch if it may be in flight.
     pub(super) fn pump(&mut self, local: &Local, peer: ReplicaId, now: Time, out: &mut Outbox) {
-        let piece = Self::piece_bytes(local);
+        let chunk = Self::chunk_bytes(local);
         if now - self.moved_at >= local.group.timing.resend_every * 3 {
             // Lost on the way, or the peer started anew.
             self.asked = self.taken;
@@ -60,19 +68,23 @@ impl Sending {
             self.reading = false;
         }
         let end = self.meta.map_or(u64::MAX, |m| m.bytes);
-        let window = self.taken.saturating_add(piece * PIECES_MAX);
+        let inflight_max = local.group.limits.inflight_bytes_max as u64;
+        let window = WINDOW_BYTES.min(inflight_max).max(chunk);
+        let room = window.saturating_sub(self.asked.saturating_sub(self.taken));
+        // Not for a crumb, unless nothing is in flight.
+        let worth = room >= STRETCH_BYTES.min(window) || self.asked == self.taken;
         // A snapshot shorter than a byte does not exist: sessions alone are longer.
-        if !self.reading && self.asked < end && self.asked < window {
+        if !self.reading && self.asked < end && worth {
             self.reading = true;
             out.push(Action::ReadSnapshot {
                 peer,
                 offset: self.asked,
-                bytes_max: usize::try_from(piece).unwrap_or(usize::MAX),
+                bytes_max: usize::try_from(room.min(STRETCH_BYTES)).unwrap_or(usize::MAX),
             });
         }
     }
 
-    /// A piece was read: send it.
+    /// A stretch was read: send it in chunks.
     pub(super) fn on_piece(
         &mut self,
         local: &Local,
@@ -93,18 +105,22 @@ impl Sending {
             }
             self.meta = Some(piece.meta);
         }
-        self.asked = piece.offset + piece.data.len() as u64;
-        let message = Message::Chunk {
-            term,
-            configuration: configuration.clone(),
-            meta: piece.meta,
-            offset: piece.offset,
-        };
         let life = local.life(peer);
-        out.send(peer, life, |body| {
-            message.encode(body);
-            body.put_slice(&piece.data);
-        });
+        let chunk = usize::try_from(Self::chunk_bytes(local)).unwrap_or(usize::MAX);
+        for data in piece.data.chunks(chunk) {
+            let message = Message::Chunk {
+                term,
+                configuration: configuration.clone(),
+                meta: piece.meta,
+                offset: self.asked,
+            };
+            self.asked += data.len() as u64;
+            out.send(peer, life, |body| {
+                body.reserve(data.len() + 256);
+                message.encode(body);
+                body.put_slice(data);
+            });
+        }
     }
 
     /// The peer has everything up to here. Returns whether that is all.
