@@ -266,7 +266,10 @@ impl Report {
             );
             return;
         }
-        println!("{:<22} {:>10} {:>9} {:>9} {:>9}", "clients", "writes/s", "p50 ms", "p99 ms", "max ms");
+        println!(
+            "{:<22} {:>10} {:>9} {:>9} {:>9}",
+            "clients", "writes/s", "p50 ms", "p99 ms", "max ms"
+        );
         for (name, w) in windows {
             println!(
                 "{name:<22} {:>10.0} {:>9.2} {:>9.2} {:>9.2}",
@@ -279,7 +282,10 @@ impl Report {
         let mb = |bytes_per_s: f64| bytes_per_s / 1e6;
         println!(
             "\nstate of {} bytes: installed after {:.2} s, in sync after {:.2} s (with its process's start {:.2} s)",
-            self.state_bytes, self.seconds_to_installed, self.seconds_to_in_sync, self.seconds_with_start
+            self.state_bytes,
+            self.seconds_to_installed,
+            self.seconds_to_in_sync,
+            self.seconds_with_start
         );
         println!(
             "transfer {:.0} MB/s, bare TCP copy under the same load {:.0} MB/s: {share:.2} of it (wanted: at least 0.40)",
