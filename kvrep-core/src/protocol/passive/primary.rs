@@ -198,7 +198,14 @@ impl Primary {
                         return;
                     }
                     *at = now + local.group.timing.resend_every;
-                    self.send_append(local, id, now, Fill::Entries, out);
+                    // Who does not answer may be stopped, and what waits for it is memory here: it is asked again
+                    // without entries.
+                    let fill = if now - peer.moved_at < local.group.timing.resend_every {
+                        Fill::Entries
+                    } else {
+                        Fill::Nothing
+                    };
+                    self.send_append(local, id, now, fill, out);
                     return;
                 }
                 Pace::Streaming => {
