@@ -80,8 +80,9 @@ pub struct Client<S> {
 pub struct ClientOptions {
     /// How long an operation may take, retries included (default 5 s).
     pub deadline: Duration,
-    /// How long one attempt waits for an answer before another replica is tried (default 250 ms); doubles with every
-    /// attempt that was not answered.
+    /// How long one attempt waits for an answer before another replica is tried (default 400 ms); doubles with every
+    /// attempt that was not answered. Longer than the group's `Timing::suspect_after`, so that a primary that waits for
+    /// a stopped backup has dropped it, and answers, before it is given up.
     pub attempt: Duration,
     /// Commands under way at once in the session (default 1,024); more wait. At most the group's
     /// `Limits::session_window`.
@@ -92,7 +93,7 @@ impl Default for ClientOptions {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(5),
-            attempt: Duration::from_millis(250),
+            attempt: Duration::from_millis(400),
             window: crate::config::Limits::default().session_window,
         }
     }
