@@ -76,7 +76,7 @@
 //! ```
 
 use crate::client_wire::{Op, Outcome};
-use crate::config::{Limits, Read, Token};
+use crate::config::{Limits, Read, Token, Visibility};
 use crate::entry::Entry;
 use crate::error::{ProposeError, ReadError};
 use crate::id::{GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, Ticket};
@@ -151,6 +151,10 @@ pub struct Engine {
     held: VecDeque<(PersistToken, Vec<Action>)>,
     /// Proposals of this term at this primary, by index.
     waiting: VecDeque<(Index, Ticket)>,
+    /// Whether entries are applied before they are decided: their answers wait for [`Action::Release`].
+    withholds: bool,
+    /// Answers to what is applied and not decided, in order.
+    withheld: VecDeque<(Index, Ticket, Outcome)>,
     reads: BTreeMap<Ticket, Wanted>,
     applied: LogPoint,
     /// Where the state's digest is taken next.
@@ -180,6 +184,7 @@ impl Engine {
         applied: LogPoint,
         limits: Limits,
     ) -> Self {
+        let withholds = protocol.visibility() == Visibility::OnAppend;
         Self {
             identity,
             protocol,
@@ -188,6 +193,8 @@ impl Engine {
             out: Outbox::new(identity.group, identity.replica, identity.incarnation),
             held: VecDeque::new(),
             waiting: VecDeque::new(),
+            withholds,
+            withheld: VecDeque::new(),
             reads: BTreeMap::new(),
             applied,
             digest_at: next_digest(&limits, applied.index),
@@ -202,6 +209,7 @@ impl Engine {
     #[doc(hidden)]
     pub fn plant(&mut self, mutation: crate::protocol::passive::Mutation) {
         self.planted.mutation = Some(mutation);
+        self.withholds &= mutation != crate::protocol::passive::Mutation::ReleasedEarly;
     }
 
     /// Changes the state behind the log's back, as a damaged memory does.
@@ -417,9 +425,23 @@ impl Engine {
     pub fn check_invariants(&self) {
         self.protocol.check_invariants();
         let status = self.protocol.status();
+        let shown = if self.withholds {
+            status.commit.max(status.applied)
+        } else {
+            status.commit
+        };
         assert!(
-            self.applied.index <= status.commit,
-            "only decided entries are applied"
+            self.applied.index <= shown,
+            "only decided entries are applied, unless the group shows more"
+        );
+        let held = self.withheld.iter().map(|(index, _, _)| *index);
+        assert!(
+            held.is_sorted()
+                && self
+                    .withheld
+                    .back()
+                    .is_none_or(|w| w.0 <= self.applied.index),
+            "what is withheld was applied, in order"
         );
     }
 
@@ -516,9 +538,14 @@ impl Engine {
                 self.reads.remove(&ticket);
                 host.reply(ticket, unreadable(&error));
             }
+            Action::Release(upto) => self.release(upto, host),
             Action::Managed { ticket, outcome } => host.reply(ticket, managed(outcome)),
             Action::Abandon => {
-                for (_, ticket) in self.waiting.drain(..) {
+                let answered = self
+                    .withheld
+                    .drain(..)
+                    .map(|(index, ticket, _)| (index, ticket));
+                for (_, ticket) in answered.chain(self.waiting.drain(..)) {
                     host.reply(ticket, Outcome::Unknown);
                 }
             }
@@ -583,7 +610,12 @@ impl Engine {
                     term: entry.term,
                     index: entry.index,
                 };
-                host.reply(ticket, self.outcome(applied, token));
+                let outcome = self.outcome(applied, token);
+                if self.withholds {
+                    self.withheld.push_back((entry.index, ticket, outcome));
+                } else {
+                    host.reply(ticket, outcome);
+                }
             }
         }
         if let Some(last) = entries.last() {
@@ -601,6 +633,16 @@ impl Engine {
             }
             None => NEVER,
         };
+    }
+
+    /// Everything up to `upto` is decided: whoever waits for that is answered.
+    fn release(&mut self, upto: Index, host: &mut dyn Host) {
+        while let Some((index, _, _)) = self.withheld.front()
+            && *index <= upto
+            && let Some((_, ticket, outcome)) = self.withheld.pop_front()
+        {
+            host.reply(ticket, outcome);
+        }
     }
 
     fn answer_read(&mut self, ticket: Ticket, token: Token, host: &mut dyn Host) {
@@ -722,6 +764,7 @@ fn unreadable(error: &ReadError) -> Outcome {
         },
         ReadError::Busy => Outcome::Busy,
         ReadError::Behind => Outcome::Behind,
+        ReadError::NotPromised => Outcome::Refused(error.to_string()),
     }
 }
 

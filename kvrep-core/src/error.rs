@@ -54,10 +54,16 @@ pub enum ReadError {
     /// Too many reads wait. Retry a little later.
     #[error("busy: too many reads wait; retry")]
     Busy,
+    /// The group does not promise such reads, here or elsewhere: with
+    /// [`Visibility::OnAppend`](crate::Visibility::OnAppend) there are no linearizable ones.
+    #[error("{NOT_PROMISED}")]
+    NotPromised,
     /// This replica has not caught up with the token. Ask another one, or later.
     #[error("this replica is behind the token; ask another one, or later")]
     Behind,
 }
+
+const NOT_PROMISED: &str = "this group shows writes before they are acknowledged (Visibility::OnAppend), so it has no linearizable reads; ask with a token (Read::AtLeast)";
 
 fn hint(primary: &Option<ReplicaId>) -> String {
     primary.map(|p| format!("; {p} is")).unwrap_or_default()

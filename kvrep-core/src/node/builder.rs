@@ -10,7 +10,7 @@ use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
 use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
 use crate::protocol::Protocol;
-use crate::protocol::passive::{self, Passive, Start};
+use crate::protocol::passive::{self, OnDivergence, Passive, Start};
 use crate::protocol::witness::Witness;
 use crate::state_machine::{Malformed, RawStateMachine, StateMachine, Typed};
 use crate::storage::memory::MemoryStorage;
@@ -74,6 +74,7 @@ pub struct NodeBuilder {
     replica: ReplicaId,
     config: GroupConfig,
     start: Start,
+    on_divergence: OnDivergence,
     seed: Option<u64>,
     machine: Option<Box<dyn RawStateMachine>>,
     protocol: Option<MakeCustom>,
@@ -224,6 +225,7 @@ impl NodeBuilder {
             replica,
             config: GroupConfig::new([replica], Authority::Alone),
             start: Start::Normal,
+            on_divergence: OnDivergence::default(),
             seed: None,
             machine: None,
             protocol: None,
@@ -296,6 +298,14 @@ impl NodeBuilder {
         self
     }
 
+    /// What to do when writes that this replica knows to be acknowledged are not in the history that counts. It rejoins by
+    /// default, with its own history saved aside.
+    #[must_use]
+    pub fn on_divergence(mut self, what: OnDivergence) -> Self {
+        self.on_divergence = what;
+        self
+    }
+
     /// Begins with the state of a copy that [`Node::copy_to`] wrote, in a storage that must be empty: for the one start
     /// that fills it. The replica becomes a new member that holds the copy's prefix of the history. Two uses:
     ///
@@ -362,7 +372,9 @@ impl NodeBuilder {
             config,
             seed: self.seed.unwrap_or_else(draw),
         };
-        let make = self.protocol.unwrap_or_else(|| passive(self.start));
+        let make = self
+            .protocol
+            .unwrap_or_else(|| passive(self.start, self.on_divergence));
         start::start(Plan {
             storage: self.parts.storage(&self.group, self.replica),
             from_copy: self.from_copy,
@@ -528,10 +540,11 @@ impl fmt::Debug for WitnessBuilder {
 const QUEUE_MAX: usize = 1 << 24;
 
 /// The default scheme.
-fn passive(start: Start) -> MakeCustom {
+fn passive(start: Start, on_divergence: OnDivergence) -> MakeCustom {
     Box::new(move |context, recovered| {
         let mut options = passive::Options::new(context.replica, context.config, context.seed);
         options.start = start;
+        options.on_divergence = on_divergence;
         Ok(Box::new(Passive::new(options, recovered)?))
     })
 }

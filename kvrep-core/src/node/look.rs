@@ -39,6 +39,9 @@ pub enum LocalReadError {
     /// Too much is under way. Retry a little later.
     #[error("busy: too many requests wait; retry")]
     Busy,
+    /// The group promises no such reads (see `Visibility::OnAppend`).
+    #[error("refused: {0}")]
+    Refused(String),
     /// This replica did not catch up with the token in time (see `NodeBuilder::reply_within`).
     #[error("this replica is behind the token; ask another one, or later")]
     Behind,
@@ -103,6 +106,7 @@ impl Node {
             }
             Outcome::Busy => return Err(LocalReadError::Busy),
             Outcome::Behind => return Err(LocalReadError::Behind),
+            Outcome::Refused(why) => return Err(LocalReadError::Refused(why)),
             other @ (Outcome::Opened { .. }
             | Outcome::Closed
             | Outcome::SessionExpired
@@ -112,8 +116,7 @@ impl Node {
             | Outcome::ResponseTooLarge { .. }
             | Outcome::Unknown
             | Outcome::Status(_)
-            | Outcome::Managed(_)
-            | Outcome::Refused(_)) => unreachable!("a look is not answered {other:?}"),
+            | Outcome::Managed(_)) => unreachable!("a look is not answered {other:?}"),
         };
         match finding.await.map_err(|_| LocalReadError::Stopped)? {
             None => Err(LocalReadError::WrongType {

@@ -61,7 +61,7 @@ pub mod witness;
 
 pub use outbox::{Action, Outbox};
 
-use crate::config::Read;
+use crate::config::{Read, Visibility};
 use crate::error::ProposeError;
 use crate::id::{Configuration, Index, LogPoint, PersistToken, ReplicaId, Term, Ticket};
 use crate::manage::{Manage, Managed};
@@ -165,6 +165,11 @@ pub trait Protocol: Send + 'static {
 
     /// When [`on_tick`](Self::on_tick) is next needed.
     fn next_deadline(&self, now: Time) -> Option<Time>;
+
+    /// Whether entries are applied once they are decided, or before. Never changes.
+    fn visibility(&self) -> Visibility {
+        Visibility::OnCommit
+    }
 
     /// What an operator wants to know.
     fn status(&self) -> ProtocolStatus;

@@ -9,7 +9,7 @@ use super::{Event, ReplicaId};
 use crate::config::Token;
 use crate::entry::Entry;
 use crate::error::ReadError;
-use crate::id::{GroupId, Incarnation, PersistToken, Ticket};
+use crate::id::{GroupId, Incarnation, Index, PersistToken, Ticket};
 use crate::manage::Managed;
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::wire::{self, Envelope, FrameKind};
@@ -36,6 +36,9 @@ pub enum Action {
     },
     /// Apply decided entries, consecutive and in order; then call [`on_applied`](super::Protocol::on_applied).
     Apply(Vec<Entry>),
+    /// Everything up to here is decided: answer those who wait for it. Only where
+    /// [`visibility`](super::Protocol::visibility) is `OnAppend`; otherwise what is applied is decided.
+    Release(Index),
     /// The read may be answered from the state as it is now.
     ReadReady {
         /// Which read.

@@ -3,10 +3,12 @@
 use super::cell::{Medium, Promise};
 use super::disk::Death;
 use super::ledger::{CommandId, Ledger};
+use super::policy::TakeoverKind;
 use super::queue::Happening;
 use super::workload::Ending;
 use super::world::World;
-use crate::config::Token;
+use crate::client_wire::Op;
+use crate::config::{Read, Token};
 use crate::id::{Index, LogPoint, Term};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -59,7 +61,26 @@ impl World {
                 );
                 self.fail("the group serves and converges", detail);
             }
-            Some(_) => self.queue.push(self.now + LOOK_EVERY, Happening::Look),
+            Some(_) => {
+                self.queue.push(self.now + LOOK_EVERY, Happening::Look);
+                self.ask_for_a_primary();
+            }
+        }
+    }
+
+    /// Where nobody takes over unasked, somebody must ask, also when every client is done.
+    fn ask_for_a_primary(&mut self) {
+        if self.cell.policy.takeover != TakeoverKind::OnClientRequest {
+            return;
+        }
+        let nobody = 0; // the number of an attempt that no client has made: its answer is nobody's
+        let query = Bytes::from_static(&Ledger::ASK);
+        let read = Read::Linearizable;
+        for n in 0..self.plan.members {
+            if self.nodes[n].is_up() {
+                let query = query.clone();
+                self.take_in(n, vec![(0, nobody, Op::Query { read, query })]);
+            }
         }
     }
 

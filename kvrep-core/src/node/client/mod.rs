@@ -474,6 +474,7 @@ impl Shared {
                 Err(ClientError::TooLarge { bytes, bytes_max })
             }
             Outcome::ResponseTooLarge { bytes } => Err(ClientError::ResponseTooLarge { bytes }),
+            Outcome::Refused(why) => Err(ClientError::Refused(why)),
             other @ (Outcome::Opened { .. }
             | Outcome::Closed
             | Outcome::SessionExpired
@@ -483,8 +484,7 @@ impl Shared {
             | Outcome::Behind
             | Outcome::Unknown
             | Outcome::Status(_)
-            | Outcome::Managed(_)
-            | Outcome::Refused(_)) => Err(ClientError::Unknown {
+            | Outcome::Managed(_)) => Err(ClientError::Unknown {
                 last: format!("an answer to another question: {other:?}"),
             }),
         }

@@ -5,6 +5,7 @@
 //! * it answers nothing before the term it answers in is durable here;
 //! * what it cuts off was never committed here; if it was, that is a divergence, saved aside and reported.
 
+use super::OnDivergence;
 use super::local::Local;
 use super::message::Message;
 #[cfg(feature = "sim")]
@@ -33,6 +34,8 @@ pub(super) struct Backup {
     pub(super) told_digest: Option<LogPoint>,
     /// The round of the last order to throw everything away.
     cleared: Option<Nonce>,
+    /// When it was last asked whether it lives, because a client asked here.
+    probed_at: Option<Time>,
 }
 
 /// An append, opened.
@@ -60,7 +63,18 @@ impl Backup {
             asked: false,
             told_digest: None,
             cleared: None,
+            probed_at: None,
         }
+    }
+
+    /// Whether the primary may be probed now; not too often.
+    pub(super) fn may_probe(&mut self, local: &Local, now: Time) -> bool {
+        let every = local.group.timing.resend_every;
+        let due = self.probed_at.is_none_or(|at| now - at >= every);
+        if due {
+            self.probed_at = Some(now);
+        }
+        due
     }
 
     pub(super) fn on_append(
@@ -74,6 +88,7 @@ impl Backup {
             return;
         }
         self.asked = false;
+        local.asked = false;
         let heartbeat = append.entries.is_empty();
         let fresh_round = append.round > self.round;
         self.round = self.round.max(append.round);
@@ -96,6 +111,10 @@ impl Backup {
                     self.mismatch(local, last, out);
                     return;
                 }
+                if local.on_divergence == OnDivergence::Stop {
+                    local.stop(at, out);
+                    return;
+                }
                 local.reset(at, out);
                 self.matched = Index::ZERO;
                 self.mismatch(local, Index::ZERO, out);
@@ -112,7 +131,7 @@ impl Backup {
                     self.tell_digest(local, out);
                 }
                 if heartbeat || fresh_round || self.acknowledged(local) == end {
-                    self.acknowledge(local, Again::Yes, out);
+                    self.acknowledge(local, Again::Yes, now, out);
                 }
             }
         }
@@ -137,10 +156,18 @@ impl Backup {
     }
 
     /// Tells the primary what is durable, if it has not heard so yet.
-    pub(super) fn acknowledge(&mut self, local: &mut Local, again: Again, out: &mut Outbox) {
+    pub(super) fn acknowledge(
+        &mut self,
+        local: &mut Local,
+        again: Again,
+        now: Time,
+        out: &mut Outbox,
+    ) {
         if local.restoring {
             return;
         }
+        // First shown, where that is before it is decided, then acknowledged.
+        local.show(self.matched.min(local.durable.index()), now, out);
         let durable = self.acknowledged(local);
         let news = Some((durable, self.round));
         if again == Again::No && self.told == news {
@@ -165,9 +192,9 @@ impl Backup {
         if local.restoring {
             return;
         }
-        if meta.last.index <= local.commit {
+        if meta.last.index <= local.settled() {
             // Not needed: this much is here, and committed.
-            self.mismatch(local, local.commit, out);
+            self.mismatch(local, local.settled(), out);
             return;
         }
         match self.receiving.on_chunk(local, meta, offset, data, out) {
@@ -184,7 +211,13 @@ impl Backup {
     }
 
     /// The snapshot is in the state machine.
-    pub(super) fn on_restored(&mut self, local: &mut Local, meta: SnapshotMeta, out: &mut Outbox) {
+    pub(super) fn on_restored(
+        &mut self,
+        local: &mut Local,
+        now: Time,
+        meta: SnapshotMeta,
+        out: &mut Outbox,
+    ) {
         self.matched = self.matched.max(meta.last.index);
         let message = Message::ChunkTaken {
             term: self.term,
@@ -192,7 +225,7 @@ impl Backup {
             upto: meta.bytes,
         };
         local.send(self.primary, &message, out);
-        self.acknowledge(local, Again::Yes, out);
+        self.acknowledge(local, Again::Yes, now, out);
     }
 
     /// The newest read round seen.
@@ -255,10 +288,11 @@ fn follow(local: &Local, append: &Append) -> Meeting {
     let base = local.log.base();
     let last = local.log.last().index;
     let prev = append.prev;
+    let settled = local.settled();
     // A primary begins its term behind everything that was ever committed. (In its own term it only grows, but an old
     // append of it may come late.)
-    let committed_before = local.log.term_at(local.commit) < Some(append.term);
-    if append.last < local.commit && committed_before {
+    let committed_before = local.log.term_at(settled) < Some(append.term);
+    if append.last < settled && committed_before {
         return Meeting::Refuted(append.last.next());
     }
     if prev.index > last {
@@ -270,14 +304,14 @@ fn follow(local: &Local, append: &Append) -> Meeting {
         match at_base {
             Some(entry) if entry.point() == base => {}
             Some(_) => return Meeting::Refuted(base.index),
-            None => return Meeting::Elsewhere(local.commit),
+            None => return Meeting::Elsewhere(settled),
         }
     } else if local.log.point(prev.index) != Some(prev) {
-        return if prev.index <= local.commit {
+        return if prev.index <= settled {
             Meeting::Refuted(prev.index)
         } else {
             let first = local.log.first_of_term_at(prev.index);
-            Meeting::Elsewhere(first.prev().max(local.commit))
+            Meeting::Elsewhere(first.prev().max(settled))
         };
     }
     for (at, entry) in append.entries.iter().enumerate() {
@@ -286,7 +320,7 @@ fn follow(local: &Local, append: &Append) -> Meeting {
         }
         match local.log.point(entry.index) {
             Some(ours) if ours == entry.point() => {}
-            Some(_) if entry.index <= local.commit => return Meeting::Refuted(entry.index),
+            Some(_) if entry.index <= settled => return Meeting::Refuted(entry.index),
             Some(_) => {
                 return Meeting::Here {
                     conflict: Some(entry.index),

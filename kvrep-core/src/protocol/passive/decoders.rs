@@ -45,6 +45,7 @@ pub(crate) fn valid_hard_states() -> Vec<Vec<u8>> {
         promised: term(),
         configuration: Some(configuration()),
         intent: Some(configuration()),
+        refuted: Some(Index(3)),
     };
     vec![state.to_bytes().to_vec()]
 }
@@ -75,6 +76,7 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
         last: one.point(),
         commit: Index(1),
         posture: Posture::Primary,
+        asked: true,
     };
     let meta = SnapshotMeta {
         last: LogPoint {
@@ -233,6 +235,7 @@ fn run(passive: &mut Passive, now: Time, out: &mut Outbox) {
                 }
                 Action::Restore(meta) => passive.on_restored(now, meta, out),
                 Action::Send { .. }
+                | Action::Release(_)
                 | Action::ReadReady { .. }
                 | Action::ReadFailed { .. }
                 | Action::Managed { .. }

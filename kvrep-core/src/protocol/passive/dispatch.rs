@@ -8,6 +8,7 @@ use super::message::{self, Message, Posture, Standing, is_plausible};
 use super::mutation::Mutation;
 use super::primary::{Primary, Reign};
 use super::succession::Rest;
+use super::takeover::Seeking;
 use super::{Part, Passive};
 use crate::id::{Configuration, Incarnation, LogPoint, Nonce, ReplicaId, Term, Version};
 use crate::membership::Membership;
@@ -110,7 +111,11 @@ impl Passive {
                     if self.heed(from, term, &configuration, out)
                         && let Part::Backup(backup) = &mut self.role
                     {
+                        self.local.grant(now);
                         backup.on_append(&mut self.local, now, append, out);
+                        if self.local.stopped {
+                            self.change_role(Part::Seeking(Seeking::idle()), out);
+                        }
                     }
                 }
                 Ok(_) | Err(_) => self.local.dropped += 1,
@@ -218,6 +223,7 @@ impl Passive {
                         // Nobody else remembers: what was heard is known from now on, whoever answers next time.
                         self.local.learn(standing.configuration.as_ref(), out);
                     }
+                    self.local.asked |= standing.asked;
                     seeking.heard.insert(from, standing);
                     self.consider(now, out);
                 }
@@ -242,7 +248,8 @@ impl Passive {
         configuration: &Configuration,
         out: &mut Outbox,
     ) -> bool {
-        if term.replica != from
+        if self.local.stopped
+            || term.replica != from
             || from == self.local.me
             || configuration.term > term
             || !is_plausible(configuration)
@@ -291,6 +298,7 @@ impl Passive {
     ) {
         let local = &mut self.local;
         if !local.is_alone()
+            || local.stopped
             || !is_plausible(&new)
             || new.term.replica != from
             || !new.has(local.me, local.store)

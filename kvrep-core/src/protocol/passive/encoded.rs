@@ -9,23 +9,24 @@ use bytes::BytesMut;
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
     /// Which run of which log: the point at its end stands for everything in it.
-    of: Option<(Index, LogPoint)>,
+    of: Option<(Index, Index, LogPoint)>,
     last: Option<Index>,
     /// At most about half a frame; its memory is kept for the next run.
     bytes: BytesMut,
 }
 
 impl Encoded {
-    /// The entries of `log` from `from` on, as many as fit in `bytes_max` but at least one, and the index of the last.
+    /// The entries of `log` from `from` up to `upto`, as many as fit in `bytes_max` but at least one (if there is one), and
+    /// the index of the last.
     pub(super) fn run(
         &mut self,
         log: &Log,
-        from: Index,
+        (from, upto): (Index, Index),
         bytes_max: usize,
     ) -> (&[u8], Option<Index>) {
-        let of = Some((from, log.last()));
+        let of = Some((from, upto, log.last()));
         if self.of != of {
-            let entries = log.run(from, log.last().index, bytes_max);
+            let entries = log.run(from, upto, bytes_max);
             self.of = of;
             self.last = entries.clone().next_back().map(|e| e.index);
             self.bytes.clear();

@@ -178,6 +178,8 @@ impl Passive {
             return;
         }
         local.chosen = true;
+        // Who steps down has given its lease up.
+        local.granted_until = Time::ZERO;
         #[cfg(feature = "sim")]
         if local.mutated(Mutation::SuccessorAsksNobody)
             && let Some(mut configuration) = local.hard.configuration.clone()

@@ -1,7 +1,7 @@
 //! What a replica must never forget: the highest term it has promised, the newest configuration it knows, and the
 //! change it has begun.
 
-use crate::id::{Configuration, Term};
+use crate::id::{Configuration, Index, Term};
 use crate::state_machine::{Malformed, decode, encode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,8 @@ pub(super) struct HardState {
     pub(super) promised: Term,
     pub(super) configuration: Option<Configuration>,
     pub(super) intent: Option<Configuration>,
+    /// Histories differ from here on, though this one was acknowledged; the operator has not said yet to give it up.
+    pub(super) refuted: Option<Index>,
 }
 
 impl HardState {

@@ -1,5 +1,6 @@
 //! What a replica is, whatever its role: its log, its promises, what it knows of its peers.
 
+use super::OnDivergence;
 use super::durable::Durable;
 use super::handover::Yielded;
 use super::hard_state::HardState;
@@ -8,7 +9,7 @@ use super::message::{Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::repair::Digests;
-use crate::config::{Ack, Authority, GroupConfig, Takeover, Token};
+use crate::config::{Ack, Authority, Confirm, GroupConfig, Takeover, Token, Visibility};
 use crate::detector::FailureDetector;
 use crate::entry::Entry;
 use crate::error::ReadError;
@@ -21,6 +22,7 @@ use crate::random::Rng;
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 pub(super) struct Local {
     pub(super) me: ReplicaId,
@@ -36,6 +38,15 @@ pub(super) struct Local {
     pub(super) seen: Term,
     pub(super) commit: Index,
     pub(super) applied: Index,
+    /// With [`Visibility::OnAppend`]: up to here entries may be applied.
+    pub(super) visible: Index,
+    /// A client asked for what only a primary does, since the primary was last heard.
+    pub(super) asked: bool,
+    /// Until then this replica has promised to put nobody in the place of a primary that holds a lease.
+    pub(super) granted_until: Time,
+    pub(super) on_divergence: OnDivergence,
+    /// Its history was refuted, and it waits for the operator.
+    pub(super) stopped: bool,
     /// Started, and heard no primary since.
     pub(super) restarting: bool,
     pub(super) snapshot: Option<SnapshotMeta>,
@@ -132,9 +143,9 @@ impl Local {
     }
 
     /// Up to a third more than `base`, so that rivals do not meet again and again.
-    pub(super) fn jittered(&mut self, base: std::time::Duration) -> std::time::Duration {
+    pub(super) fn jittered(&mut self, base: Duration) -> Duration {
         let third = u64::try_from(base.as_nanos() / 3).unwrap_or(u64::MAX);
-        base + std::time::Duration::from_nanos(self.rng.below(third + 1))
+        base + Duration::from_nanos(self.rng.below(third + 1))
     }
 
     /// Sends to the life of `to` that is known; drops the message when none is and it needs one.
@@ -169,7 +180,49 @@ impl Local {
             last: self.log.last(),
             commit: self.commit,
             posture,
+            asked: self.asked,
         }
+    }
+
+    /// How long a grant lasts on the clock of the one who grants it, and how long its holder may count on it on its own:
+    /// less, for the clocks may run at different rates.
+    pub(super) fn lease(&self) -> Option<(Duration, Duration)> {
+        match self.group.confirm {
+            Confirm::Round => None,
+            Confirm::Lease {
+                length,
+                drift_ppm_max,
+            } => {
+                let drift = drift_ppm_max.min(999_999);
+                let held = length * (1_000_000 - drift) / (1_000_000 + drift);
+                Some((length, held))
+            }
+        }
+    }
+
+    /// Promises whoever ships now to put nobody in its place for the length of a lease.
+    pub(super) fn grant(&mut self, now: Time) {
+        if let Some((length, _)) = self.lease() {
+            self.granted_until = self.granted_until.max(now + length);
+        }
+    }
+
+    /// Whether entries are applied before they are decided.
+    pub(super) fn shows_early(&self) -> bool {
+        self.group.visibility == Visibility::OnAppend
+    }
+
+    /// With [`Visibility::OnAppend`]: applies what is durable here.
+    pub(super) fn show(&mut self, index: Index, now: Time, out: &mut Outbox) {
+        if self.shows_early() && !self.restoring {
+            self.visible = self.visible.max(index.min(self.log.last().index));
+            self.apply(now, out);
+        }
+    }
+
+    /// What may not be cut off without a word: it was decided, or shown.
+    pub(super) fn settled(&self) -> Index {
+        self.commit.max(self.visible)
     }
 
     pub(super) fn hard_op(&self) -> StorageOp {
@@ -212,14 +265,22 @@ impl Local {
     /// Moves the commit point and applies what is decided by it.
     pub(super) fn commit_to(&mut self, index: Index, now: Time, out: &mut Outbox) {
         self.commit = self.commit.max(index.min(self.log.last().index));
+        if self.shows_early() {
+            out.push(Action::Release(self.commit));
+        }
         self.apply(now, out);
     }
 
     pub(super) fn apply(&mut self, _now: Time, out: &mut Outbox) {
-        if self.restoring || self.applied >= self.commit {
+        let upto = if self.shows_early() {
+            self.visible
+        } else {
+            self.commit
+        };
+        if self.restoring || self.applied >= upto {
             return;
         }
-        let entries: Vec<Entry> = self.log.slice(self.applied.next(), self.commit, usize::MAX);
+        let entries: Vec<Entry> = self.log.slice(self.applied.next(), upto, usize::MAX);
         if let Some(last) = entries.last() {
             self.applied = last.index;
             out.push(Action::Apply(entries));
@@ -256,7 +317,7 @@ impl Local {
     }
 
     /// How long a read may wait.
-    pub(super) fn read_patience(&self) -> std::time::Duration {
+    pub(super) fn read_patience(&self) -> Duration {
         self.group.timing.suspect_after * 4
     }
 
@@ -318,6 +379,20 @@ impl Local {
         }
     }
 
+    /// The history was refuted from `from` on, and the operator wants to look first: nothing is changed, nothing served.
+    pub(super) fn stop(&mut self, from: Index, out: &mut Outbox) {
+        self.stopped = true;
+        self.hard.refuted = Some(from);
+        self.persist_hard(out);
+        let commit = self.commit;
+        out.push(Action::Event(Event::AcknowledgedWritesLost {
+            from,
+            commit,
+        }));
+        self.waiting_for = stopped_words(from);
+        out.push(Action::Event(Event::Refused(self.waiting_for.clone())));
+    }
+
     /// Throws the whole history away, keeping it aside: it was refuted below the commit point.
     pub(super) fn reset(&mut self, from: Index, out: &mut Outbox) {
         out.push(Action::Event(Event::AcknowledgedWritesLost {
@@ -339,6 +414,7 @@ impl Local {
         self.digests.forget();
         self.durable.restarted(Index::ZERO);
         self.commit = Index::ZERO;
+        self.visible = Index::ZERO;
         self.applied = Index::ZERO;
         self.snapshot = None;
         self.snapshotting = false;
@@ -351,4 +427,11 @@ impl Local {
         }
         out.push(Action::ResetMachine);
     }
+}
+
+/// Why a stopped replica does nothing.
+pub(super) fn stopped_words(from: Index) -> String {
+    format!(
+        "stopped: from {from} on another history than this replica's counts, though this one was acknowledged. Look at its data; to give it up (it is saved aside), start it with OnDivergence::SaveAndRejoin"
+    )
 }

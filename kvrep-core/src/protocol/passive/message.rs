@@ -30,6 +30,8 @@ pub struct Standing {
     pub commit: Index,
     /// What it does.
     pub posture: Posture,
+    /// A client has asked it for what only a primary does, since it lost its own.
+    pub asked: bool,
 }
 
 /// What a replica does, as far as others must know.

@@ -31,6 +31,7 @@ mod durable;
 mod encoded;
 mod handover;
 mod hard_state;
+mod lease;
 mod local;
 mod log;
 mod message;
@@ -53,7 +54,7 @@ pub use mutation::Mutation;
 pub use repair::Health;
 
 use super::{Action, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
-use crate::config::{GroupConfig, Read};
+use crate::config::{GroupConfig, Read, Takeover, Visibility};
 use crate::detector::{FailureDetector, fixed::FixedDetector};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Index, LogPoint, Nonce, PersistToken, ReplicaId, Ticket};
@@ -89,6 +90,18 @@ pub enum Start {
     Forced,
 }
 
+/// What a replica does that finds that writes which it knows to be acknowledged are not in the history that counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum OnDivergence {
+    /// It reports the loss, changes nothing and serves nothing, also after a restart, until the operator has looked and starts
+    /// it with [`SaveAndRejoin`](Self::SaveAndRejoin).
+    Stop,
+    /// It reports the loss, saves its history aside and takes over the one that counts.
+    #[default]
+    SaveAndRejoin,
+}
+
 /// What one replica needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -100,6 +113,8 @@ pub struct Options {
     pub seed: u64,
     /// See [`Start`].
     pub start: Start,
+    /// See [`OnDivergence`]. A node's own choice.
+    pub on_divergence: OnDivergence,
     /// A planted bug, for tests of the tests.
     #[cfg(feature = "sim")]
     pub mutation: Option<Mutation>,
@@ -114,6 +129,7 @@ impl Options {
             group,
             seed,
             start: Start::Normal,
+            on_divergence: OnDivergence::default(),
             #[cfg(feature = "sim")]
             mutation: None,
         }
@@ -170,7 +186,7 @@ impl Passive {
         recovered: Recovered,
         detector: Box<dyn FailureDetector>,
     ) -> Result<Self, Malformed> {
-        let hard = match &recovered.hard_state {
+        let mut hard = match &recovered.hard_state {
             Some(bytes) => HardState::from_bytes(bytes)?,
             None => HardState::default(),
         };
@@ -180,6 +196,13 @@ impl Passive {
             .map_or(log.base().index, |s| s.last.index)
             .max(log.base().index);
         let members = options.group.members.clone();
+        let refuted = match options.on_divergence {
+            OnDivergence::Stop => hard.refuted,
+            OnDivergence::SaveAndRejoin => {
+                hard.refuted = None;
+                None
+            }
+        };
         Ok(Self {
             forced: options.start == Start::Forced,
             role: Part::Seeking(Seeking::idle()),
@@ -194,6 +217,11 @@ impl Passive {
                 hard_token: PersistToken(0),
                 commit: begin,
                 applied: begin,
+                visible: begin,
+                asked: false,
+                granted_until: Time::ZERO,
+                on_divergence: options.on_divergence,
+                stopped: refuted.is_some(),
                 restarting: true,
                 snapshot: recovered.snapshot,
                 snapshotting: false,
@@ -205,7 +233,7 @@ impl Passive {
                 rng: Rng::new(options.seed),
                 nonce: Nonce(0),
                 dropped: 0,
-                waiting_for: String::new(),
+                waiting_for: refuted.map(local::stopped_words).unwrap_or_default(),
                 behind: BTreeMap::new(),
                 chosen: false,
                 yielded: None,
@@ -248,6 +276,33 @@ impl Passive {
         }
     }
 
+    /// A client asked this replica for what only a primary does. Where a takeover waits for that, this is it; but while this
+    /// replica follows a primary it first asks whether that one lives.
+    fn on_asked(&mut self, now: Time, out: &mut Outbox) {
+        if self.local.group.takeover != Takeover::OnClientRequest {
+            return;
+        }
+        match &mut self.role {
+            Part::Primary(_) | Part::Candidate(_) => {}
+            Part::Seeking(_) => {
+                self.local.asked = true;
+                self.consider(now, out);
+            }
+            Part::Backup(backup) => {
+                self.local.asked = true;
+                if backup.may_probe(&self.local, now) {
+                    let (nonce, standing) = (
+                        self.local.next_nonce(),
+                        self.local.standing(Posture::Following),
+                    );
+                    let primary = backup.primary;
+                    self.local
+                        .send(primary, &Message::Probe { nonce, standing }, out);
+                }
+            }
+        }
+    }
+
     fn on_view_changed(&mut self, now: Time, out: &mut Outbox) {
         self.local.refresh_view(now);
         self.consider(now, out);
@@ -258,6 +313,14 @@ impl Protocol for Passive {
     fn start(&mut self, now: Time, out: &mut Outbox) {
         for peer in self.local.others() {
             self.local.detector.watch(now, peer);
+        }
+        #[cfg(feature = "sim")]
+        let forgets = self.local.mutated(Mutation::GrantForgotten);
+        #[cfg(not(feature = "sim"))]
+        let forgets = false;
+        if !forgets {
+            // What it has granted in an earlier life it does not know.
+            self.local.grant(now);
         }
         #[cfg(feature = "sim")]
         if self.start_as_planted(now, out) {
@@ -282,6 +345,7 @@ impl Protocol for Passive {
         self.local.expire_reads(now, out);
         match &mut self.role {
             Part::Primary(primary) => primary.tick(&mut self.local, now, out),
+            Part::Seeking(_) if self.local.stopped => {}
             Part::Seeking(seeking) => {
                 if now >= seeking.deadline {
                     self.consider(now, out);
@@ -322,6 +386,12 @@ impl Protocol for Passive {
         }
         match &mut self.role {
             Part::Primary(primary) => {
+                if self.local.shows_early() {
+                    // First applied, then shipped.
+                    let durable = self.local.durable.index();
+                    self.local.show(durable, now, out);
+                    primary.ship(&mut self.local, now, out);
+                }
                 let mut ended = None;
                 for (at, change) in primary.changes.iter_mut().enumerate() {
                     if let Some(settled) = change.on_persisted(&self.local, now, token, out) {
@@ -335,7 +405,7 @@ impl Protocol for Passive {
                 let settled = candidate.change.on_persisted(&self.local, now, token, out);
                 self.settle_candidate(settled, now, out);
             }
-            Part::Backup(backup) => backup.acknowledge(&mut self.local, Again::No, out),
+            Part::Backup(backup) => backup.acknowledge(&mut self.local, Again::No, now, out),
             Part::Seeking(_) => {}
         }
         self.pump(now, out);
@@ -370,8 +440,9 @@ impl Protocol for Passive {
         self.local.digests.forget();
         self.local.applied = meta.last.index;
         self.local.commit = self.local.commit.max(meta.last.index);
+        self.local.visible = self.local.visible.max(meta.last.index);
         if let Part::Backup(backup) = &mut self.role {
-            backup.on_restored(&mut self.local, meta, out);
+            backup.on_restored(&mut self.local, now, meta, out);
         }
         self.local.apply(now, out);
         self.consider(now, out);
@@ -393,6 +464,7 @@ impl Protocol for Passive {
                 primary.propose(&mut self.local, now, wall, commands, out)
             }
             Part::Primary(_) | Part::Backup(_) | Part::Seeking(_) | Part::Candidate(_) => {
+                self.on_asked(now, out);
                 Err(ProposeError::NotPrimary {
                     primary: self.whom_to_ask(),
                 })
@@ -404,6 +476,11 @@ impl Protocol for Passive {
         let at_least = match read {
             Read::Local => Index::ZERO,
             Read::AtLeast(token) => token.index,
+            Read::Linearizable if self.local.shows_early() => {
+                let error = ReadError::NotPromised;
+                out.push(Action::ReadFailed { ticket, error });
+                return;
+            }
             Read::Linearizable => {
                 match &mut self.role {
                     Part::Primary(primary) if self.local.regent_for().is_none() => {
@@ -418,6 +495,7 @@ impl Protocol for Passive {
                         out.push(Action::ReadReady { ticket, token });
                     }
                     Part::Primary(_) | Part::Backup(_) | Part::Seeking(_) | Part::Candidate(_) => {
+                        self.on_asked(now, out);
                         let error = ReadError::NotPrimary {
                             primary: self.whom_to_ask(),
                         };
@@ -427,7 +505,7 @@ impl Protocol for Passive {
                 return;
             }
         };
-        if self.local.restoring {
+        if self.local.restoring || self.local.stopped {
             out.push(Action::ReadFailed {
                 ticket,
                 error: ReadError::Behind,
@@ -468,11 +546,13 @@ impl Protocol for Passive {
     fn next_deadline(&self, now: Time) -> Option<Time> {
         let role = match &self.role {
             Part::Primary(primary) => Some(primary.next_deadline(&self.local)),
-            Part::Seeking(seeking) => Some(if seeking.not_before > now {
-                seeking.deadline.min(seeking.not_before)
-            } else {
-                seeking.deadline
-            }),
+            Part::Seeking(_) if self.local.stopped => None,
+            Part::Seeking(seeking) => {
+                let lies_ahead = |at: &Time| *at > now;
+                let waits = [seeking.not_before, self.local.granted_until];
+                let waits = waits.into_iter().filter(lies_ahead);
+                waits.chain([seeking.deadline]).min()
+            }
             Part::Candidate(candidate) => {
                 let resend = candidate.change.deadline(&self.local);
                 Some(resend.map_or(candidate.deadline, |r| r.min(candidate.deadline)))
@@ -482,6 +562,10 @@ impl Protocol for Passive {
         let reads = self.local.behind.values().min().copied();
         let detector = self.local.detector.next_deadline(now);
         [role, reads, detector].into_iter().flatten().min()
+    }
+
+    fn visibility(&self) -> Visibility {
+        self.local.group.visibility
     }
 
     fn status(&self) -> ProtocolStatus {
@@ -524,6 +608,7 @@ impl Protocol for Passive {
             promised: counted.max(self.local.log.last().term),
             configuration,
             intent: None,
+            refuted: None,
         };
         Some(hard.to_bytes())
     }
@@ -535,8 +620,10 @@ impl Protocol for Passive {
             "only what is in the log is committed"
         );
         assert!(
-            local.applied <= local.commit || local.restoring,
-            "only what is committed is applied"
+            local.applied <= local.commit
+                || local.restoring
+                || local.shows_early() && local.applied <= local.visible,
+            "only what is committed is applied, or shown"
         );
         assert!(
             local.durable.index() <= local.log.last().index,

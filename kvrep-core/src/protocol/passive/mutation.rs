@@ -58,11 +58,21 @@ pub enum Mutation {
     FaultyPrimaryStays,
     /// A replica throws its state and log away while it still counts.
     RepairedBeforeDropped,
+    /// A candidate does not wait out the lease that it granted.
+    LeaseNotWaitedOut,
+    /// A restarted replica does not wait for what it may have granted.
+    GrantForgotten,
+    /// A lease is counted from the arrival of the answer, not from the sending of the round.
+    LeaseFromAnswer,
+    /// A lease counts that all but one of the members granted.
+    LeaseByAllButOne,
+    /// `Visibility::OnAppend`: a write is answered when it is applied, not when it is decided.
+    ReleasedEarly,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 32] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -90,5 +100,10 @@ impl Mutation {
         Self::DigestNotCompared,
         Self::FaultyPrimaryStays,
         Self::RepairedBeforeDropped,
+        Self::LeaseNotWaitedOut,
+        Self::GrantForgotten,
+        Self::LeaseFromAnswer,
+        Self::LeaseByAllButOne,
+        Self::ReleasedEarly,
     ];
 }

@@ -14,14 +14,14 @@
 use super::authority::Change;
 use super::encoded::Encoded;
 use super::handover::Handover;
+use super::lease::Leases;
 use super::local::Local;
 use super::message::{Message, Posture, Standing};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::progress::{Pace, Progress};
 use super::repair::Suspicions;
-use super::transfer::Sending;
-use crate::config::Ack;
+use crate::config::{Ack, Transfer};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket};
@@ -46,6 +46,7 @@ pub(super) struct Primary {
     /// To whom the reign is about to go.
     pub(super) handover: Option<Handover>,
     pub(super) suspicions: Suspicions,
+    pub(super) leases: Leases,
     heartbeat_at: Time,
     timestamp: Timestamp,
     encoded: Encoded,
@@ -83,6 +84,7 @@ impl Primary {
             reads: VecDeque::new(),
             handover: None,
             suspicions: Suspicions::default(),
+            leases: Leases::begin(now),
             heartbeat_at: now,
             timestamp,
             encoded: Encoded::default(),
@@ -126,6 +128,9 @@ impl Primary {
         let from = self.safe(local);
         let uncommitted = last.0 - from.0.min(last.0);
         let bytes = local.log.bytes_between(from, last);
+        if self.stops_the_world(local, now) {
+            return Err(ProposeError::Busy);
+        }
         if uncommitted as usize + commands.len() > limits.uncommitted_entries_max
             || bytes > limits.uncommitted_bytes_max as u64
         {
@@ -173,7 +178,7 @@ impl Primary {
 
     fn ship_to(&mut self, local: &mut Local, id: ReplicaId, now: Time, out: &mut Outbox) {
         let window = local.group.limits.inflight_bytes_max as u64;
-        let last = local.log.last().index;
+        let last = shippable(local);
         if self.is_being_dropped(local, id) {
             return;
         }
@@ -191,7 +196,7 @@ impl Primary {
                     return;
                 }
                 Pace::Probing(_) | Pace::Streaming if too_far => {
-                    peer.pace = Pace::Snapshot(Sending::new(now));
+                    peer.begin_transfer(now);
                 }
                 Pace::Probing(at) => {
                     if *at > now {
@@ -240,7 +245,8 @@ impl Primary {
         let (entries, sent) = match fill {
             Fill::Entries => {
                 let room = local.group.limits.frame_bytes_max / 2;
-                self.encoded.run(&local.log, peer.next, room)
+                self.encoded
+                    .run(&local.log, (peer.next, shippable(local)), room)
             }
             Fill::Nothing => (&[][..], None),
         };
@@ -287,6 +293,13 @@ impl Primary {
             peer.pace = Pace::Probing(now);
         }
         peer.on_appended(durable, matched, round, now);
+        if peer.durable >= last {
+            peer.transferring = false;
+        }
+        #[cfg(feature = "sim")]
+        {
+            self.leases.answered_at = now;
+        }
         self.advance(local, now, out);
         self.ship_to(local, from, now, out);
     }
@@ -412,6 +425,19 @@ impl Primary {
         self.confirm_reads(local, out);
     }
 
+    /// Whether writes wait for a live replica that is being brought up to date with a snapshot, where the group wants
+    /// that. One that makes no progress is not waited for.
+    fn stops_the_world(&self, local: &Local, now: Time) -> bool {
+        let patience = local.group.timing.suspect_after;
+        local.group.transfer == Transfer::WorldStopped
+            && self.peers.iter().any(|(id, peer)| {
+                peer.transferring
+                    && local.is_live(*id)
+                    && peer.incarnation == local.life(*id)
+                    && now - peer.progressed_at < patience
+            })
+    }
+
     /// A regent has brought the fixed primary up to date: it may take office.
     pub(super) fn has_restored(&self, local: &Local) -> bool {
         let Some(home) = local.regent_for() else {
@@ -463,6 +489,11 @@ impl Primary {
         }
         self.heartbeat_at = now + local.group.timing.heartbeat_every;
         self.order_repairs(local, out);
+        if let Some((length, _)) = local.lease() {
+            // Whoever answers it grants anew.
+            self.round = self.round.next();
+            self.leases.began(self.round, now, length);
+        }
         let stale = local.group.timing.resend_every;
         for id in local.others() {
             if !self.is_known(local, id) || matches!(self.peers[&id].pace, Pace::Snapshot(_)) {
@@ -525,7 +556,10 @@ impl Primary {
             return;
         };
         if let Pace::Snapshot(sending) = &mut peer.pace
-            && sending.on_taken(index, upto, now)
+            && {
+                peer.progressed_at = now;
+                sending.on_taken(index, upto, now)
+            }
         {
             peer.next = index.next();
             peer.pace = Pace::Probing(now);
@@ -616,6 +650,15 @@ impl Primary {
                 "{id} cannot have more than the primary sent"
             );
         }
+    }
+}
+
+/// How much of the log may leave: where entries are applied before they are decided, only what is applied here.
+fn shippable(local: &Local) -> Index {
+    if local.shows_early() {
+        local.applied
+    } else {
+        local.log.last().index
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) struct Progress {
     /// When `matched` last moved, or everything was matched.
     pub(super) moved_at: Time,
     pub(super) sent_at: Time,
+    /// It needed a snapshot, and has not caught up since.
+    pub(super) transferring: bool,
+    /// When it last took a piece or acknowledged something new.
+    pub(super) progressed_at: Time,
 }
 
 /// How it is sent to (Raft's dissertation §10.2.1 has the same three states).
@@ -62,6 +66,8 @@ impl Progress {
             pace: Pace::Probing(now),
             moved_at: now,
             sent_at: Time::ZERO,
+            transferring: false,
+            progressed_at: now,
         }
     }
 
@@ -78,6 +84,15 @@ impl Progress {
     /// Whether an answer to `round` tells of what it holds now.
     pub(super) fn is_current(&self, round: Nonce) -> bool {
         round >= self.fence
+    }
+
+    /// A snapshot goes over first.
+    pub(super) fn begin_transfer(&mut self, now: Time) {
+        if !self.transferring {
+            self.transferring = true;
+            self.progressed_at = now;
+        }
+        self.pace = Pace::Snapshot(Sending::new(now));
     }
 
     /// How far this storage's copy is durable; nothing is known of another.
@@ -98,6 +113,9 @@ impl Progress {
     pub(super) fn on_appended(&mut self, durable: Index, matched: Index, round: Nonce, now: Time) {
         if matched > self.matched || matched.next() >= self.next {
             self.moved_at = now;
+        }
+        if durable > self.durable || matched > self.matched {
+            self.progressed_at = now;
         }
         self.durable = self.durable.max(durable);
         self.matched = self.matched.max(matched);
@@ -120,7 +138,7 @@ impl Progress {
         match self.pace {
             // It has more than the snapshot that is being sent: go on from there, or with a newer one.
             Pace::Snapshot(_) if hint < base => {
-                self.pace = Pace::Snapshot(Sending::new(now));
+                self.begin_transfer(now);
                 return;
             }
             Pace::Snapshot(_) => self.next = hint.min(end).next(),

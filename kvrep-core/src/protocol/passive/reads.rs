@@ -31,7 +31,7 @@ impl Primary {
             });
             return;
         }
-        if self.is_unrivalled(local) && self.serving(local) {
+        if self.serving(local) && (self.is_unrivalled(local) || self.holds_lease(local, now)) {
             let token = local.token();
             out.push(Action::ReadReady { ticket, token });
             return;
@@ -61,6 +61,9 @@ impl Primary {
         let fresh = true;
         if fresh {
             self.round = self.round.next();
+            if let Some((length, _)) = local.lease() {
+                self.leases.began(self.round, now, length);
+            }
         }
         for (_, round, _) in &mut self.reads {
             *round = (*round).min(self.round);

@@ -8,6 +8,7 @@ use super::mutation::Mutation;
 use super::primary::Primary;
 use super::takeover::{Decision, Seeking, Situation, decide};
 use super::{Candidate, Part, Passive};
+use crate::config::Takeover;
 use crate::id::{Configuration, ReplicaId, Term};
 use crate::membership::Membership;
 use crate::protocol::{Action, Event, Outbox, Role};
@@ -107,7 +108,11 @@ impl Passive {
         let Part::Seeking(seeking) = &self.role else {
             return;
         };
-        if self.local.restoring || now < seeking.not_before || !self.local.digests.is_fit() {
+        if self.local.restoring
+            || self.local.stopped
+            || now < seeking.not_before
+            || !self.local.digests.is_fit()
+        {
             return;
         }
         #[cfg(feature = "sim")]
@@ -132,6 +137,8 @@ impl Passive {
             forced: self.forced,
             chosen: self.local.chosen,
             home: self.local.home(),
+            waits_for_request: self.local.group.takeover == Takeover::OnClientRequest
+                && !self.local.asked,
             ignores_last_set,
             #[cfg(feature = "sim")]
             insists: self.local.mutated(Mutation::HomeInsists)
@@ -144,8 +151,18 @@ impl Passive {
                     out.push(Action::Event(Event::Refused(why)));
                 }
             }
+            // Whoever holds a lease that this replica granted may still answer reads. (A forced start breaks that too.)
+            Decision::Promote { old: Some(_), .. } if self.waits_for_lease(now) => {}
             Decision::Promote { new, old } => self.run_for(new, old, now, out),
         }
+    }
+
+    fn waits_for_lease(&self, now: Time) -> bool {
+        #[cfg(feature = "sim")]
+        if self.local.mutated(Mutation::LeaseNotWaitedOut) {
+            return false;
+        }
+        now < self.local.granted_until && !self.forced
     }
 
     pub(super) fn run_for(
@@ -207,6 +224,7 @@ impl Passive {
         out: &mut Outbox,
     ) {
         self.local.waiting_for.clear();
+        self.local.asked = false;
         if self.local.hard.learn(&configuration) {
             self.local.persist_hard(out);
         }

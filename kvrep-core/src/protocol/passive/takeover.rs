@@ -79,6 +79,8 @@ pub(super) struct Situation<'a> {
     pub(super) chosen: bool,
     /// The fixed primary, where nobody else may serve.
     pub(super) home: Option<ReplicaId>,
+    /// Nobody takes over before a client asks for it, and none has.
+    pub(super) waits_for_request: bool,
     /// A planted bug: the last set is not looked at.
     pub(super) ignores_last_set: bool,
     /// A planted bug: the fixed primary takes office whatever log it has.
@@ -118,9 +120,17 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
     if !accounted && !s.round_over {
         return Decision::Wait(String::new());
     }
-    match s.authority {
+    let decision = match s.authority {
         Authority::Witness => with_witness(s),
         Authority::Alone => alone(s),
+    };
+    match decision {
+        Decision::Promote { old: Some(_), .. } if s.waits_for_request && !s.chosen && !s.forced => {
+            wait_if(speaks(s), || {
+                "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before (Takeover::OnClientRequest)".into()
+            })
+        }
+        decision @ (Decision::Promote { .. } | Decision::Wait(_)) => decision,
     }
 }
 

@@ -40,6 +40,7 @@ fn standing(id: u32, known: Option<&Configuration>, last: LogPoint, posture: Pos
         last,
         commit: Index::ZERO,
         posture,
+        asked: false,
     }
 }
 
@@ -56,6 +57,7 @@ struct Case {
     forced: bool,
     chosen: bool,
     home: Option<ReplicaId>,
+    waits_for_request: bool,
 }
 
 impl Case {
@@ -73,6 +75,7 @@ impl Case {
             forced: false,
             chosen: false,
             home: None,
+            waits_for_request: false,
         }
     }
 
@@ -101,6 +104,7 @@ impl Case {
             forced: self.forced,
             chosen: self.chosen,
             home: self.home,
+            waits_for_request: self.waits_for_request,
             ignores_last_set: false,
             #[cfg(feature = "sim")]
             insists: false,
@@ -330,4 +334,16 @@ fn where_the_primary_is_fixed_nobody_else_takes_over_from_the_dead() {
     assert!(matches!(case.decide(), Decision::Promote { .. }));
     case.home = Some(n(1));
     assert!(matches!(case.decide(), Decision::Wait(_)));
+}
+
+#[test]
+fn nobody_takes_over_unasked_where_a_client_must_ask_but_a_group_begins_unasked() {
+    for authority in both() {
+        let mut case = Case::new(authority);
+        assert!(case.outcome().is_ok());
+        case.waits_for_request = true;
+        assert!(case.outcome().unwrap_err().contains("no client has asked"));
+        case.chosen = true;
+        assert!(case.outcome().is_ok(), "a handover is asked for");
+    }
 }
