@@ -209,7 +209,6 @@ impl Engine {
     #[doc(hidden)]
     pub fn plant(&mut self, mutation: crate::protocol::passive::Mutation) {
         self.planted.mutation = Some(mutation);
-        self.withholds &= mutation != crate::protocol::passive::Mutation::ReleasedEarly;
     }
 
     /// Changes the state behind the log's back, as a damaged memory does.
@@ -611,7 +610,11 @@ impl Engine {
                     index: entry.index,
                 };
                 let outcome = self.outcome(applied, token);
-                if self.withholds {
+                #[cfg(feature = "sim")]
+                let withholds = self.withholds && !self.planted.releases_early();
+                #[cfg(not(feature = "sim"))]
+                let withholds = self.withholds;
+                if withholds {
                     self.withheld.push_back((entry.index, ticket, outcome));
                 } else {
                     host.reply(ticket, outcome);
@@ -768,7 +771,7 @@ fn unreadable(error: &ReadError) -> Outcome {
     }
 }
 
-/// Bugs planted in how snapshots are taken.
+/// Bugs planted in how snapshots are taken and answers withheld.
 #[cfg(feature = "sim")]
 #[derive(Default)]
 struct Planted {
@@ -778,6 +781,10 @@ struct Planted {
 
 #[cfg(feature = "sim")]
 impl Planted {
+    fn releases_early(&self) -> bool {
+        self.mutation == Some(crate::protocol::passive::Mutation::ReleasedEarly)
+    }
+
     fn drops_sessions(&self) -> bool {
         self.mutation == Some(crate::protocol::passive::Mutation::SessionsNotInSnapshot)
     }

@@ -14,6 +14,14 @@ fn cell_for(mutation: Mutation) -> Cell {
         Mutation::TruncateBelowCommit => "alone/wal/pauses",
         Mutation::IntentNotDurable => "alone/wal/crashes",
         Mutation::ReadConfirmedByOne | Mutation::JoinerProposedEarly => "witness/memory/partitions",
+        Mutation::RegentServes | Mutation::HomeInsists => "never/alone/memory/crashes",
+        Mutation::DownMemberForgotten => "never-all/alone/wal/all",
+        Mutation::LossUnbounded => "primary/witness/wal/partitions",
+        Mutation::ReleasedEarly => "never-all-append/alone/wal/all",
+        Mutation::LeaseNotWaitedOut
+        | Mutation::GrantForgotten
+        | Mutation::LeaseFromAnswer
+        | Mutation::LeaseByAllButOne => "lease/witness/wal/all",
         _ => "witness/wal/partitions",
     };
     Cell::named(name).unwrap()

@@ -1,9 +1,11 @@
 //! Faults of links: cuts of every shape, flapping, storms.
 
+use super::disk::Death;
 use super::faults::{Kind, Lasting};
 use super::queue::Happening;
 use super::world::World;
 use crate::time::Time;
+use crate::transport::Hint;
 use std::time::Duration;
 
 impl World {
@@ -31,6 +33,10 @@ impl World {
                 1 => all(&|a, b| (a == primary && b == witness) || (a == witness && b == primary)),
                 _ => all(&|a, b| (a == primary && b != witness) || (b == primary && a != witness)),
             },
+            Kind::ResetPrimary if rng.one_in(2) => all(&|a, b| a == primary && b != witness),
+            Kind::ResetPrimary => {
+                all(&|a, b| (a == primary && b != witness) || (b == primary && a != witness))
+            }
             Kind::CutWitness => all(&|a, b| a == witness || b == witness),
             Kind::CutAll => all(&|_, _| true),
             _ => {
@@ -78,7 +84,24 @@ impl World {
                 }
                 let fault = self.lasts(Lasting::Cut(links));
                 self.queue.push(until, Happening::FaultEnds { fault });
+                if kind == Kind::ResetPrimary {
+                    self.reset_connections(primary);
+                }
             }
+        }
+    }
+
+    /// The other members see their connections to `about` end, though it lives; one of them may restart just then.
+    fn reset_connections(&mut self, about: usize) {
+        for to in (0..self.plan.members).filter(|to| *to != about) {
+            let at = self.now + self.network.delay();
+            let hint = Hint::Gone;
+            self.queue.push(at, Happening::Hint { to, about, hint });
+        }
+        let one = self.weather.rng.below(self.plan.members as u64) as usize;
+        if one != about && self.weather.rng.one_in(2) && self.may_kill(one) {
+            let after = self.weather.between(1, 30);
+            self.kill_for(one, Death::Killed, after);
         }
     }
 

@@ -42,6 +42,9 @@ pub(super) enum Kind {
     Split,
     /// The primary is cut off, but not from the witness or not from anybody else.
     CutPrimary,
+    /// The primary is cut off from the other members, whose connections to it end at once as if it had died; and one of
+    /// them may restart at that moment. Clients and the witness reach it.
+    ResetPrimary,
     /// Links are cut in one direction.
     OneWay,
     /// A cut comes and goes.
@@ -80,10 +83,11 @@ const CRASHES: [Kind; 10] = [
     Kind::ClockJump,
     Kind::Handover,
 ];
-const CUTS: [Kind; 7] = [
+const CUTS: [Kind; 8] = [
     Kind::Split,
     Kind::Split,
     Kind::CutPrimary,
+    Kind::ResetPrimary,
     Kind::OneWay,
     Kind::Flap,
     Kind::CutAll,
@@ -191,6 +195,10 @@ impl World {
             if self.plan.witness {
                 menu.extend(WITNESS_CUTS);
             }
+            if self.plan.drift_ppm > 0 {
+                // Leases live from how soon a silent primary is replaced.
+                menu.extend([Kind::ResetPrimary; 6]);
+            }
         }
         if self.cell.pauses() {
             menu.extend(PAUSES);
@@ -244,6 +252,7 @@ impl World {
             }
             Kind::Split
             | Kind::CutPrimary
+            | Kind::ResetPrimary
             | Kind::OneWay
             | Kind::Flap
             | Kind::CutAll

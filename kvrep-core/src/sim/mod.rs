@@ -28,6 +28,9 @@
 //! | `Alone` | memory | crashes, no false suspicion, while one member of the in-sync set lives | everything |
 //! | `Alone` | log on disk | partitions, pauses | lost writes are reported; one history in the end |
 //!
+//! That is for the standard policies. Every other legal choice of [policies](crate::policy) has its cells, with the worst that it is
+//! proof against (a fixed primary, for one, under everything without a witness); `simulate --list` shows them all.
+//!
 //! *Everything* is: prefix agreement, one primary per term, acknowledged means durable, commit is never truncated, a term
 //! never goes back, tokens never go back, a command is carried out once, equal digests at equal positions (each a file
 //! under [`invariants`]); and in the end, when everything is healed, every acknowledged write is there, clients' histories
