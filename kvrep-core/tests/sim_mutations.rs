@@ -18,10 +18,7 @@ fn cell_for(mutation: Mutation) -> Cell {
         Mutation::DownMemberForgotten => "never-all/alone/wal/all",
         Mutation::LossUnbounded => "primary/witness/wal/partitions",
         Mutation::ReleasedEarly => "never-all-append/alone/wal/all",
-        Mutation::LeaseNotWaitedOut
-        | Mutation::GrantForgotten
-        | Mutation::LeaseFromAnswer
-        | Mutation::LeaseByAllButOne => "lease/witness/wal/all",
+        Mutation::LeaseNotWaitedOut | Mutation::LeaseByAllButOne => "lease/witness/wal/all",
         _ => "witness/wal/partitions",
     };
     Cell::named(name).unwrap()

@@ -37,9 +37,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Leases {
     rounds: VecDeque<(Nonce, Time)>,
-    /// When the last answer came, for a planted bug.
-    #[cfg(feature = "sim")]
-    pub(super) answered_at: Time,
 }
 
 /// Rounds remembered. Forgetting old ones only shortens a lease.
@@ -50,8 +47,6 @@ impl Leases {
     pub(super) fn begin(now: Time) -> Self {
         Self {
             rounds: [(Nonce(1), now)].into(),
-            #[cfg(feature = "sim")]
-            answered_at: now,
         }
     }
 
@@ -94,10 +89,6 @@ impl Primary {
         let Some(round) = answered.first() else {
             return true; // it is the whole set
         };
-        #[cfg(feature = "sim")]
-        if local.mutated(Mutation::LeaseFromAnswer) && self.leases.sent_at(*round).is_some() {
-            return now < self.leases.answered_at + held;
-        }
         self.leases
             .sent_at(*round)
             .is_some_and(|sent| now < sent + held)

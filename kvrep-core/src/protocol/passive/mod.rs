@@ -314,14 +314,8 @@ impl Protocol for Passive {
         for peer in self.local.others() {
             self.local.detector.watch(now, peer);
         }
-        #[cfg(feature = "sim")]
-        let forgets = self.local.mutated(Mutation::GrantForgotten);
-        #[cfg(not(feature = "sim"))]
-        let forgets = false;
-        if !forgets {
-            // What it has granted in an earlier life it does not know.
-            self.local.grant(now);
-        }
+        // What it has granted in an earlier life it does not know.
+        self.local.grant(now);
         #[cfg(feature = "sim")]
         if self.start_as_planted(now, out) {
             return;

@@ -60,10 +60,6 @@ pub enum Mutation {
     RepairedBeforeDropped,
     /// A candidate does not wait out the lease that it granted.
     LeaseNotWaitedOut,
-    /// A restarted replica does not wait for what it may have granted.
-    GrantForgotten,
-    /// A lease is counted from the arrival of the answer, not from the sending of the round.
-    LeaseFromAnswer,
     /// A lease counts that all but one of the members granted.
     LeaseByAllButOne,
     /// `Visibility::OnAppend`: a write is answered when it is applied, not when it is decided.
@@ -72,7 +68,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 30] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -101,8 +97,6 @@ impl Mutation {
         Self::FaultyPrimaryStays,
         Self::RepairedBeforeDropped,
         Self::LeaseNotWaitedOut,
-        Self::GrantForgotten,
-        Self::LeaseFromAnswer,
         Self::LeaseByAllButOne,
         Self::ReleasedEarly,
     ];

@@ -296,10 +296,6 @@ impl Primary {
         if peer.durable >= last {
             peer.transferring = false;
         }
-        #[cfg(feature = "sim")]
-        {
-            self.leases.answered_at = now;
-        }
         self.advance(local, now, out);
         self.ship_to(local, from, now, out);
     }
