@@ -13,12 +13,13 @@ use kvrep_core::wire::FrameKind;
 use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tracing::debug;
 
 /// Serves until the connection ends.
 pub(crate) async fn serve_client(
     shared: &Shared,
-    mut stream: TcpStream,
+    stream: TcpStream,
     read_already: BytesMut,
     first: Option<Bytes>,
 ) {
@@ -36,11 +37,17 @@ pub(crate) async fn serve_client(
         idle: timing.client_idle_after,
         frame: timing.idle_after,
     };
-    let (from, to) = stream.split();
+    let (from, to) = stream.into_split();
+    let to = Arc::new(to);
+    // The node replies from its own task. With one thread that loses nothing; with several, its system calls are better made by
+    // those of the connections, all at once.
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        queue.attach(Arc::clone(&to));
+    }
     let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, patience);
     let why = tokio::select! {
         why = read_requests(shared, &mut reader, first, &reply) => why,
-        written = write_frames(to, &queue, None) => match written {
+        written = write_frames(&to, &queue, None) => match written {
             Ok(()) => ReadError::Ended,
             Err(error) => error.into(),
         },

@@ -282,15 +282,17 @@ impl Shared {
 /// Carries requests and replies until the connection ends; then every call under way learns it.
 async fn run(
     shared: Arc<Shared>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     read_already: BytesMut,
     reply_bytes_max: usize,
 ) {
-    let (from, to) = stream.split();
+    let (from, to) = stream.into_split();
+    let to = Arc::new(to);
+    shared.queue.attach(Arc::clone(&to));
     let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, PATIENCE);
     let why = tokio::select! {
         why = read_replies(&shared, &mut reader, reply_bytes_max) => why,
-        written = write_frames(to, &shared.queue, None) => match written {
+        written = write_frames(&to, &shared.queue, None) => match written {
             Ok(()) => ReadError::Ended,
             Err(error) => error.into(),
         },

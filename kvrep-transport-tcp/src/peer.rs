@@ -11,6 +11,7 @@ use crate::writer::{SignOfLife, write_frames};
 use bytes::BytesMut;
 use kvrep_core::transport::InboxEvent;
 use kvrep_core::wire::FrameKind;
+use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 
@@ -24,13 +25,15 @@ pub(crate) enum End {
 /// Carries frames both ways until the connection ends. The queue must be open; it is left to the caller to close it.
 pub(crate) async fn carry(
     shared: &Shared,
-    mut stream: TcpStream,
+    stream: TcpStream,
     read_already: BytesMut,
     queue: &SendQueue,
     end: End,
 ) -> ReadError {
     let idle = shared.config.timing.idle_after;
-    let (from, to) = stream.split();
+    let (from, to) = stream.into_split();
+    let to = Arc::new(to);
+    queue.attach(Arc::clone(&to));
     let patience = Patience { idle, frame: idle };
     let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, patience);
     let alive = match end {
@@ -39,7 +42,7 @@ pub(crate) async fn carry(
     };
     tokio::select! {
         ended = read_frames(shared, &mut reader, queue) => ended,
-        written = write_frames(to, queue, alive) => match written {
+        written = write_frames(&to, queue, alive) => match written {
             Ok(()) => ReadError::Ended,
             Err(error) => ReadError::Io(error),
         },

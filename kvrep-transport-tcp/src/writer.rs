@@ -1,38 +1,41 @@
 //! Writes queued frames, many with one system call.
 
-use crate::queue::SendQueue;
+use crate::queue::{LARGE_BYTES, SendQueue};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Small frames are copied together up to this size.
 const TOGETHER_BYTES: usize = 64 << 10;
-/// Frames from this size on are written from where they are.
-const LARGE_BYTES: usize = 16 << 10;
 
 /// A frame to be written every so often, also while much else is.
 pub(crate) struct SignOfLife {
     frame: Bytes,
     every: Duration,
     next: Instant,
+    /// Armed for `next` or earlier: it is only touched when it has rung.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl SignOfLife {
     pub(crate) fn new(frame: Bytes, every: Duration) -> Self {
+        let next = Instant::now() + every;
         Self {
             frame,
             every,
-            next: Instant::now() + every,
+            next,
+            alarm: Box::pin(sleep_until(next)),
         }
     }
 }
 
 /// Writes what comes through `queue` until it is closed.
-pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
-    to: W,
+pub(crate) async fn write_frames(
+    to: &OwnedWriteHalf,
     queue: &SendQueue,
     alive: Option<SignOfLife>,
 ) -> io::Result<()> {
@@ -45,7 +48,10 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
     loop {
         tokio::select! {
             biased;
-            () = due(&writer.alive) => writer.say_alive().await?,
+            alive = due(&mut writer.alive) => {
+                // Through the queue: part of a frame may be in the socket, and the rest still there.
+                let _ = queue.push(alive);
+            }
             open = queue.take(&mut batch) => {
                 if !open {
                     return Ok(());
@@ -56,13 +62,13 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
     }
 }
 
-struct Writer<W> {
-    to: W,
+struct Writer<'a> {
+    to: &'a OwnedWriteHalf,
     together: Vec<u8>,
     alive: Option<SignOfLife>,
 }
 
-impl<W: AsyncWrite + Unpin> Writer<W> {
+impl Writer<'_> {
     async fn write(&mut self, batch: &mut VecDeque<Bytes>) -> io::Result<()> {
         while let Some(frame) = batch.pop_front() {
             let alone = self.together.is_empty() && batch.is_empty();
@@ -71,7 +77,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.flush().await?;
             }
             if alone || large {
-                self.to.write_all(&frame).await?;
+                write_all(self.to, &frame).await?;
                 self.say_alive().await?;
             } else {
                 self.together.extend_from_slice(&frame);
@@ -82,7 +88,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     async fn flush(&mut self) -> io::Result<()> {
         if !self.together.is_empty() {
-            self.to.write_all(&self.together).await?;
+            write_all(self.to, &self.together).await?;
             self.together.clear();
             self.say_alive().await?;
         }
@@ -96,16 +102,37 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             let now = Instant::now();
             if now >= alive.next {
                 alive.next = now + alive.every;
-                self.to.write_all(&alive.frame).await?;
+                write_all(self.to, &alive.frame).await?;
             }
         }
         Ok(())
     }
 }
 
-async fn due(alive: &Option<SignOfLife>) {
-    match alive {
-        Some(alive) => sleep_until(alive.next).await,
-        None => std::future::pending().await,
+/// Waits until the sign of life is due, and takes it for said.
+async fn due(alive: &mut Option<SignOfLife>) -> Bytes {
+    let Some(alive) = alive else {
+        return std::future::pending().await;
+    };
+    loop {
+        alive.alarm.as_mut().await;
+        let now = Instant::now();
+        if now >= alive.next {
+            alive.next = now + alive.every;
+            return alive.frame.clone();
+        }
+        alive.alarm.as_mut().reset(alive.next);
     }
+}
+
+async fn write_all(to: &OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => to.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
