@@ -183,7 +183,8 @@ impl Default for Limits {
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct GroupConfig {
-    /// Everybody who belongs to the group (without the witness). 1 to 64.
+    /// The founders: who belongs to the group when it begins (without the witness). 1 to 64. Who belongs later is agreed
+    /// upon in the [`Configuration`](crate::Configuration); to a replica that joins, they are whom it asks.
     pub members: BTreeSet<ReplicaId>,
     /// See [`Authority`].
     pub authority: Authority,
@@ -219,14 +220,25 @@ impl GroupConfig {
         }
     }
 
-    /// What replicas compare in the handshake.
+    /// What replicas compare in the handshake: everything but the members.
     ///
     /// # Panics
     /// Never: the configuration is plain data.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        let bytes = postcard::to_stdvec(self).expect("plain data serialises");
+        // Members come and go: a newcomer knows others than a founder.
+        let without = Self {
+            members: BTreeSet::new(),
+            ..self.clone()
+        };
+        let bytes = postcard::to_stdvec(&without).expect("plain data serialises");
         xxhash_rust::xxh3::xxh3_64(&bytes)
+    }
+
+    /// What founders compare before they begin a group.
+    pub(crate) fn founders(&self) -> u64 {
+        let ids = self.members.iter().flat_map(|id| id.0.to_le_bytes());
+        xxhash_rust::xxh3::xxh3_64(&ids.collect::<Vec<u8>>())
     }
 
     /// Checks that the values fit each other.

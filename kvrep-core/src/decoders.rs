@@ -7,7 +7,8 @@ use crate::client_wire::{Op, Outcome, Reply, Request};
 use crate::config::{Limits, Read, Token};
 use crate::entry::{Entry, EntryKind};
 use crate::id::{
-    GroupId, Incarnation, Index, LogPoint, ReplicaId, Seq, SessionId, StoreId, Term, Version,
+    GroupId, Incarnation, Index, LogPoint, MemberKind, ReplicaId, Seq, SessionId, StoreId, Term,
+    Version,
 };
 use crate::protocol::passive::decoders as passive;
 use crate::protocol::witness::Witness;
@@ -285,6 +286,7 @@ fn valid_registers() -> Vec<Vec<u8>> {
         term: Term::ZERO.next_for(ReplicaId(2)),
         version: Version(3),
         in_sync: [(ReplicaId(1), StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
+        members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
     };
     vec![encode(&configuration).to_vec()]
 }

@@ -755,6 +755,7 @@ fn managed(outcome: Managed) -> Outcome {
             primary,
             address: None,
         },
+        Managed::Unknown => Outcome::Unknown,
         Managed::Busy => Outcome::Busy,
     }
 }

@@ -261,17 +261,27 @@ impl fmt::Debug for LogPoint {
     }
 }
 
+/// What a member is there for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum MemberKind {
+    /// Counts when it has caught up, and may become primary.
+    Full,
+    /// Has a copy and serves local and token reads; never counts, never becomes primary, is never waited for.
+    Learner,
+}
+
 /// Who may hold acknowledged writes, and who is primary: the primary is `term.replica`. Ordered by
 /// (term, version), changed only through the [authority](crate::Authority)
 /// (PacificA §2.2).
 ///
 /// ```
-/// use kvrep_core::{Configuration, ReplicaId, StoreId, Term, Version};
+/// use kvrep_core::{Configuration, MemberKind, ReplicaId, StoreId, Term, Version};
 ///
 /// let configuration = Configuration {
 ///     term: Term::ZERO.next_for(ReplicaId(1)),
 ///     version: Version(1),
 ///     in_sync: [(ReplicaId(1), StoreId(11)), (ReplicaId(2), StoreId(22))].into(),
+///     members: [1, 2, 3].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
 /// };
 /// assert!(configuration.has(ReplicaId(2), StoreId(22)));
 /// assert!(!configuration.has(ReplicaId(2), StoreId(99))); // its disk was wiped: another member
@@ -284,6 +294,8 @@ pub struct Configuration {
     pub version: Version,
     /// The in-sync set: each member with the storage it was counted with.
     pub in_sync: BTreeMap<ReplicaId, StoreId>,
+    /// Everybody who belongs to the group, in sync or not. The in-sync set is a part of the full members.
+    pub members: BTreeMap<ReplicaId, MemberKind>,
 }
 
 impl Configuration {
@@ -298,10 +310,25 @@ impl Configuration {
     pub fn has(&self, replica: ReplicaId, store: StoreId) -> bool {
         self.in_sync.get(&replica) == Some(&store)
     }
+
+    /// Whether it belongs to the group and may count.
+    #[must_use]
+    pub fn is_full(&self, replica: ReplicaId) -> bool {
+        self.members.get(&replica) == Some(&MemberKind::Full)
+    }
 }
 
 impl fmt::Debug for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{:?}", self.term, self.version, self.in_sync.keys())
+        write!(f, "{}{}{:?}", self.term, self.version, self.in_sync.keys())?;
+        let others = self.members.iter();
+        let mut others = others
+            .filter(|(id, _)| !self.in_sync.contains_key(id))
+            .peekable();
+        if others.peek().is_some() {
+            let others: Vec<_> = others.map(|(id, kind)| format!("{id} {kind:?}")).collect();
+            write!(f, " and {}", others.join(", "))?;
+        }
+        Ok(())
     }
 }

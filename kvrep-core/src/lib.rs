@@ -165,8 +165,8 @@ pub use entry::{Entry, EntryKind};
 pub use error::{ProposeError, ReadError};
 pub use fold::Fold;
 pub use id::{
-    Configuration, GroupId, Incarnation, Index, LogPoint, Nonce, PersistToken, ReplicaId, Seq,
-    SessionId, StoreId, Term, Ticket, Version,
+    Configuration, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, PersistToken,
+    ReplicaId, Seq, SessionId, StoreId, Term, Ticket, Version,
 };
 pub use manage::Manage;
 pub use state_machine::{ApplyContext, Malformed, RawStateMachine, StateMachine, Typed};

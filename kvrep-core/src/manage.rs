@@ -4,7 +4,7 @@
 //! is. Each is carried out as a change of the [`Configuration`] through the group's authority, so it is safe whatever
 //! fails meanwhile; a request whose answer is lost is *unknown*, and the next status tells.
 
-use crate::id::{Configuration, ReplicaId};
+use crate::id::{Configuration, MemberKind, ReplicaId};
 use serde::{Deserialize, Serialize};
 
 /// A request of an operator. Changes no data.
@@ -15,6 +15,23 @@ pub enum Manage {
     Handover {
         /// To whom; without a name, to the member that has most.
         to: Option<ReplicaId>,
+    },
+    /// A replica is to belong to the group from now on, or as another kind of member. It need not run yet; when it does, it
+    /// is shipped to.
+    Add {
+        /// Which.
+        id: ReplicaId,
+        /// As what.
+        kind: MemberKind,
+    },
+    /// A replica is to belong no more, dead or alive. The primary hands over first if it is asked itself.
+    Remove(ReplicaId),
+    /// A dead member's place goes to another replica, in one step. Refused while the old one lives.
+    Replace {
+        /// Which is dead.
+        dead: ReplicaId,
+        /// Which takes its place, as the same kind of member.
+        by: ReplicaId,
     },
 }
 
@@ -30,6 +47,8 @@ pub enum Managed {
         /// Who it is, as far as this replica knows.
         primary: Option<ReplicaId>,
     },
+    /// Whether it was, or will be, done is not known: this replica is not primary any more.
+    Unknown,
     /// Something else must end first. Nothing was changed; retry a little later.
     Busy,
 }

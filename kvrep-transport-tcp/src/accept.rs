@@ -30,6 +30,7 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut tasks = JoinSet::new();
+    let mut learned = shared.learned.subscribe();
     for peer in shared.peers.values() {
         if let Some(address) = peer.address.clone() {
             tasks.spawn(crate::dial::keep_connected(
@@ -45,6 +46,12 @@ pub(crate) async fn run(
             // An error means that the transport was dropped.
             () = told(&mut stop, |stop| *stop) => break,
             Some(_) = tasks.join_next() => {}
+            Ok(()) = learned.changed() => {
+                learned.borrow_and_update();
+                for (peer, address) in shared.undialled() {
+                    tasks.spawn(crate::dial::keep_connected(Arc::clone(&shared), peer, address));
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
                     tasks.spawn(greet(Arc::clone(&shared), stream, from));
@@ -166,7 +173,11 @@ async fn identify(
                 return None;
             }
             Some(
-                Greeting::Welcome { .. } | Greeting::Refused(_) | Greeting::Ping | Greeting::Pong,
+                Greeting::Welcome { .. }
+                | Greeting::Refused(_)
+                | Greeting::Ping
+                | Greeting::Pong
+                | Greeting::Knows { .. },
             )
             | None => None,
         },
@@ -210,6 +221,15 @@ fn admit(shared: &Shared, hello: &PeerHello) -> Result<Arc<Peer>, Refusal> {
     match (shared.peers.get(&hello.from), shared.config.unlisted) {
         (Some(peer), _) => Ok(Arc::clone(peer)),
         (None, Unlisted::Refuse) => Err(not_listed()),
+        (None, Unlisted::Learn) => {
+            if let Some(address) = &hello.listens {
+                shared.learn(hello.from, address);
+            }
+            match shared.learned(hello.from) {
+                Some(peer) => Ok(peer),
+                None => shared.welcome_guest(hello.from).ok_or_else(not_listed),
+            }
+        }
         (None, Unlisted::Answer) => shared.welcome_guest(hello.from).ok_or_else(not_listed),
     }
 }
@@ -264,6 +284,10 @@ async fn serve_connected(
     if peer.address.is_some() {
         let answers = crate::queue::SendQueue::new(ANSWERS_MAX, usize::MAX);
         answers.open();
+        for (replica, address) in shared.addresses(peer.id) {
+            // It fits: there are fewer members than answers.
+            let _ = answers.push(Greeting::Knows { replica, address }.to_frame());
+        }
         return carry(shared, stream, rest, &answers, End::Accepted).await;
     }
     // A guest is answered over its own connection.
@@ -321,4 +345,4 @@ async fn say(shared: &Shared, stream: &mut TcpStream, refusal: &Refusal) {
 
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const SAY_WITHIN: Duration = Duration::from_secs(1);
-const ANSWERS_MAX: usize = 16;
+const ANSWERS_MAX: usize = 192;

@@ -63,8 +63,12 @@ pub struct TcpConfig {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Unlisted {
-    /// Tell it that it is not listed here, and close. Right for replicas.
+    /// Learn from its greeting where it listens, dial it as if it were listed, and tell the others where it is; for at most
+    /// 64 such members. Right for replicas: a newcomer then need only list some of the group, in either direction. (Who
+    /// belongs, the group decides; what does not is heard by nobody.)
     #[default]
+    Learn,
+    /// Tell it that it is not listed here, and close. Right where every address must be known beforehand.
     Refuse,
     /// Hear it, and answer over the connection it made, for at most 64 such members. Right for a witness, which
     /// then needs no list.

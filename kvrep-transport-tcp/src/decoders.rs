@@ -28,6 +28,11 @@ pub fn valid_greetings() -> Vec<Vec<u8>> {
         incarnation: Incarnation(3),
         config_hash: 0xc0de,
         to: replica,
+        listens: Some("127.0.0.1:7001".into()),
+    };
+    let knows = Greeting::Knows {
+        replica,
+        address: "127.0.0.1:7002".into(),
     };
     let welcome = Greeting::Welcome {
         replica,
@@ -47,6 +52,7 @@ pub fn valid_greetings() -> Vec<Vec<u8>> {
         refused,
         Greeting::Ping,
         Greeting::Pong,
+        knows,
     ]
     .iter()
     .map(body)

@@ -41,6 +41,15 @@ enum DialError {
 
 /// Dials until the transport closes.
 pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
+    let mut retired = peer.retired.subscribe();
+    tokio::select! {
+        () = dial_on(shared, Arc::clone(&peer), address) => {}
+        // An error means the same: nobody keeps the peer any more.
+        _ = retired.wait_for(|retired| *retired) => {}
+    }
+}
+
+async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
     let mut backoff = Backoff::new(&shared, &peer);
     let mut short_lives = 0_u32;
     loop {
@@ -119,7 +128,7 @@ async fn dial(
             return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
         }
         stream.set_nodelay(true)?;
-        let hello = Greeting::Peer(PeerHello::new(&shared.me, to));
+        let hello = Greeting::Peer(PeerHello::new(&shared.me, to, shared.listens.clone()));
         stream.write_all(&hello.to_frame()).await?;
         hear_answer(stream, to, within).await
     });
@@ -150,7 +159,13 @@ async fn hear_answer(
             here: replica,
         })),
         Some(Greeting::Refused(refusal)) => Err(DialError::Refused(refusal)),
-        Some(Greeting::Peer(_) | Greeting::Client { .. } | Greeting::Ping | Greeting::Pong)
+        Some(
+            Greeting::Peer(_)
+            | Greeting::Client { .. }
+            | Greeting::Ping
+            | Greeting::Pong
+            | Greeting::Knows { .. },
+        )
         | None => Err(DialError::Stranger {
             here: to,
             why: ReadError::Unexpected,

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// Largest body of a frame of this kind.
 pub(crate) const GREETING_BYTES_MAX: usize = 512;
 
+/// Longest address that is told or learned: a host name of 253 bytes, and a port.
+pub(crate) const ADDRESS_BYTES_MAX: usize = 260;
+
 /// The body of a handshake frame.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) enum Greeting {
@@ -37,6 +40,13 @@ pub(crate) enum Greeting {
     Ping,
     /// Yes.
     Pong,
+    /// To a member: another one listens there.
+    Knows {
+        /// Who.
+        replica: ReplicaId,
+        /// Where: `HOST:PORT`.
+        address: String,
+    },
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -47,6 +57,8 @@ pub(crate) struct PeerHello {
     pub(crate) config_hash: u64,
     /// Who is meant.
     pub(crate) to: ReplicaId,
+    /// Where the others may dial it (`HOST:PORT`), if it knows.
+    pub(crate) listens: Option<String>,
 }
 
 /// Why a connection was refused, told to the refused one. Its text says what to do.
@@ -62,7 +74,7 @@ pub(crate) enum Refusal {
     /// The replicas do not agree on what the whole group must agree on.
     #[error(
         "{replica} there has another group configuration (hash {theirs:016x}, not {yours:016x}); give all replicas \
-         the same members, authority, ack, takeover, timing and limits"
+         the same authority, ack, takeover, timing and limits"
     )]
     OtherConfiguration {
         /// Who was reached.
@@ -117,13 +129,14 @@ impl Greeting {
 }
 
 impl PeerHello {
-    pub(crate) fn new(me: &LocalPeer, to: ReplicaId) -> Self {
+    pub(crate) fn new(me: &LocalPeer, to: ReplicaId, listens: Option<String>) -> Self {
         Self {
             group: me.group,
             from: me.replica,
             incarnation: me.incarnation,
             config_hash: me.config_hash,
             to,
+            listens,
         }
     }
 
@@ -174,11 +187,11 @@ mod tests {
     fn a_witness_takes_any_configuration_and_is_taken_by_all() {
         let (witness, replica) = (me(ReplicaId::WITNESS, 0), me(ReplicaId(1), 7));
         assert_eq!(
-            PeerHello::new(&witness, ReplicaId(1)).check(&replica),
+            PeerHello::new(&witness, ReplicaId(1), None).check(&replica),
             Ok(())
         );
         assert_eq!(
-            PeerHello::new(&replica, ReplicaId::WITNESS).check(&witness),
+            PeerHello::new(&replica, ReplicaId::WITNESS, None).check(&witness),
             Ok(())
         );
     }
@@ -187,11 +200,11 @@ mod tests {
     fn each_refusal_names_what_to_do() {
         let (one, two) = (me(ReplicaId(1), 7), me(ReplicaId(2), 8));
         let refused = |hello: PeerHello| hello.check(&two).unwrap_err().to_string();
-        let hello = PeerHello::new(&one, ReplicaId(2));
-        assert!(refused(hello.clone()).contains("the same members"));
+        let hello = PeerHello::new(&one, ReplicaId(2), None);
+        assert!(refused(hello.clone()).contains("the same authority"));
         let wrong = PeerHello {
             to: ReplicaId(3),
-            ..hello
+            ..hello.clone()
         };
         assert_eq!(
             refused(wrong),
@@ -211,7 +224,15 @@ mod tests {
             yours: u64::MAX,
             theirs: 1,
         };
-        for greeting in [Greeting::Ping, Greeting::Pong, Greeting::Refused(refusal)] {
+        for greeting in [
+            Greeting::Ping,
+            Greeting::Pong,
+            Greeting::Refused(refusal),
+            Greeting::Knows {
+                replica: ReplicaId(7),
+                address: "a".repeat(ADDRESS_BYTES_MAX),
+            },
+        ] {
             let body = wire::own_body(&greeting.to_frame(), FrameKind::Handshake).unwrap();
             assert!(body.len() <= GREETING_BYTES_MAX);
             assert_eq!(Greeting::from_body(&body), Some(greeting));

@@ -163,7 +163,13 @@ impl TcpLink {
                 ..
             }) => (replica, request_bytes_max),
             Some(Greeting::Refused(refusal)) => return Err(ConnectError::Refused(refusal)),
-            Some(Greeting::Peer(_) | Greeting::Client { .. } | Greeting::Ping | Greeting::Pong)
+            Some(
+                Greeting::Peer(_)
+                | Greeting::Client { .. }
+                | Greeting::Ping
+                | Greeting::Pong
+                | Greeting::Knows { .. },
+            )
             | None => return Err(unclear(ReadError::Unexpected)),
         };
         let (stream, read_already) = reader.into_parts();

@@ -74,6 +74,9 @@ async fn read_frames<R: AsyncRead + Unpin>(
                     let _ = queue.push(Greeting::Pong.to_frame());
                 }
                 Some(Greeting::Pong) => {}
+                Some(Greeting::Knows { replica, address }) => {
+                    shared.learn(replica, &address);
+                }
                 Some(
                     Greeting::Peer(_)
                     | Greeting::Client { .. }

@@ -1,12 +1,14 @@
 //! What the tasks of one transport share: who this is, the queues to the others, the counters.
 
 use crate::config::{TcpConfig, Unlisted};
+use crate::greeting::{ADDRESS_BYTES_MAX, Greeting};
 use crate::queue::{Push, SendQueue};
 use crate::source::Source;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::transport::{Hint, Inbox, InboxEvent, LocalPeer, TransportCounters};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -26,6 +28,12 @@ pub(crate) struct Shared {
     pub(crate) peers: BTreeMap<ReplicaId, Arc<Peer>>,
     /// Members that are not listed, heard over the connections they made.
     guests: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
+    /// Members that are not listed, with the addresses they or others told; each change is a new number.
+    learners: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
+    /// Grows with every member that is learned.
+    pub(crate) learned: watch::Sender<u64>,
+    /// Where this one listens, as others may dial it.
+    pub(crate) listens: Option<String>,
     /// Connections that have not said yet what they are; dropping an entry ends the connection.
     greetings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
     pub(crate) clients: Arc<Semaphore>,
@@ -51,6 +59,10 @@ pub(crate) struct Peer {
     /// Held by the one connection it made that is being read.
     pub(crate) turn: tokio::sync::Mutex<()>,
     pub(crate) complaints: LogGate,
+    /// It listens elsewhere now, and another entry has taken this one's place.
+    pub(crate) retired: watch::Sender<bool>,
+    /// Somebody keeps a connection to it.
+    dialled: AtomicBool,
 }
 
 #[derive(Default)]
@@ -82,7 +94,13 @@ impl Shared {
         source: Source,
         inbox: Inbox,
         counters: Arc<Counters>,
+        local: Option<SocketAddr>,
     ) -> Self {
+        let listed = config.peers.get(&me.replica).cloned();
+        let bound = local.filter(|local| !local.ip().is_unspecified());
+        let listens = listed
+            .or_else(|| bound.map(|local| local.to_string()))
+            .filter(|address| address.len() <= ADDRESS_BYTES_MAX);
         let peers = config
             .peers
             .iter()
@@ -97,6 +115,9 @@ impl Shared {
         Self {
             peers,
             guests: RwLock::default(),
+            learners: RwLock::default(),
+            learned: watch::Sender::new(0),
+            listens,
             greetings: Mutex::default(),
             clients: semaphore(config.limits.clients_max),
             foreigners: semaphore(config.limits.foreign_max),
@@ -115,7 +136,8 @@ impl Shared {
         let pushed = match self.peers.get(&to) {
             Some(peer) => peer.queue.push(frame),
             None => self
-                .guest(to)
+                .learned(to)
+                .or_else(|| self.guest(to))
                 .map_or(Push::Closed, |guest| guest.queue.push(frame)),
         };
         match pushed {
@@ -133,15 +155,89 @@ impl Shared {
         {
             self.send(*peer, frame.clone());
         }
-        if self.config.unlisted == Unlisted::Answer {
-            let guests: Vec<ReplicaId> = self.guests().keys().copied().collect();
-            for guest in guests
-                .into_iter()
-                .filter(|guest| *guest != ReplicaId::WITNESS)
-            {
-                self.send(guest, frame.clone());
+        if self.config.unlisted != Unlisted::Refuse {
+            let mut unlisted: BTreeSet<ReplicaId> = self.guests().keys().copied().collect();
+            unlisted.extend(self.learners().keys());
+            unlisted.remove(&ReplicaId::WITNESS);
+            for member in unlisted {
+                self.send(member, frame.clone());
             }
         }
+    }
+
+    fn learners(&self) -> RwLockReadGuard<'_, BTreeMap<ReplicaId, Arc<Peer>>> {
+        self.learners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The learned member of this name.
+    pub(crate) fn learned(&self, id: ReplicaId) -> Option<Arc<Peer>> {
+        self.learners().get(&id).cloned()
+    }
+
+    /// Where every other member that is known listens, but `to`: what a member is told. Of those that are listed, their
+    /// own word counts, once they were heard.
+    pub(crate) fn addresses(&self, to: ReplicaId) -> Vec<(ReplicaId, String)> {
+        if self.config.unlisted != Unlisted::Learn {
+            return Vec::new();
+        }
+        let learners = self.learners();
+        self.peers
+            .values()
+            .chain(learners.values())
+            .filter(|peer| peer.id != to && peer.id != ReplicaId::WITNESS)
+            .filter_map(|peer| Some((peer.id, peer.address.clone()?)))
+            .filter(|(_, address)| address.len() <= ADDRESS_BYTES_MAX)
+            .take(2 * GUESTS_MAX)
+            .collect()
+    }
+
+    /// A member that is not listed listens there: it is dialled from now on, and the others are told, if it is news.
+    pub(crate) fn learn(&self, id: ReplicaId, address: &str) {
+        let wanted = self.config.unlisted == Unlisted::Learn
+            && id != self.me.replica
+            && id != ReplicaId::NOBODY
+            && id != ReplicaId::WITNESS
+            && address.len() <= ADDRESS_BYTES_MAX
+            && !self.peers.contains_key(&id);
+        if !wanted {
+            return;
+        }
+        {
+            let mut learners = self
+                .learners
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            let known = learners.get(&id).map(|peer| peer.address.as_deref());
+            if known == Some(Some(address)) || (known.is_none() && learners.len() >= GUESTS_MAX) {
+                return;
+            }
+            let peer = Arc::new(Peer::new(id, Some(address.to_owned()), &self.config));
+            if let Some(before) = learners.insert(id, peer) {
+                before.retired.send_replace(true);
+            }
+        }
+        self.learned.send_modify(|number| *number += 1);
+        let address = address.to_owned();
+        let told = Greeting::Knows {
+            replica: id,
+            address,
+        }
+        .to_frame();
+        for peer in self.peers.values().chain(self.learners().values()) {
+            if peer.id != id && peer.id != ReplicaId::WITNESS {
+                // Who is not connected is told when it is.
+                let _ = peer.queue.push(told.clone());
+            }
+        }
+    }
+
+    /// The learned members that nobody keeps a connection to yet; the caller does.
+    pub(crate) fn undialled(&self) -> Vec<(Arc<Peer>, String)> {
+        self.learners()
+            .values()
+            .filter(|peer| !peer.dialled.swap(true, Ordering::Relaxed))
+            .filter_map(|peer| Some((Arc::clone(peer), peer.address.clone()?)))
+            .collect()
     }
 
     fn guests(&self) -> RwLockReadGuard<'_, BTreeMap<ReplicaId, Arc<Peer>>> {
@@ -214,6 +310,8 @@ impl Peer {
             newest: watch::Sender::new(0),
             turn: tokio::sync::Mutex::default(),
             complaints: LogGate::default(),
+            retired: watch::Sender::new(false),
+            dialled: AtomicBool::new(false),
         }
     }
 

@@ -130,7 +130,14 @@ impl Transport for TcpTransport {
             ))
         })?;
         let counters = Arc::clone(&self.counters);
-        let shared = Arc::new(Shared::new(me, config, source, inbox, counters));
+        let shared = Arc::new(Shared::new(
+            me,
+            config,
+            source,
+            inbox,
+            counters,
+            self.local_addr(),
+        ));
         let shared = self.running.get_or_init(|| shared);
         *task = Some(tokio::spawn(crate::accept::run(
             Arc::clone(shared),
@@ -169,7 +176,8 @@ impl Transport for TcpTransport {
             let me = self.running.get()?.me.replica;
             (peer == me).then(|| self.local_addr().map(|address| address.to_string()))?
         };
-        listed.or_else(mine)
+        let learned = || self.running.get()?.learned(peer)?.address.clone();
+        listed.or_else(learned).or_else(mine)
     }
 
     fn counters(&self) -> TransportCounters {

@@ -112,7 +112,7 @@ async fn the_witness_takes_any_configuration_and_needs_no_list() {
 
 #[tokio::test]
 async fn a_member_that_is_not_listed_is_told_so() {
-    let one = Node::alone(|config| config).await;
+    let one = Node::alone(|config| config.unlisted(Unlisted::Refuse)).await;
     let at = one.address();
     let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(1), at);
     let five = Node::start(me(5), TcpTransport::bind(config).await.unwrap()).await;

@@ -57,6 +57,10 @@ impl FailureDetector for FixedDetector {
         self.heard.insert(peer, Some(now));
     }
 
+    fn forget(&mut self, peer: ReplicaId) {
+        self.heard.remove(&peer);
+    }
+
     fn on_heard(&mut self, now: Time, peer: ReplicaId) {
         if let Some(heard) = self.heard.get_mut(&peer) {
             *heard = Some(now);

@@ -23,6 +23,7 @@
 //! suite in `testing` (feature `testing`) says whether it keeps the rules.
 
 pub mod fixed;
+pub mod phi;
 pub mod ticks;
 
 use crate::id::ReplicaId;
@@ -54,6 +55,9 @@ impl Verdict {
 pub trait FailureDetector: Send + 'static {
     /// Starts watching `peer`, as if it had been heard at `now` (a grace period: it has not failed yet).
     fn watch(&mut self, now: Time, peer: ReplicaId);
+
+    /// Stops watching `peer`: it does not belong any more.
+    fn forget(&mut self, peer: ReplicaId);
 
     /// Anything came from `peer`.
     fn on_heard(&mut self, now: Time, peer: ReplicaId);

@@ -189,6 +189,10 @@ impl FailureDetector for TickDetector {
         self.hear(now, peer);
     }
 
+    fn forget(&mut self, peer: ReplicaId) {
+        self.heard.remove(&peer);
+    }
+
     fn on_heard(&mut self, now: Time, peer: ReplicaId) {
         if self.heard.contains_key(&peer) {
             self.hear(now, peer);

@@ -6,6 +6,7 @@
 //!
 //! Invariants: at one node, views with equal numbers are equal, and numbers only grow; `live` is a part of `members`.
 
+pub mod dynamic;
 pub mod fixed;
 
 use crate::detector::Verdict;

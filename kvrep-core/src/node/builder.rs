@@ -8,9 +8,10 @@ use super::absent::{Nothing, Nowhere};
 use super::guard::Guard;
 use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
+use crate::detector::FailureDetector;
 use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
 use crate::protocol::Protocol;
-use crate::protocol::passive::{self, OnDivergence, Passive, Start};
+use crate::protocol::passive::{self, Join, OnDivergence, Passive, Start};
 use crate::protocol::witness::Witness;
 use crate::state_machine::{Malformed, RawStateMachine, StateMachine, Typed};
 use crate::storage::memory::MemoryStorage;
@@ -75,6 +76,7 @@ pub struct NodeBuilder {
     config: GroupConfig,
     start: Start,
     on_divergence: OnDivergence,
+    detector: Option<Box<dyn FailureDetector>>,
     seed: Option<u64>,
     machine: Option<Box<dyn RawStateMachine>>,
     protocol: Option<MakeCustom>,
@@ -226,6 +228,7 @@ impl NodeBuilder {
             config: GroupConfig::new([replica], Authority::Alone),
             start: Start::Normal,
             on_divergence: OnDivergence::default(),
+            detector: None,
             seed: None,
             machine: None,
             protocol: None,
@@ -235,7 +238,8 @@ impl NodeBuilder {
         }
     }
 
-    /// Everybody who belongs to the group, this replica among them. Without it, a group of one.
+    /// Everybody who belongs to the group when it begins, this replica among them: all founders are given the same.
+    /// Without it, a group of one. For a replica that [joins](Self::join), whom it asks.
     #[must_use]
     pub fn members(mut self, members: impl IntoIterator<Item = ReplicaId>) -> Self {
         self.config.members = members.into_iter().collect();
@@ -325,6 +329,54 @@ impl NodeBuilder {
         self
     }
 
+    /// Asks the [members](Self::members) to let this replica into the running group. Once its directory says that it belongs
+    /// to the group, a start is a normal one, with or without this.
+    ///
+    /// ```
+    /// use kvrep_core::node::{Client, LocalLink, Node};
+    /// use kvrep_core::protocol::passive::Join;
+    /// use kvrep_core::transport::memory::MemoryNetwork;
+    /// use kvrep_core::{Fold, Read, ReplicaId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let sum = || Fold::new(0_i64, |sum, by: i64| *sum += by);
+    /// let network = MemoryNetwork::new();
+    /// let founder = Node::builder("sums", ReplicaId(1))
+    ///     .transport(network.transport())
+    ///     .state_machine(sum())
+    ///     .start()
+    ///     .await?;
+    /// let client = Client::<Fold<i64, i64>>::new(LocalLink::new([&founder]));
+    /// client.execute(2).await?;
+    /// let newcomer = Node::builder("sums", ReplicaId(2))
+    ///     .members([ReplicaId(1)])
+    ///     .join(Join::full())
+    ///     .transport(network.transport())
+    ///     .state_machine(sum())
+    ///     .start()
+    ///     .await?;
+    /// let counts = |c: &kvrep_core::Configuration| c.in_sync.contains_key(&ReplicaId(2));
+    /// newcomer.watch().wait_for(|s| s.protocol.configuration.as_ref().is_some_and(counts)).await?;
+    /// let here = Client::<Fold<i64, i64>>::new(LocalLink::new([&newcomer]));
+    /// assert_eq!(here.query(Read::AtLeast(client.token()), ()).await?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn join(mut self, join: Join) -> Self {
+        self.start = Start::Join(join);
+        self
+    }
+
+    /// Who decides when a peer looks dead. It only suggests, so replicas of a group may differ in it. Without one, a
+    /// fixed timeout ([`Timing::suspect_after`]).
+    #[must_use]
+    pub fn detector(mut self, detector: impl FailureDetector) -> Self {
+        self.detector = Some(Box::new(detector));
+        self
+    }
+
     /// Fixes every random choice of the protocol, for tests. Drawn by default.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -353,7 +405,8 @@ impl NodeBuilder {
     pub async fn start(mut self) -> Result<Node, StartError> {
         let config = self.config;
         config.validate().map_err(StartError::Config)?;
-        if !config.members.contains(&self.replica) {
+        let joins = matches!(self.start, Start::Join(_));
+        if !joins && !config.members.contains(&self.replica) {
             return Err(StartError::Config(format!(
                 "replica {} is not among the members {:?} of its group: add it, or start one of them",
                 self.replica, config.members
@@ -364,7 +417,13 @@ impl NodeBuilder {
                 "a replica needs a state machine: call state_machine(…)".into(),
             ));
         };
-        let alone = config.members.len() == 1 && config.authority == Authority::Alone;
+        if joins && config.members.iter().all(|id| *id == self.replica) {
+            return Err(StartError::Config(
+                "a replica that joins must be told whom to ask: call members(…) with some of the group's"
+                    .into(),
+            ));
+        }
+        let alone = config.members.len() == 1 && config.authority == Authority::Alone && !joins;
         let transport = self.parts.transport(alone)?;
         let (config_hash, limits) = (config.hash(), config.limits);
         let context = ProtocolContext {
@@ -374,7 +433,7 @@ impl NodeBuilder {
         };
         let make = self
             .protocol
-            .unwrap_or_else(|| passive(self.start, self.on_divergence));
+            .unwrap_or_else(|| passive(self.start, self.on_divergence, self.detector));
         start::start(Plan {
             storage: self.parts.storage(&self.group, self.replica),
             from_copy: self.from_copy,
@@ -540,12 +599,19 @@ impl fmt::Debug for WitnessBuilder {
 const QUEUE_MAX: usize = 1 << 24;
 
 /// The default scheme.
-fn passive(start: Start, on_divergence: OnDivergence) -> MakeCustom {
+fn passive(
+    start: Start,
+    on_divergence: OnDivergence,
+    detector: Option<Box<dyn FailureDetector>>,
+) -> MakeCustom {
     Box::new(move |context, recovered| {
         let mut options = passive::Options::new(context.replica, context.config, context.seed);
         options.start = start;
         options.on_divergence = on_divergence;
-        Ok(Box::new(Passive::new(options, recovered)?))
+        Ok(Box::new(match detector {
+            Some(detector) => Passive::with_detector(options, recovered, detector)?,
+            None => Passive::new(options, recovered)?,
+        }))
     })
 }
 

@@ -225,6 +225,19 @@ impl Host for TokioHost {
                 tracing::error!(%from, %commit, "ACKNOWLEDGED WRITES ARE LOST");
             }
             Event::Refused(why) => tracing::warn!(%why, "refused to serve"),
+            Event::Forced {
+                replaced,
+                not_awaited,
+                from,
+            } => tracing::error!(
+                ?replaced,
+                ?not_awaited,
+                %from,
+                "FORCED: acknowledged writes from here on may be lost"
+            ),
+            Event::Removed(configuration) => {
+                tracing::warn!(?configuration, "removed from the group");
+            }
             Event::HandingOver { to } => tracing::info!(%to, "handing over"),
             Event::HandedOver { to } => tracing::info!(%to, "handed over"),
             Event::HandoverFailed { to, why } => tracing::warn!(%to, %why, "handover failed"),

@@ -240,6 +240,14 @@ impl Node {
         client.manage(manage).await
     }
 
+    /// Leaves the group for good: this replica belongs to it no more, and may be stopped. A primary hands over first.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`]: why not, as for the last member. [`ClientError::Unavailable`] while there is no primary.
+    pub async fn leave(&self) -> Result<Configuration, ClientError> {
+        self.manage(Manage::Remove(self.identity.replica)).await
+    }
+
     /// The digest of the state and where it was taken: what to compare replicas by. As expensive as freezing *and*
     /// writing a snapshot, on the node's own task. `None` when the node has stopped.
     pub async fn digest(&self) -> Option<StateDigest> {

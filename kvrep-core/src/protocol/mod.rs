@@ -285,6 +285,18 @@ pub enum Event {
     },
     /// This replica may not serve and says why.
     Refused(String),
+    /// This replica becomes primary because its operator forced it ([`passive::Start::Forced`]).
+    Forced {
+        /// The configuration that it replaces, as far as it is known here.
+        replaced: Option<Configuration>,
+        /// Members of that in-sync set that were not waited for. If one returns, what only it has is refuted, saved aside
+        /// and reported there.
+        not_awaited: Vec<ReplicaId>,
+        /// From this index on, acknowledged writes may be lost: those that only the others had.
+        from: Index,
+    },
+    /// This replica does not belong to the group any more, which is this now. It serves nothing until it joins again.
+    Removed(Configuration),
     /// This primary begins to hand over, and takes no more requests.
     HandingOver {
         /// To whom.

@@ -1,5 +1,6 @@
 //! What a node wants done, and what can be seen of it afterwards.
 
+use super::cell::Promise;
 use super::invariants::{self, Life, Sight};
 use super::network::Route;
 use super::node::{Asked, Effects};
@@ -225,6 +226,8 @@ impl World {
             | Event::Dropped(_)
             | Event::Joined(_)
             | Event::Refused(_)
+            | Event::Forced { .. }
+            | Event::Removed(_)
             | Event::HandingOver { .. }
             | Event::HandedOver { .. }
             | Event::HandoverFailed { .. }
@@ -252,6 +255,13 @@ impl World {
             .as_ref()
             .is_none_or(|old| old.rank() < new.rank())
         {
+            // With two primaries, each changes what it knows.
+            let one_history = self.cell.promise() == Promise::Everything;
+            if let Some(old) = self.newest.as_ref().filter(|_| one_history)
+                && let Some(why) = self.check_members(old, new)
+            {
+                self.fail("members change only as asked", why);
+            }
             if self.newest.as_ref().is_none_or(|old| old.term < new.term) {
                 self.stats.reigns += 1;
             }

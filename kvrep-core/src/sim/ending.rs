@@ -9,7 +9,8 @@ use super::workload::Ending;
 use super::world::World;
 use crate::client_wire::Op;
 use crate::config::{Read, Token};
-use crate::id::{Index, LogPoint, Term};
+use crate::engine::Engine;
+use crate::id::{Index, LogPoint, MemberKind, Term};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl World {
             }
         }
         for node in 0..self.nodes.len() {
-            if !self.nodes[node].is_up() {
+            if !self.nodes[node].is_up() && !self.nodes[node].absent {
                 self.nodes[node].starting = true;
                 let after = Duration::from_millis(10 + 10 * node as u64);
                 self.queue.push(self.now + after, Happening::Start { node });
@@ -86,26 +87,31 @@ impl World {
 
     /// What is still to come, if anything.
     fn unfinished(&self) -> Option<String> {
-        if let Some(n) = self.nodes.iter().position(|node| !node.is_up()) {
+        if let Some(n) = self
+            .nodes
+            .iter()
+            .position(|node| !node.is_up() && !node.absent)
+        {
             return Some(format!("{} is down", self.nodes[n].id));
         }
         if let Some(n) = self.clients.iter().position(|client| !client.is_done()) {
             return Some(format!("client {n} waits: {}", self.clients[n].describe()));
         }
-        let statuses: Vec<_> = self.nodes[..self.plan.members]
-            .iter()
-            .filter_map(|node| node.engine.as_ref().map(|engine| engine.status()))
-            .collect();
-        let Some(primary) = statuses.iter().find(|s| s.serving) else {
+        let Some(primary) = self.server().map(Engine::status) else {
             return Some("nobody serves".into());
         };
-        for (n, status) in statuses.iter().enumerate() {
-            let node = &self.nodes[n];
-            let counts = primary
-                .configuration
-                .as_ref()
-                .is_some_and(|c| c.has(node.id, node.disk.store()));
-            if !counts {
+        let Some(configuration) = &primary.configuration else {
+            return Some("nobody serves in a configuration".into());
+        };
+        for node in &self.nodes[..self.plan.members] {
+            // Who was removed, or could not be let in, is outside.
+            let (Some(engine), Some(kind)) = (&node.engine, configuration.members.get(&node.id))
+            else {
+                continue;
+            };
+            let status = engine.status();
+            let counts = configuration.has(node.id, node.disk.store());
+            if *kind == MemberKind::Full && !counts {
                 return Some(format!("{} is not in the in-sync set", node.id));
             }
             if status.last != primary.last || status.applied != primary.last.index {
@@ -137,8 +143,11 @@ impl World {
         if self.cell.loses() {
             return Ok(());
         }
-        let engine = self.nodes[0].engine.as_ref();
-        let machine = engine.expect("everybody is up").machine();
+        let members = self.nodes[..self.plan.members].iter();
+        let server = members
+            .filter_map(|node| node.engine.as_ref())
+            .find(|engine| engine.status().serving);
+        let machine = server.expect("somebody serves").machine();
         let ending = Ending {
             executed: &executed,
             ask: &|query| {
@@ -153,9 +162,9 @@ impl World {
 
     /// Every replica ends with the same log and the same state.
     fn one_history(&self) -> Result<(), (&'static str, String)> {
-        let ends: Vec<(LogPoint, u64)> = self.nodes[..self.plan.members]
-            .iter()
-            .filter_map(|node| node.engine.as_ref())
+        let ends: Vec<(LogPoint, u64)> = (0..self.plan.members)
+            .filter(|n| self.belongs(*n))
+            .filter_map(|n| self.nodes[n].engine.as_ref())
             .map(|engine| (engine.applied(), engine.machine().full_digest()))
             .collect();
         match ends.iter().find(|end| **end != ends[0]) {

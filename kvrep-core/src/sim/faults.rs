@@ -9,7 +9,6 @@ use super::disturbance::Disturbances;
 use super::queue::{DiskStep, Happening};
 use super::world::World;
 use crate::id::Configuration;
-use crate::manage::Manage;
 use crate::random::Rng;
 use crate::time::Time;
 use std::io::ErrorKind;
@@ -36,8 +35,6 @@ pub(super) enum Kind {
     CrashWitness,
     /// A wall clock jumps.
     ClockJump,
-    /// The primary is asked to hand over.
-    Handover,
     /// The nodes fall into two halves.
     Split,
     /// The primary is cut off, but not from the witness or not from anybody else.
@@ -69,9 +66,21 @@ pub(super) enum Kind {
     DiskSlow,
     /// A bit flips on the disk of a dead replica.
     Decay,
+    /// The primary is asked to hand over.
+    Handover,
+    /// A spare joins, perhaps in the place of a member.
+    Join,
+    /// A member leaves.
+    Leave,
+    /// A member is removed, dead or alive.
+    Remove,
+    /// A member is made a learner.
+    MakeLearner,
+    /// A member is made a full one.
+    MakeFull,
 }
 
-const CRASHES: [Kind; 10] = [
+const CRASHES: [Kind; 9] = [
     Kind::Crash,
     Kind::CrashPrimary,
     Kind::CrashPrimary,
@@ -81,7 +90,14 @@ const CRASHES: [Kind; 10] = [
     Kind::Rolling,
     Kind::CrashLoop,
     Kind::ClockJump,
+];
+const MEMBERS: [Kind; 6] = [
     Kind::Handover,
+    Kind::Join,
+    Kind::Leave,
+    Kind::Remove,
+    Kind::MakeLearner,
+    Kind::MakeFull,
 ];
 const CUTS: [Kind; 8] = [
     Kind::Split,
@@ -187,6 +203,11 @@ impl World {
 
     fn draw_fault(&mut self) -> Kind {
         let mut menu = CRASHES.to_vec();
+        if self.plan.changes_members() {
+            menu.extend(MEMBERS);
+        } else {
+            menu.push(Kind::Handover);
+        }
         if self.plan.witness {
             menu.extend(WITNESS);
         }
@@ -246,10 +267,12 @@ impl World {
                 self.kill(self.plan.members, how);
             }
             Kind::ClockJump => self.jump_clock(some),
-            Kind::Handover => {
-                let to = self.weather.rng.one_in(2).then(|| self.nodes[some].id);
-                self.manage(primary, Manage::Handover { to });
-            }
+            Kind::Handover
+            | Kind::Join
+            | Kind::Leave
+            | Kind::Remove
+            | Kind::MakeLearner
+            | Kind::MakeFull => self.change_members(kind, some, primary),
             Kind::Split
             | Kind::CutPrimary
             | Kind::ResetPrimary
@@ -405,13 +428,20 @@ impl World {
         if !newest.has(self.nodes[node].id, self.nodes[node].disk.store()) {
             return true;
         }
+        self.is_calm() && self.holders(newest).any(|n| n != node)
+    }
+
+    /// Whether it has been quiet for so long that no change of the configuration is under way.
+    pub(super) fn is_calm(&self) -> bool {
         let quiet = Duration::from_millis(1_500) + 2 * self.plan.group.timing.suspect_after;
         let long_ago = |then: Time| then + quiet < self.now;
-        let calm = long_ago(self.newest_since)
+        long_ago(self.newest_since)
             && long_ago(self.weather.unrest_at)
             && !self.weather.is_anything_cut()
-            && self.nodes.iter().all(|n| n.is_up() && !n.paused);
-        calm && self.holders(newest).any(|n| n != node)
+            && self
+                .nodes
+                .iter()
+                .all(|n| n.absent || (n.is_up() && !n.paused))
     }
 
     /// Who is up and has the storage that the configuration counts.
@@ -450,7 +480,8 @@ impl World {
     /// Damages the disk of a replica that has been dead for a while, if the group can spare what is on it.
     fn decay(&mut self, node: usize) {
         let quiet = self.weather.unrest_at + Duration::from_secs(1) < self.now;
-        let others_up = (0..self.nodes.len()).all(|n| n == node || self.nodes[n].is_up());
+        let others_up = (0..self.nodes.len())
+            .all(|n| n == node || self.nodes[n].absent || self.nodes[n].is_up());
         let Some(newest) = &self.newest else {
             return;
         };

@@ -128,6 +128,7 @@ impl World {
         let id = self.nodes[n].id;
         let mut options = Options::new(id, self.plan.group.clone(), self.rng.next());
         options.mutation = self.mutation;
+        options.start = self.nodes[n].start;
         Box::new(Passive::new(options, recovered).expect("the replica wrote its hard state"))
     }
 

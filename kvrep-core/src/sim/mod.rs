@@ -55,6 +55,7 @@ pub mod invariants;
 mod kv;
 mod ledger;
 mod lives;
+mod members;
 mod network;
 mod node;
 mod plan;

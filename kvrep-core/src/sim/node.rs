@@ -8,6 +8,7 @@ use crate::engine::{Engine, Host};
 use crate::entry::Entry;
 use crate::id::{Incarnation, LogPoint, PersistToken, ReplicaId, Ticket};
 use crate::protocol::Event;
+use crate::protocol::passive::Start;
 use crate::state_machine::FrozenState;
 use crate::storage::{
     SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter, StorageError, StorageOp,
@@ -76,6 +77,10 @@ pub(super) struct Node {
     pub(super) disk_slowness: u32,
     /// A start is scheduled.
     pub(super) starting: bool,
+    /// A spare that has never run.
+    pub(super) absent: bool,
+    /// How it starts.
+    pub(super) start: Start,
 }
 
 impl Node {
@@ -103,6 +108,8 @@ impl Node {
             trap: None,
             disk_slowness: 1,
             starting: false,
+            absent: false,
+            start: Start::Normal,
         }
     }
 

@@ -37,6 +37,7 @@ pub(super) struct DiskPace {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) group: GroupConfig,
+    /// Replicas in all: the founders first, then the spares that may join.
     pub(super) members: usize,
     pub(super) witness: bool,
     pub(super) clients: u32,
@@ -56,6 +57,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Members come and go only where everybody in sync counts and anybody may take over: there the others would only wait.
+    pub(super) fn changes_members(&self) -> bool {
+        self.group.ack == Ack::AllInSync && self.group.takeover == Takeover::MostAdvanced
+    }
+
     pub(super) fn draw(cell: Cell, rng: &mut Rng) -> Self {
         let members = match rng.below(16) {
             0 if cell.medium == Medium::Wal => 1,
@@ -87,7 +93,8 @@ impl Plan {
                 snapshot: Duration::from_millis(80),
             },
         };
-        Self {
+        let client_timeout = timing.suspect_after + Duration::from_millis(50 + rng.below(500));
+        let plan = Self {
             group,
             members,
             witness: cell.authority == AuthorityKind::Witness,
@@ -96,11 +103,17 @@ impl Plan {
             disk,
             fault_every: Duration::from_millis([400, 1_000, 2_000, 4_000][rng.below(4) as usize]),
             menu: rng.next() | rng.next(),
-            client_timeout: timing.suspect_after + Duration::from_millis(50 + rng.below(500)),
+            client_timeout,
             client_patience: Duration::from_millis(1_500 + rng.below(6_000)),
             queries: 20 + rng.below(50),
             home: policies.0,
             drift_ppm: policies.1,
+        };
+        let spares = [0, 0, 1, 2][rng.below(4) as usize];
+        let spares = if plan.changes_members() { spares } else { 0 };
+        Self {
+            members: members + spares,
+            ..plan
         }
     }
 }

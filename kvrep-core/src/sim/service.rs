@@ -63,11 +63,21 @@ impl World {
         self.grant(client);
     }
 
+    /// Where a client's request goes: to nobody who has never run, and in the end to nobody who is outside.
+    fn reachable(&self, node: usize) -> usize {
+        let pointless = self.nodes[node].absent || (self.healed && !self.belongs(node));
+        match self.primary() {
+            Some(primary) if pointless => primary,
+            Some(_) | None => node,
+        }
+    }
+
     /// Carries out what a client wants.
     pub(super) fn grant(&mut self, client: u32) {
         for wish in std::mem::take(&mut self.wishes) {
             match wish {
                 Wish::Send { node, attempt, op } => {
+                    let node = self.reachable(node);
                     let text = format!(
                         "#{attempt} → {} {}",
                         self.nodes[node].id,

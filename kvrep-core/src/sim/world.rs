@@ -10,6 +10,7 @@ use super::disturbance::Disturbances;
 use super::faults::Weather;
 use super::invariants::{self, Agreed, Invariant, Life};
 use super::ledger::{CommandId, Ledger};
+use super::members::Wanted;
 use super::network::Network;
 use super::node::Node;
 use super::plan::Plan;
@@ -19,6 +20,7 @@ use super::script::Script;
 use super::trace::{Line, Trace, Watcher};
 use super::workload::Workload;
 use crate::config::Token;
+use crate::engine::Engine;
 use crate::id::{Configuration, GroupId, Index, PersistToken, ReplicaId, Term};
 use crate::protocol::passive::Mutation;
 use crate::random::Rng;
@@ -74,6 +76,7 @@ pub(super) struct World {
     pub(super) register: Option<Configuration>,
     pub(super) register_coming: VecDeque<(PersistToken, Option<Configuration>)>,
     pub(super) wishes: Vec<Wish>,
+    pub(super) wanted: Wanted,
 }
 
 impl World {
@@ -109,7 +112,9 @@ impl World {
                 } else {
                     super::cell::Medium::Wal
                 };
-                Node::new(id, Disk::new(medium, group, id, stream(100 + n as u64)))
+                let mut node = Node::new(id, Disk::new(medium, group, id, stream(100 + n as u64)));
+                node.absent = n < plan.members && !plan.group.members.contains(&id);
+                node
             })
             .collect();
         let heal_at = Time::ZERO + duration;
@@ -173,6 +178,7 @@ impl World {
             register: None,
             register_coming: VecDeque::new(),
             wishes: Vec::new(),
+            wanted: Wanted::default(),
             plan,
         }
     }
@@ -181,6 +187,9 @@ impl World {
     pub(super) fn run(&mut self) {
         self.describe_plan();
         for node in 0..self.nodes.len() {
+            if self.nodes[node].absent {
+                continue;
+            }
             self.nodes[node].starting = true;
             let after = Duration::from_millis(self.rng.below(50));
             self.queue.push(self.now + after, Happening::Start { node });
@@ -375,9 +384,16 @@ impl World {
         self.say(text);
     }
 
+    /// The engine of whoever serves.
+    pub(super) fn server(&self) -> Option<&Engine> {
+        let members = &self.nodes[..self.plan.members];
+        let mut engines = members.iter().filter_map(|node| node.engine.as_ref());
+        engines.find(|engine| engine.status().serving)
+    }
+
     /// For each client, where each of its commands was carried out (0: nowhere).
     pub(super) fn final_log(&self) -> BTreeMap<u32, Vec<u64>> {
-        let engine = self.nodes[0].engine.as_ref().expect("everybody is up");
+        let engine = self.server().expect("somebody serves");
         let answer = engine.machine().query(&Ledger::ASK);
         let answer = answer.expect("the ledger answers");
         Ledger::page(&answer).expect("the ledger's own answer")

@@ -6,7 +6,8 @@ use super::{Message, Options, Passive, Posture, Standing, describe};
 use crate::config::{Authority, GroupConfig};
 use crate::entry::{Entry, EntryKind};
 use crate::id::{
-    Configuration, GroupId, Incarnation, Index, LogPoint, Nonce, ReplicaId, StoreId, Term, Version,
+    Configuration, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId,
+    Term, Version,
 };
 use crate::protocol::{Action, Outbox, Protocol};
 use crate::storage::memory::MemoryStorage;
@@ -77,6 +78,7 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
         commit: Index(1),
         posture: Posture::Primary,
         asked: true,
+        founders: 0,
     };
     let meta = SnapshotMeta {
         last: LogPoint {
@@ -109,6 +111,15 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
             hint: Index(1),
             round: nonce,
         },
+        Message::Join {
+            kind: MemberKind::Learner,
+            replaces: Some(ReplicaId(2)),
+        },
+        Message::NotAdmitted { why: "no".into() },
+        Message::NotMember {
+            configuration: configuration.clone(),
+        },
+        Message::Leave,
         Message::TakeOver {
             term,
             last: LogPoint::ZERO,
@@ -257,6 +268,9 @@ fn configuration() -> Configuration {
         term: term(),
         version: Version(2),
         in_sync: [(ME, StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
+        members: [ME, ReplicaId(2), ReplicaId(3)]
+            .map(|id| (id, MemberKind::Full))
+            .into(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::authority::Settled;
 use super::backup::{self, Append};
 use super::local::Local;
+use super::members::Join;
 use super::message::{self, Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
@@ -27,10 +28,11 @@ impl Passive {
         out: &mut Outbox,
     ) -> bool {
         let from = envelope.from;
-        let is_member = self.local.group.members.contains(&from);
-        if !is_member && from != ReplicaId::WITNESS {
+        if !self.may_speak(from, message) {
+            self.on_stranger(now, envelope, message, out);
             return false;
         }
+        let is_member = self.local.is_member(from);
         let addressed = envelope.to_incarnation == self.local.incarnation;
         let known = self.local.life(from);
         if envelope.incarnation < known
@@ -108,6 +110,7 @@ impl Passive {
                         round,
                         entries,
                     };
+                    let heartbeat = append.entries.is_empty();
                     if self.heed(from, term, &configuration, out)
                         && let Part::Backup(backup) = &mut self.role
                     {
@@ -116,6 +119,9 @@ impl Passive {
                         if self.local.stopped {
                             self.change_role(Part::Seeking(Seeking::idle()), out);
                         }
+                    }
+                    if heartbeat {
+                        self.on_heartbeat(out);
                     }
                 }
                 Ok(_) | Err(_) => self.local.dropped += 1,
@@ -181,6 +187,13 @@ impl Passive {
             Message::Accepted { term, version } => {
                 self.on_accepted(now, from, (term, version), out);
             }
+            Message::Join { kind, replaces } => {
+                let life = self.local.life(from);
+                self.on_join(now, (from, life), Join { kind, replaces }, out);
+            }
+            Message::NotAdmitted { why } => self.on_not_admitted(why, out),
+            Message::NotMember { configuration } => self.on_not_member(&configuration, out),
+            Message::Leave => self.on_leave(now, from, out),
             Message::TakeOver { term, last } => self.on_take_over(now, from, (term, last), out),
             Message::Register {
                 nonce,
@@ -253,6 +266,8 @@ impl Passive {
             || from == self.local.me
             || configuration.term > term
             || !is_plausible(configuration)
+            // A replica that does not belong follows nobody.
+            || !configuration.members.contains_key(&self.local.me)
         {
             self.local.dropped += 1;
             return false;
@@ -378,7 +393,10 @@ impl Passive {
         match &mut self.role {
             Part::Seeking(seeking) => {
                 if nonce == seeking.nonce {
+                    // It names members that this replica may not know yet.
+                    self.local.learn(register.as_ref(), out);
                     seeking.register = Some(register);
+                    self.local.sync_members(now);
                     self.consider(now, out);
                 }
             }

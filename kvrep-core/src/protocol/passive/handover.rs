@@ -30,6 +30,7 @@ use crate::time::Time;
 pub(super) struct Handover {
     pub(super) to: ReplicaId,
     asked_by: Ticket,
+    then: Afterwards,
     /// Until then everything must be committed.
     pub(super) deadline: Time,
 }
@@ -39,6 +40,15 @@ pub(super) struct Handover {
 pub(super) struct Yielded {
     pub(super) to: ReplicaId,
     asked_by: Ticket,
+    then: Afterwards,
+}
+
+/// What a primary does after its handover.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Afterwards {
+    Stay,
+    /// It leaves the group; who asked for that is answered when it has left.
+    Leave,
 }
 
 impl Primary {
@@ -47,7 +57,7 @@ impl Primary {
         &mut self,
         local: &Local,
         now: Time,
-        ticket: Ticket,
+        (ticket, then): (Ticket, Afterwards),
         to: Option<ReplicaId>,
         out: &mut Outbox,
     ) {
@@ -72,6 +82,7 @@ impl Primary {
                 self.handover = Some(Handover {
                     to,
                     asked_by: ticket,
+                    then,
                     deadline: now + local.group.timing.suspect_after,
                 });
                 out.push(Action::Event(Event::HandingOver { to }));
@@ -148,6 +159,7 @@ impl Passive {
             self.local.yielded = primary.handover.take().map(|h| Yielded {
                 to,
                 asked_by: h.asked_by,
+                then: h.then,
             });
             out.push(Action::Event(Event::HandedOver { to }));
             self.seek(now, Rest::AfterHandover, out);
@@ -196,9 +208,13 @@ impl Passive {
     /// Somebody reigns: a handover, of this replica or to it, has ended.
     pub(super) fn handover_ends(&mut self, primary: ReplicaId, out: &mut Outbox) {
         self.local.chosen = false;
-        let Some(Yielded { to, asked_by }) = self.local.yielded.take() else {
+        let Some(Yielded { to, asked_by, then }) = self.local.yielded.take() else {
             return;
         };
+        if primary != self.local.me && then == Afterwards::Leave {
+            self.local.leaving = Some(asked_by);
+            return;
+        }
         let outcome = match &self.local.hard.configuration {
             Some(configuration) if primary == to => Managed::Done(configuration.clone()),
             Some(_) | None => Managed::Refused(format!(

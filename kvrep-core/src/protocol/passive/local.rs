@@ -5,6 +5,7 @@ use super::durable::Durable;
 use super::handover::Yielded;
 use super::hard_state::HardState;
 use super::log::Log;
+use super::members::Join;
 use super::message::{Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
@@ -15,8 +16,9 @@ use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::id::{
     Configuration, Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket,
+    Version,
 };
-use crate::membership::{Membership, fixed::FixedMembership};
+use crate::membership::{Membership, dynamic::DynamicMembership};
 use crate::protocol::{Action, Event, Outbox};
 use crate::random::Rng;
 use crate::storage::{SnapshotMeta, StorageOp};
@@ -57,7 +59,17 @@ pub(super) struct Local {
     /// Seen to be gone, and not heard since.
     pub(super) gone: BTreeSet<ReplicaId>,
     pub(super) detector: Box<dyn FailureDetector>,
-    pub(super) membership: FixedMembership,
+    pub(super) membership: DynamicMembership,
+    /// The rank of the configuration that `membership` has its members from.
+    pub(super) synced_with: Option<(Term, Version)>,
+    /// Hash of the founding members.
+    pub(super) founders: u64,
+    /// It does not belong yet, and wants to.
+    pub(super) joining: Option<Join>,
+    /// It wants to leave; who asked.
+    pub(super) leaving: Option<Ticket>,
+    /// It belonged, and does not any more.
+    pub(super) removed: bool,
     pub(super) rng: Rng,
     pub(super) nonce: Nonce,
     pub(super) dropped: u64,
@@ -109,7 +121,7 @@ impl Local {
 
     pub(super) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
         let me = self.me;
-        let members: Vec<_> = self.group.members.iter().copied().collect();
+        let members: Vec<_> = self.membership.view().members.iter().copied().collect();
         members.into_iter().filter(move |id| *id != me)
     }
 
@@ -181,6 +193,7 @@ impl Local {
             commit: self.commit,
             posture,
             asked: self.asked,
+            founders: self.founders,
         }
     }
 

@@ -6,7 +6,9 @@
 
 use super::repair::Health;
 use crate::entry::Entry;
-use crate::id::{Configuration, Index, LogPoint, Nonce, StoreId, Term, Version};
+use crate::id::{
+    Configuration, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version,
+};
 use crate::scratch::Scratch;
 use crate::state_machine::Malformed;
 use crate::storage::SnapshotMeta;
@@ -32,6 +34,8 @@ pub struct Standing {
     pub posture: Posture,
     /// A client has asked it for what only a primary does, since it lost its own.
     pub asked: bool,
+    /// Hash of the founding members that it was started with.
+    pub founders: u64,
 }
 
 /// What a replica does, as far as others must know.
@@ -202,6 +206,25 @@ pub enum Message {
         /// The order's round.
         round: Nonce,
     },
+    /// From a replica that does not belong to the group, or not as it wants to: let me.
+    Join {
+        /// As what.
+        kind: MemberKind,
+        /// In whose place.
+        replaces: Option<ReplicaId>,
+    },
+    /// To one who asked to join: not now, and why.
+    NotAdmitted {
+        /// For its operator.
+        why: String,
+    },
+    /// To one who does not belong: this is who does.
+    NotMember {
+        /// A configuration without it.
+        configuration: Configuration,
+    },
+    /// To the primary: I want to leave.
+    Leave,
 }
 
 impl Message {
@@ -211,7 +234,9 @@ impl Message {
             Self::Probe { .. }
             | Self::Standing { .. }
             | Self::ReadRegister { .. }
-            | Self::CompareAndSet { .. } => true,
+            | Self::CompareAndSet { .. }
+            | Self::Join { .. }
+            | Self::NotMember { .. } => true,
             Self::Register { .. }
             | Self::Refused { .. }
             | Self::Append { .. }
@@ -225,7 +250,38 @@ impl Message {
             | Self::TakeOver { .. }
             | Self::Digest { .. }
             | Self::Repair { .. }
-            | Self::Discarded { .. } => false,
+            | Self::Discarded { .. }
+            | Self::NotAdmitted { .. }
+            | Self::Leave => false,
+        }
+    }
+
+    /// The configuration that it is sent under, if it shows one.
+    pub(crate) fn configuration(&self) -> Option<&Configuration> {
+        match self {
+            Self::Probe { standing, .. } | Self::Standing { standing, .. } => {
+                standing.configuration.as_ref()
+            }
+            Self::Append { configuration, .. }
+            | Self::Chunk { configuration, .. }
+            | Self::Propose { configuration, .. }
+            | Self::NotMember { configuration } => Some(configuration),
+            Self::Register { .. }
+            | Self::ReadRegister { .. }
+            | Self::CompareAndSet { .. }
+            | Self::Appended { .. }
+            | Self::Mismatch { .. }
+            | Self::Refused { .. }
+            | Self::AskCommit { .. }
+            | Self::ChunkTaken { .. }
+            | Self::Accepted { .. }
+            | Self::TakeOver { .. }
+            | Self::Join { .. }
+            | Self::NotAdmitted { .. }
+            | Self::Digest { .. }
+            | Self::Repair { .. }
+            | Self::Discarded { .. }
+            | Self::Leave => None,
         }
     }
 
@@ -283,12 +339,19 @@ fn count_entries(mut raw: &[u8]) -> usize {
     count
 }
 
+/// Members of a group at most.
+pub(crate) const MEMBERS_MAX: usize = 64;
+
 /// Whether a configuration that came from outside is one that a correct peer could have made.
 pub(crate) fn is_plausible(configuration: &Configuration) -> bool {
-    (1..=64).contains(&configuration.in_sync.len())
+    (1..=MEMBERS_MAX).contains(&configuration.members.len())
         && configuration
             .in_sync
             .contains_key(&configuration.term.replica)
+        && configuration
+            .in_sync
+            .keys()
+            .all(|id| configuration.is_full(*id))
         && configuration.term.number < u64::MAX / 2
         && configuration.version.0 < u64::MAX / 2
 }
@@ -332,13 +395,13 @@ fn words(s: &Standing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::ReplicaId;
 
     fn configuration() -> Configuration {
         Configuration {
             term: Term::ZERO.next_for(ReplicaId(2)),
             version: Version(3),
             in_sync: [(ReplicaId(1), StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
+            members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
         }
     }
 
@@ -355,7 +418,7 @@ mod tests {
         }
         .encode(&mut out);
         let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "0012020102010203020107020800000000060405");
+        assert_eq!(hex, "00170201020102030201070208020100020000000000060405");
     }
 
     #[test]

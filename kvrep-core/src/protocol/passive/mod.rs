@@ -19,7 +19,7 @@
 //!
 //! A file for each part: `primary` with `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
-//! `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
+//! `members` (who belongs), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
 //! every role has).
 
 mod authority;
@@ -34,6 +34,7 @@ mod hard_state;
 mod lease;
 mod local;
 mod log;
+mod members;
 mod message;
 #[cfg(feature = "sim")]
 mod mutation;
@@ -47,6 +48,7 @@ mod takeover;
 mod transfer;
 
 pub use crate::config::Authority;
+pub use members::Join;
 pub(crate) use message::is_plausible;
 pub use message::{Message, Posture, Standing, describe};
 #[cfg(feature = "sim")]
@@ -58,8 +60,8 @@ use crate::config::{GroupConfig, Read, Takeover, Visibility};
 use crate::detector::{FailureDetector, fixed::FixedDetector};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Index, LogPoint, Nonce, PersistToken, ReplicaId, Ticket};
-use crate::manage::{Manage, Managed};
-use crate::membership::{Membership, fixed::FixedMembership};
+use crate::manage::Manage;
+use crate::membership::{Membership, dynamic::DynamicMembership};
 use crate::random::Rng;
 use crate::state_machine::Malformed;
 use crate::storage::{Recovered, SnapshotMeta};
@@ -88,6 +90,9 @@ pub enum Start {
     /// The operator says that whoever is missing never returns: this replica becomes primary with what it has.
     /// Writes that only the missing had are lost, and if they return after all, their history is refuted.
     Forced,
+    /// It does not belong yet: it asks the members that [`Options::group`] names to let it in. Once its storage holds a
+    /// configuration that names it, a start is a normal one.
+    Join(Join),
 }
 
 /// What a replica does that finds that writes which it knows to be acknowledged are not in the history that counts.
@@ -195,6 +200,10 @@ impl Passive {
             .snapshot
             .map_or(log.base().index, |s| s.last.index)
             .max(log.base().index);
+        let joining = match options.start {
+            Start::Join(join) => Some(join),
+            Start::Normal | Start::Forced => None,
+        };
         let members = options.group.members.clone();
         let refuted = match options.on_divergence {
             OnDivergence::Stop => hard.refuted,
@@ -229,7 +238,12 @@ impl Passive {
                 lives: BTreeMap::new(),
                 gone: BTreeSet::new(),
                 detector,
-                membership: FixedMembership::new(members),
+                membership: DynamicMembership::new(members),
+                synced_with: None,
+                founders: options.group.founders(),
+                joining,
+                leaving: None,
+                removed: false,
                 rng: Rng::new(options.seed),
                 nonce: Nonce(0),
                 dropped: 0,
@@ -247,6 +261,8 @@ impl Passive {
 
     /// What follows from any event: a primary that is gone, members to drop or to add, reads to confirm.
     fn pump(&mut self, now: Time, out: &mut Outbox) {
+        self.local.sync_members(now);
+        self.notice_removal(now, out);
         match &mut self.role {
             Part::Primary(primary) => {
                 primary.reconfigure(&mut self.local, now, out);
@@ -311,6 +327,8 @@ impl Passive {
 
 impl Protocol for Passive {
     fn start(&mut self, now: Time, out: &mut Outbox) {
+        self.local.sync_members(now);
+        self.local.removed = self.local.is_outside() && self.local.joining.is_none();
         for peer in self.local.others() {
             self.local.detector.watch(now, peer);
         }
@@ -363,7 +381,7 @@ impl Protocol for Passive {
     }
 
     fn on_hint(&mut self, now: Time, peer: ReplicaId, hint: Hint, out: &mut Outbox) {
-        if self.local.group.members.contains(&peer) {
+        if self.local.is_member(peer) {
             self.local.detector.on_hint(now, peer, hint);
             if hint == Hint::Gone {
                 self.local.gone.insert(peer);
@@ -499,7 +517,7 @@ impl Protocol for Passive {
                 return;
             }
         };
-        if self.local.restoring || self.local.stopped {
+        if self.local.restoring || self.local.stopped || self.local.is_outside() {
             out.push(Action::ReadFailed {
                 ticket,
                 error: ReadError::Behind,
@@ -522,19 +540,10 @@ impl Protocol for Passive {
     }
 
     fn manage(&mut self, now: Time, ticket: Ticket, manage: Manage, out: &mut Outbox) {
-        let primary = match &mut self.role {
-            Part::Primary(primary) => match manage {
-                Manage::Handover { to } => {
-                    primary.begin_handover(&self.local, now, ticket, to, out);
-                    self.pump(now, out);
-                    return;
-                }
-            },
-            Part::Backup(backup) => Some(backup.primary),
-            Part::Seeking(_) | Part::Candidate(_) => self.local.successor(),
-        };
-        let outcome = Managed::NotPrimary { primary };
-        out.push(Action::Managed { ticket, outcome });
+        if let Some(outcome) = self.manage_members(now, ticket, &manage, out) {
+            out.push(Action::Managed { ticket, outcome });
+        }
+        self.pump(now, out);
     }
 
     fn next_deadline(&self, now: Time) -> Option<Time> {
@@ -635,7 +644,7 @@ impl Protocol for Passive {
 impl Passive {
     /// Planted bugs of the start: a role from the arguments, a term resumed.
     fn start_as_planted(&mut self, now: Time, out: &mut Outbox) -> bool {
-        use crate::id::{Configuration, Version};
+        use crate::id::{Configuration, MemberKind, Version};
         let resumes = self.local.mutated(Mutation::TermResumed);
         let from_arguments = self.local.mutated(Mutation::RoleFromArguments);
         let me = self.local.me;
@@ -645,12 +654,13 @@ impl Passive {
             }
             known if from_arguments && self.local.group.members.first() == Some(&me) => {
                 let term = self.local.hard.promised.next_for(me);
-                let members: BTreeSet<_> = [me].into();
                 self.local.hard.promised = term;
+                let founders = self.local.group.members.iter();
                 Some(Configuration {
                     term,
                     version: known.map_or(Version(1), |c| c.version.next()),
-                    in_sync: members.into_iter().map(|m| (m, self.local.store)).collect(),
+                    in_sync: [(me, self.local.store)].into(),
+                    members: founders.map(|m| (*m, MemberKind::Full)).collect(),
                 })
             }
             Some(_) | None => None,

@@ -64,11 +64,17 @@ pub enum Mutation {
     LeaseByAllButOne,
     /// `Visibility::OnAppend`: a write is answered when it is applied, not when it is decided.
     ReleasedEarly,
+    /// A learner is added to the in-sync set.
+    LearnerCounted,
+    /// A replica that was removed goes on as if it belonged.
+    RemovedPromotes,
+    /// Who belongs is taken from the arguments, not from the configuration.
+    MembersFromArguments,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -99,5 +105,8 @@ impl Mutation {
         Self::LeaseNotWaitedOut,
         Self::LeaseByAllButOne,
         Self::ReleasedEarly,
+        Self::LearnerCounted,
+        Self::RemovedPromotes,
+        Self::MembersFromArguments,
     ];
 }

@@ -24,7 +24,8 @@ use super::repair::Suspicions;
 use crate::config::{Ack, Transfer};
 use crate::entry::{Entry, EntryKind};
 use crate::error::{ProposeError, ReadError};
-use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket};
+use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket, Version};
+use crate::manage::Managed;
 use crate::protocol::{Action, Outbox, SnapshotPiece};
 use crate::storage::StorageOp;
 use crate::time::{Time, Timestamp};
@@ -43,6 +44,8 @@ pub(super) struct Primary {
     pub(super) round: Nonce,
     /// Reads with the round that confirms them, in order.
     pub(super) reads: VecDeque<(Ticket, Nonce, Time)>,
+    /// Who asked for a change of the members, and the configuration that answers it.
+    pub(super) asked: Option<(Ticket, (Term, Version))>,
     /// To whom the reign is about to go.
     pub(super) handover: Option<Handover>,
     pub(super) suspicions: Suspicions,
@@ -82,6 +85,7 @@ impl Primary {
             first: last.index.next(),
             round: Nonce(1),
             reads: VecDeque::new(),
+            asked: None,
             handover: None,
             suspicions: Suspicions::default(),
             leases: Leases::begin(now),
@@ -91,6 +95,9 @@ impl Primary {
         };
         local.restarting = false;
         for (&peer, standing) in standings {
+            if !primary.configuration.members.contains_key(&peer) {
+                continue;
+            }
             let life = local.life(peer);
             primary
                 .peers
@@ -461,6 +468,9 @@ impl Primary {
         standing: &Standing,
         out: &mut Outbox,
     ) {
+        if !self.configuration.members.contains_key(&from) {
+            return;
+        }
         let life = local.life(from);
         let known = self
             .peers
@@ -618,6 +628,10 @@ impl Primary {
     /// Everything that waits at this primary ends; what was proposed has an unknown outcome.
     pub(super) fn abdicate(mut self, out: &mut Outbox) {
         self.end_handover("another primary may reign", out);
+        if let Some((ticket, _)) = self.asked {
+            let outcome = Managed::Unknown;
+            out.push(Action::Managed { ticket, outcome });
+        }
         for (ticket, _, _) in self.reads {
             out.push(Action::ReadFailed {
                 ticket,

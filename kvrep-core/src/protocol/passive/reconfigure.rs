@@ -38,7 +38,8 @@ impl Primary {
                 .peers
                 .iter()
                 .filter(|(id, peer)| {
-                    !newest.in_sync.contains_key(id)
+                    self.may_count(local, **id)
+                        && !newest.in_sync.contains_key(id)
                         && local.is_live(**id)
                         && peer.incarnation == local.life(**id)
                         && !self.suspicions.is_faulty(**id, peer.store)
@@ -69,6 +70,16 @@ impl Primary {
             Ack::All if local.mutated(Mutation::DownMemberForgotten) => !local.is_live(id),
             Ack::All => false,
         }
+    }
+
+    /// Whether it is a member that may enter the in-sync set.
+    fn may_count(&self, local: &Local, id: ReplicaId) -> bool {
+        let _ = local;
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::LearnerCounted) {
+            return self.configuration.members.contains_key(&id);
+        }
+        self.configuration.is_full(id)
     }
 
     /// Whether it has everything that is committed at this moment; or, where the primary alone decides, so much that the
@@ -129,6 +140,7 @@ impl Primary {
         if local.hard.learn(&new) {
             local.persist_hard(out);
         }
-        self.configuration = new;
+        let old = std::mem::replace(&mut self.configuration, new);
+        self.members_adopted(local, &old, out);
     }
 }

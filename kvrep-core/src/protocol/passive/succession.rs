@@ -2,6 +2,7 @@
 
 use super::authority::{Change, Settled};
 use super::backup::Backup;
+use super::members::Join;
 use super::message::{Message, Posture, Standing};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
@@ -13,7 +14,7 @@ use crate::id::{Configuration, ReplicaId, Term};
 use crate::membership::Membership;
 use crate::protocol::{Action, Event, Outbox, Role};
 use crate::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Passive {
     pub(super) fn change_role(&mut self, role: Part, out: &mut Outbox) {
@@ -91,12 +92,20 @@ impl Passive {
             let longest = (self.local.group.timing.suspect_after / 3).max(window);
             seeking.begin_round(nonce, now + stretched.min(longest));
         }
-        for peer in self.local.others() {
-            let standing = standing.clone();
-            self.local
-                .send_to_any_life(peer, &Message::Probe { nonce, standing }, out);
+        if self.outside_for_good() {
+            return; // whoever lets it in again will say so
         }
-        if !self.local.is_alone() {
+        for peer in self.local.others() {
+            let message = match self.local.joining {
+                Some(Join { kind, replaces }) if !self.forced => Message::Join { kind, replaces },
+                Some(_) | None => Message::Probe {
+                    nonce,
+                    standing: standing.clone(),
+                },
+            };
+            self.local.send_to_any_life(peer, &message, out);
+        }
+        if !self.local.is_alone() && self.local.joining.is_none() {
             self.local
                 .send_to_any_life(ReplicaId::WITNESS, &Message::ReadRegister { nonce }, out);
         }
@@ -116,14 +125,29 @@ impl Passive {
             return;
         }
         #[cfg(feature = "sim")]
-        let ignores_last_set = self.local.mutated(Mutation::LastManIgnored);
+        let ignores_last_set = self.local.mutated(Mutation::LastManIgnored)
+            || (self.local.mutated(Mutation::RemovedPromotes) && self.local.is_outside());
         #[cfg(not(feature = "sim"))]
         let ignores_last_set = false;
+        if let Some(why) = self.outside(seeking.rounds) {
+            self.wait_for(why, out);
+            return;
+        }
+        let members: BTreeSet<ReplicaId> = match &self.local.hard.configuration {
+            Some(known) => known
+                .members
+                .keys()
+                .copied()
+                .filter(|id| known.is_full(*id))
+                .collect(),
+            None => self.local.group.members.clone(),
+        };
         let decision = decide(&Situation {
             me: self.local.me,
             store: self.local.store,
             authority: self.local.group.authority,
-            members: &self.local.group.members,
+            members: &members,
+            founders: self.local.founders,
             promised: self.local.hard.promised.max(self.local.seen),
             configuration: self.local.hard.configuration.as_ref(),
             intent: self.local.hard.intent.as_ref(),
@@ -145,12 +169,7 @@ impl Passive {
                 && self.local.home() == Some(self.local.me),
         });
         match decision {
-            Decision::Wait(why) => {
-                if !why.is_empty() && why != self.local.waiting_for {
-                    self.local.waiting_for.clone_from(&why);
-                    out.push(Action::Event(Event::Refused(why)));
-                }
-            }
+            Decision::Wait(why) => self.wait_for(why, out),
             // Whoever holds a lease that this replica granted may still answer reads. (A forced start breaks that too.)
             Decision::Promote { old: Some(_), .. } if self.waits_for_lease(now) => {}
             Decision::Promote { new, old } => self.run_for(new, old, now, out),
@@ -178,9 +197,12 @@ impl Passive {
         let standings = std::mem::take(&mut seeking.heard);
         if self.forced {
             self.forced = false;
-            out.push(Action::Event(Event::Refused(format!(
-                "forced: {new:?} in place of {old:?}; what only the others had is lost"
-            ))));
+            let counted = old.iter().flat_map(|c| c.in_sync.keys().copied());
+            out.push(Action::Event(Event::Forced {
+                not_awaited: counted.filter(|id| *id != self.local.me).collect(),
+                replaced: old.clone(),
+                from: self.local.log.last().index.next(),
+            }));
         }
         let patience = self.local.group.timing.resend_every * 3;
         let mut change = Change::begin(&mut self.local, now, old.as_ref(), new, out);
@@ -237,6 +259,8 @@ impl Passive {
     /// Follows the primary of `term`, if it does not already.
     pub(super) fn follow(&mut self, term: Term, out: &mut Outbox) {
         self.local.waiting_for.clear();
+        // Somebody reigns: nobody need be forced, now or later.
+        self.forced = false;
         let already = matches!(&self.role, Part::Backup(backup) if backup.term == term);
         if !already {
             self.change_role(Part::Backup(Backup::begin(term)), out);

@@ -14,7 +14,7 @@
 use super::hard_state::newest;
 use super::message::{Posture, Standing};
 use crate::config::Authority;
-use crate::id::{Configuration, LogPoint, Nonce, ReplicaId, StoreId, Term, Version};
+use crate::id::{Configuration, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,10 @@ pub(super) struct Situation<'a> {
     pub(super) me: ReplicaId,
     pub(super) store: StoreId,
     pub(super) authority: Authority,
+    /// The full members of the configuration that is known; before there is one, the founders.
     pub(super) members: &'a BTreeSet<ReplicaId>,
+    /// Hash of the founding members that this replica was started with.
+    pub(super) founders: u64,
     /// The highest term promised or heard of.
     pub(super) promised: Term,
     pub(super) configuration: Option<&'a Configuration>,
@@ -107,11 +110,16 @@ const PATIENCE_ROUNDS: u32 = 6;
 const ROUNDS_BEFORE_WORDS: u32 = 4;
 
 pub(super) fn decide(s: &Situation<'_>) -> Decision {
-    if s.heard
-        .values()
-        .any(|h| h.posture == Posture::Primary && h.promised >= s.promised)
+    let mut heard = s.heard.iter();
+    if let Some((id, _)) =
+        heard.find(|(_, h)| h.posture == Posture::Primary && h.promised >= s.promised)
     {
-        return Decision::Wait(String::new()); // it will ship to us
+        // It will ship to us.
+        return wait_if(s.forced, || {
+            format!(
+                "{id} is primary and answers: nothing is forced; start this replica without force"
+            )
+        });
     }
     let accounted = s
         .members
@@ -239,6 +247,17 @@ fn alone(s: &Situation<'_>) -> Decision {
 /// members must be heard: one that the others refuse (another configuration, a wrong address) must not become the group.
 /// A fixed primary begins itself.
 fn genesis(s: &Situation<'_>, known: Option<&Configuration>) -> Decision {
+    let other = |h: &Standing| h.configuration.is_none() && h.founders != s.founders;
+    if let Some((id, _)) = s.heard.iter().find(|(_, h)| other(h))
+        && !s.forced
+    {
+        return wait_if(speaks(s), || {
+            format!(
+                "{id} was started with other members than {:?}; start all founders of a group with the same",
+                s.members
+            )
+        });
+    }
     if (s.heard.len() + 1) * 2 <= s.members.len() && !s.forced {
         return wait_if(speaks(s), || {
             let missing: Vec<_> = s
@@ -274,6 +293,12 @@ fn promote(
     mut in_sync: BTreeMap<ReplicaId, StoreId>,
 ) -> Decision {
     in_sync.insert(s.me, s.store);
+    let mut members: BTreeMap<_, _> = match old {
+        Some(old) => old.members.clone(),
+        None => s.members.iter().map(|id| (*id, MemberKind::Full)).collect(),
+    };
+    // Only force makes one primary who was no full member.
+    members.insert(s.me, MemberKind::Full);
     let heard = s.heard.values().map(|h| h.promised).max();
     let above = s
         .promised
@@ -284,6 +309,7 @@ fn promote(
             term: above.next_for(s.me),
             version: old.map_or(Version(1), |o| o.version.next()),
             in_sync,
+            members,
         },
         old: old.cloned(),
     }
@@ -330,6 +356,11 @@ fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
     if lost.len() == recorded.in_sync.len() {
         return format!(
             "no holder of the state remains: {lost:?} had it and came back without. Restore a copy, or start one replica with force"
+        );
+    }
+    if recorded.members.get(&s.me) == Some(&MemberKind::Learner) {
+        return format!(
+            "a learner never takes over; one of {recorded:?} must return, or start this one with force (writes may be lost)"
         );
     }
     format!(

@@ -17,6 +17,7 @@ fn config(number: u64, primary: u32, members: &[u32]) -> Configuration {
         },
         version: Version(number),
         in_sync: members.iter().map(|id| (n(*id), store(*id))).collect(),
+        members: [1, 2, 3].map(|id| (n(id), MemberKind::Full)).into(),
     }
 }
 
@@ -41,6 +42,7 @@ fn standing(id: u32, known: Option<&Configuration>, last: LogPoint, posture: Pos
         commit: Index::ZERO,
         posture,
         asked: false,
+        founders: 0,
     }
 }
 
@@ -91,6 +93,7 @@ impl Case {
             store: store(2),
             authority: self.authority,
             members: &[n(1), n(2), n(3)].into(),
+            founders: 0,
             promised: self.known.as_ref().map_or(Term::ZERO, |c| c.term),
             configuration: self.known.as_ref(),
             intent: None,
@@ -265,6 +268,16 @@ fn the_first_start_is_begun_by_the_lowest_id_and_alone_needs_everybody() {
         }
         let with_lowest = case.hear(1, LogPoint::ZERO, Posture::Restarting);
         assert_eq!(with_lowest.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn force_is_refused_while_a_primary_answers() {
+    for authority in both() {
+        let mut case = Case::new(authority).hear(1, at(1, 9), Posture::Primary);
+        case.forced = true;
+        let why = case.outcome().unwrap_err();
+        assert!(why.contains("n1 is primary and answers"), "{why}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! A small group in memory, driven by hand: every message arrives at once and in order, unless a link is cut.
 
 mod handover;
+mod members;
 mod model;
 mod repair;
 
@@ -112,6 +113,19 @@ impl Group {
         let mut config = GroupConfig::new((1..=members).map(ReplicaId), authority);
         config.limits = limits;
         config.validate().unwrap();
+        let mut group = Self::of(config);
+        for id in 1..=members {
+            group.start(ReplicaId(id));
+        }
+        group
+    }
+
+    /// Only the witness runs, if there is one.
+    fn empty(members: u32, authority: Authority) -> Self {
+        Self::of(GroupConfig::new((1..=members).map(ReplicaId), authority))
+    }
+
+    fn of(config: GroupConfig) -> Self {
         let mut group = Self {
             nodes: BTreeMap::new(),
             config,
@@ -121,16 +135,17 @@ impl Group {
             lives: 0,
             tamper: None,
         };
-        if authority == Authority::Witness {
+        if group.config.authority == Authority::Witness {
             group.start(ReplicaId::WITNESS);
-        }
-        for id in 1..=members {
-            group.start(ReplicaId(id));
         }
         group
     }
 
     fn start(&mut self, id: ReplicaId) {
+        self.start_as(id, Start::Normal);
+    }
+
+    fn start_as(&mut self, id: ReplicaId, start: Start) {
         self.lives += 1;
         let mut storage = MemoryStorage::new(
             crate::StoreId(self.lives * 100 + u64::from(id.0)),
@@ -148,7 +163,8 @@ impl Group {
         let protocol: Box<dyn Protocol> = if id == ReplicaId::WITNESS {
             Box::new(Witness::new(&recovered).unwrap())
         } else {
-            let options = Options::new(id, self.config.clone(), self.lives);
+            let mut options = Options::new(id, self.config.clone(), self.lives);
+            options.start = start;
             Box::new(Passive::new(options, recovered).unwrap())
         };
         let mut node = Node {

@@ -9,6 +9,7 @@ mod commit;
 mod digest;
 mod handover;
 mod home;
+mod members;
 mod once;
 mod prefix;
 mod primaries;
@@ -219,6 +220,7 @@ pub fn always() -> Vec<Box<dyn Invariant>> {
         Box::new(terms::TermNeverGoesBack::default()),
         Box::new(digest::EqualDigests::default()),
         Box::new(once::CarriedOutOnce),
+        Box::new(members::OnlyFullMembersCount),
         Box::new(handover::HandoverFailsNobody::default()),
     ]
 }

@@ -1,0 +1,285 @@
+//! Who belongs: joining, learners, leaving, removal, replacement.
+
+use super::*;
+use crate::id::{Configuration, MemberKind};
+use crate::manage::Manage;
+
+fn manage(g: &mut Group, at: ReplicaId, manage: Manage) -> Option<Outcome> {
+    let ticket = g.ask(at, Op::Manage(manage));
+    g.pass(Duration::from_millis(200));
+    g.nodes[&at].effects.replies.get(&ticket).cloned()
+}
+
+fn configuration(g: &Group) -> Configuration {
+    let status = g.nodes[&g.primary()].engine.status();
+    status.configuration.expect("a primary has one")
+}
+
+fn members(g: &Group) -> Vec<u32> {
+    configuration(g).members.keys().map(|id| id.0).collect()
+}
+
+fn group(founders: u32, authority: Authority) -> Group {
+    let mut g = Group::new(founders, authority, crate::Limits::default());
+    g.pass(SECOND);
+    g
+}
+
+#[test]
+fn a_newcomer_joins_catches_up_counts_and_takes_over() {
+    for authority in both() {
+        let mut g = group(2, authority);
+        let first = g.primary();
+        for n in 0..10 {
+            g.write(first, n);
+        }
+        let newcomer = ReplicaId(5);
+        g.start_as(newcomer, Start::Join(Join::full()));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 2, 5]);
+        assert_eq!(g.in_sync(), 3);
+        g.crash(ReplicaId(1));
+        g.pass(SECOND);
+        g.crash(ReplicaId(2));
+        g.pass(SECOND);
+        assert_eq!(g.primary(), newcomer);
+        assert_eq!(
+            g.read(newcomer, Read::Linearizable).map(|v| v.len()),
+            Some(10)
+        );
+    }
+}
+
+#[test]
+fn a_newcomer_that_knows_only_a_backup_finds_the_primary() {
+    for authority in both() {
+        let mut g = group(3, authority);
+        let founders = std::mem::replace(&mut g.config.members, [ReplicaId(3)].into());
+        g.start_as(ReplicaId(5), Start::Join(Join::full()));
+        g.config.members = founders;
+        assert_eq!(g.primary(), ReplicaId(1));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 2, 3, 5]);
+    }
+}
+
+#[test]
+fn a_learner_copies_and_serves_local_reads_but_never_counts_nor_takes_over() {
+    for authority in both() {
+        let mut g = group(2, authority);
+        let first = g.primary();
+        let learner = ReplicaId(7);
+        g.start_as(learner, Start::Join(Join::learner()));
+        g.pass(SECOND);
+        assert_eq!(g.in_sync(), 2);
+        // It is not waited for.
+        for other in [1, 2, u32::MAX].map(ReplicaId) {
+            g.cut.insert((learner, other));
+        }
+        assert!(matches!(g.write(first, 1), Some(Outcome::Done { .. })));
+        g.cut.clear();
+        g.pass(SECOND);
+        assert_eq!(g.read(learner, Read::Local), Some(vec![1]));
+        g.crash(ReplicaId(1));
+        g.crash(ReplicaId(2));
+        g.pass(SECOND * 3);
+        let status = g.nodes[&learner].engine.status();
+        assert!(!status.serving);
+        assert!(
+            status.waiting_for.contains("learner never takes over"),
+            "{status:?}"
+        );
+    }
+}
+
+#[test]
+fn a_learner_that_is_made_a_full_member_counts() {
+    for authority in both() {
+        let mut g = group(2, authority);
+        let (first, id) = (g.primary(), ReplicaId(7));
+        g.start_as(id, Start::Join(Join::learner()));
+        g.pass(SECOND);
+        let kind = MemberKind::Full;
+        let said = manage(&mut g, first, Manage::Add { id, kind });
+        assert!(matches!(said, Some(Outcome::Managed(_))), "{said:?}");
+        g.pass(SECOND);
+        assert_eq!(g.in_sync(), 3);
+        let kind = MemberKind::Learner;
+        let said = manage(&mut g, first, Manage::Add { id, kind });
+        let Some(Outcome::Managed(now)) = said else {
+            panic!("{said:?}");
+        };
+        assert_eq!(now.in_sync.len(), 2, "and back in one step");
+    }
+}
+
+#[test]
+fn a_removed_member_hears_so_stays_outside_and_may_join_again() {
+    for authority in both() {
+        let mut g = group(3, authority);
+        let (first, gone) = (g.primary(), ReplicaId(3));
+        let said = manage(&mut g, first, Manage::Remove(gone));
+        assert!(matches!(said, Some(Outcome::Managed(_))), "{said:?}");
+        assert_eq!(members(&g), [1, 2]);
+        let told = |e: &Event| matches!(e, Event::Removed(_));
+        assert!(g.nodes[&gone].effects.events.iter().any(told));
+        g.pass(SECOND);
+        let status = g.nodes[&gone].engine.status();
+        assert!(
+            status.waiting_for.contains("was removed from the group"),
+            "{status:?}"
+        );
+        assert!(matches!(g.write(first, 1), Some(Outcome::Done { .. })));
+        // Also whoever was away while it was removed hears of it, and with nobody else there it does not serve.
+        g.start(gone);
+        g.pass(SECOND);
+        let status = g.nodes[&gone].engine.status();
+        assert!(
+            status.waiting_for.contains("was removed from the group"),
+            "{status:?}"
+        );
+        g.start_as(gone, Start::Join(Join::full()));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 2, 3]);
+        assert_eq!(g.in_sync(), 3);
+    }
+}
+
+#[test]
+fn a_backup_leaves_and_a_primary_hands_over_first() {
+    for authority in both() {
+        let mut g = group(3, authority);
+        let backup = ReplicaId(2);
+        let said = manage(&mut g, backup, Manage::Remove(backup));
+        assert!(matches!(said, Some(Outcome::Managed(_))), "{said:?}");
+        assert_eq!(members(&g), [1, 3]);
+        let primary = g.primary();
+        let said = manage(&mut g, primary, Manage::Remove(primary));
+        assert!(matches!(said, Some(Outcome::Managed(_))), "{said:?}");
+        assert_eq!(members(&g), [3]);
+        let last = g.primary();
+        let said = manage(&mut g, last, Manage::Remove(last));
+        assert!(
+            matches!(&said, Some(Outcome::Refused(why)) if why.contains("last member")),
+            "{said:?}"
+        );
+        assert!(matches!(g.write(last, 1), Some(Outcome::Done { .. })));
+    }
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_a_dead_member_but_not_of_a_live_one() {
+    for authority in both() {
+        let mut g = group(3, authority);
+        let old = ReplicaId(3);
+        let newcomer = ReplicaId(4);
+        g.start_as(newcomer, Start::Join(Join::full().in_place_of(old)));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 2, 3]);
+        let why = g.nodes[&newcomer].engine.status().waiting_for;
+        assert!(why.contains("n3 lives"), "{why}");
+        g.crash(old);
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 2, 4]);
+        assert_eq!(g.in_sync(), 3);
+        g.start(old);
+        g.pass(SECOND);
+        assert_eq!(
+            members(&g),
+            [1, 2, 4],
+            "the replaced one does not come back by itself"
+        );
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_reason() {
+    let mut g = group(2, Authority::Witness);
+    let first = g.primary();
+    let full = MemberKind::Full;
+    let cases = [
+        (Manage::Remove(ReplicaId(9)), "n9 is not a member"),
+        (
+            Manage::Remove(ReplicaId::WITNESS),
+            "the witness is no member",
+        ),
+        (
+            Manage::Add {
+                id: ReplicaId::WITNESS,
+                kind: full,
+            },
+            "reserved",
+        ),
+        (
+            Manage::Add {
+                id: first,
+                kind: MemberKind::Learner,
+            },
+            "hand over first",
+        ),
+        (
+            Manage::Replace {
+                dead: ReplicaId(2),
+                by: ReplicaId(3),
+            },
+            "n2 lives",
+        ),
+    ];
+    for (asked, expected) in cases {
+        let said = manage(&mut g, first, asked.clone());
+        assert!(
+            matches!(&said, Some(Outcome::Refused(why)) if why.contains(expected)),
+            "{asked:?}: {said:?}"
+        );
+    }
+    assert_eq!(members(&g), [1, 2]);
+    let at_backup = manage(&mut g, ReplicaId(2), Manage::Remove(first));
+    assert!(matches!(at_backup, Some(Outcome::NotPrimary { .. })));
+}
+
+#[test]
+fn founders_that_were_given_different_members_do_not_begin() {
+    for authority in both() {
+        let mut g = Group::empty(2, authority);
+        g.start(ReplicaId(1));
+        g.config.members.insert(ReplicaId(3));
+        g.start(ReplicaId(2));
+        g.pass(SECOND * 3);
+        assert!(
+            g.statuses()
+                .iter()
+                .all(|s| !s.serving || s.role == Role::Witness)
+        );
+        let why = g.nodes[&ReplicaId(1)].engine.status().waiting_for;
+        assert!(why.contains("n2 was started with other members"), "{why}");
+    }
+}
+
+#[test]
+fn a_member_that_was_away_follows_a_primary_that_is_new_to_it() {
+    for authority in both() {
+        let mut g = group(3, authority);
+        let away = ReplicaId(3);
+        g.crash(away);
+        g.pass(SECOND);
+        let newcomer = ReplicaId(4);
+        g.start_as(newcomer, Start::Join(Join::full()));
+        g.pass(SECOND);
+        for old in [1, 2].map(ReplicaId) {
+            let primary = g.primary();
+            if old == primary {
+                g.ask(primary, Op::Manage(Manage::Handover { to: Some(newcomer) }));
+                g.pass(SECOND);
+            }
+            let primary = g.primary();
+            assert!(matches!(
+                manage(&mut g, primary, Manage::Remove(old)),
+                Some(Outcome::Managed(_))
+            ));
+        }
+        assert_eq!(members(&g), [3, 4]);
+        g.start(away);
+        g.pass(SECOND * 2);
+        assert_eq!(g.in_sync(), 2);
+    }
+}
