@@ -72,6 +72,7 @@ impl Group {
                 .authority(authority)
                 .data_dir(group.directory(*id))
                 .transport(transport)
+                .shutdown_within(Duration::from_secs(1))
                 .state_machine(sum());
             group.nodes.push(node.start().await.unwrap());
         }
@@ -101,6 +102,7 @@ impl Group {
             .authority(self.authority)
             .data_dir(self.directory(id))
             .transport(transport)
+            .shutdown_within(Duration::from_secs(1))
             .state_machine(sum());
         self.nodes.push(node.start().await.unwrap());
         id
@@ -321,6 +323,7 @@ async fn a_newcomer_belongs_after_its_restart_and_finds_elders_that_restarted() 
             .authority(Authority::Witness)
             .data_dir(group.directory(id))
             .transport(transport)
+            .shutdown_within(Duration::from_secs(1))
             .state_machine(sum());
         let node = if id == four {
             node.join(Join::full())

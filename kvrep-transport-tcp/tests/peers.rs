@@ -47,7 +47,7 @@ async fn another_group_configuration_or_replica_is_refused() {
         me(3),
     ];
     for stranger in strangers {
-        let (one, other) = two_bound(|config| config).await;
+        let (one, other) = two_bound(|config| config.unlisted(Unlisted::Refuse)).await;
         let (one, other) = (
             Node::start(me(1), one).await,
             Node::start(stranger, other).await,
