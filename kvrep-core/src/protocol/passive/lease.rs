@@ -73,6 +73,13 @@ impl Primary {
         let Some((_, held)) = local.lease() else {
             return false;
         };
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::LeaseFromAnswer) {
+            return self.required(local).into_iter().all(|(id, store)| {
+                let peer = self.peers.get(&id).filter(|peer| peer.store == store);
+                id == local.me || peer.is_some_and(|peer| now < peer.answered_at + held)
+            });
+        }
         let others = self.required(local).into_iter();
         let mut answered: Vec<Nonce> = others
             .filter(|(id, _)| *id != local.me)

@@ -335,6 +335,10 @@ impl Protocol for Passive {
         // What it has granted in an earlier life it does not know.
         self.local.grant(now);
         #[cfg(feature = "sim")]
+        if self.local.mutated(Mutation::GrantForgotten) {
+            self.local.granted_until = Time::ZERO;
+        }
+        #[cfg(feature = "sim")]
         if self.start_as_planted(now, out) {
             return;
         }

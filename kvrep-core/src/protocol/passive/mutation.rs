@@ -62,6 +62,10 @@ pub enum Mutation {
     LeaseNotWaitedOut,
     /// A lease counts that all but one of the members granted.
     LeaseByAllButOne,
+    /// A replica that restarts does not wait out what it may have granted before.
+    GrantForgotten,
+    /// A lease counts from when its grants arrived, not from when they were asked for.
+    LeaseFromAnswer,
     /// `Visibility::OnAppend`: a write is answered when it is applied, not when it is decided.
     ReleasedEarly,
     /// A learner is added to the in-sync set.
@@ -74,7 +78,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -104,6 +108,8 @@ impl Mutation {
         Self::RepairedBeforeDropped,
         Self::LeaseNotWaitedOut,
         Self::LeaseByAllButOne,
+        Self::GrantForgotten,
+        Self::LeaseFromAnswer,
         Self::ReleasedEarly,
         Self::LearnerCounted,
         Self::RemovedPromotes,

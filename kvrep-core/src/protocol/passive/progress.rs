@@ -28,6 +28,9 @@ pub(super) struct Progress {
     pub(super) transferring: bool,
     /// When it last took a piece or acknowledged something new.
     pub(super) progressed_at: Time,
+    /// For a planted bug: when its last answer came.
+    #[cfg(feature = "sim")]
+    pub(super) answered_at: Time,
 }
 
 /// How it is sent to (Raft's dissertation §10.2.1 has the same three states).
@@ -68,6 +71,8 @@ impl Progress {
             sent_at: Time::ZERO,
             transferring: false,
             progressed_at: now,
+            #[cfg(feature = "sim")]
+            answered_at: Time::ZERO,
         }
     }
 
@@ -111,6 +116,10 @@ impl Progress {
 
     /// It answered: the logs meet up to `matched`, durable up to `durable`.
     pub(super) fn on_appended(&mut self, durable: Index, matched: Index, round: Nonce, now: Time) {
+        #[cfg(feature = "sim")]
+        {
+            self.answered_at = now;
+        }
         if matched > self.matched || matched.next() >= self.next {
             self.moved_at = now;
         }

@@ -3,12 +3,14 @@
 mod handover;
 mod members;
 mod model;
+mod policies;
 mod repair;
 
 use super::*;
 use crate::client_wire::{Op, Outcome};
 use crate::engine::{Engine, Host, Identity};
-use crate::id::GroupId;
+use crate::entry::{Entry, EntryKind};
+use crate::id::{GroupId, StoreId};
 use crate::id::{Incarnation, LogPoint};
 use crate::protocol::witness::Witness;
 use crate::protocol::{Event, Role};
@@ -95,6 +97,29 @@ struct Node {
     reader: Option<Box<dyn SnapshotReader>>,
     effects: Effects,
     up: bool,
+    store: StoreId,
+    disk: Disk,
+}
+
+/// What a disk would have kept of a node's writes.
+#[derive(Clone, Default)]
+struct Disk {
+    hard_state: Option<Bytes>,
+    entries: Vec<Entry>,
+}
+
+impl Disk {
+    fn write(&mut self, ops: &[StorageOp]) {
+        for op in ops {
+            match op {
+                StorageOp::HardState(state) => self.hard_state = Some(state.clone()),
+                StorageOp::Append(entries) => self.entries.extend(entries.iter().cloned()),
+                StorageOp::TruncateSuffix { from, .. } => self.entries.retain(|e| e.index < *from),
+                StorageOp::Reset { .. } | StorageOp::InstallSnapshot { .. } => self.entries.clear(),
+                StorageOp::PurgePrefix { .. } | StorageOp::SnapshotChunk { .. } => {}
+            }
+        }
+    }
 }
 
 struct Group {
@@ -106,6 +131,11 @@ struct Group {
     lives: u64,
     /// The next message to this replica with these bytes in it loses one of them to another.
     tamper: Option<(ReplicaId, Bytes)>,
+    /// Replicas whose disks have stopped: nothing that they write is ever done.
+    stuck: BTreeSet<ReplicaId>,
+    /// Messages that were sent.
+    sent: u64,
+    on_divergence: OnDivergence,
 }
 
 impl Group {
@@ -134,6 +164,9 @@ impl Group {
             next_ticket: Ticket(0),
             lives: 0,
             tamper: None,
+            stuck: BTreeSet::new(),
+            sent: 0,
+            on_divergence: OnDivergence::default(),
         };
         if group.config.authority == Authority::Witness {
             group.start(ReplicaId::WITNESS);
@@ -141,18 +174,33 @@ impl Group {
         group
     }
 
+    /// A life with an empty storage.
     fn start(&mut self, id: ReplicaId) {
         self.start_as(id, Start::Normal);
     }
 
     fn start_as(&mut self, id: ReplicaId, start: Start) {
+        let store = StoreId((self.lives + 1) * 100 + u64::from(id.0));
+        self.start_with(id, store, Disk::default(), start);
+    }
+
+    /// The next life of a replica, with everything that was durable. (Not for one that has begun with a snapshot.)
+    fn restart(&mut self, id: ReplicaId) {
+        let node = &self.nodes[&id];
+        let (store, disk) = (node.store, node.disk.clone());
+        self.start_with(id, store, disk, Start::Normal);
+    }
+
+    fn start_with(&mut self, id: ReplicaId, store: StoreId, disk: Disk, start: Start) {
         self.lives += 1;
-        let mut storage = MemoryStorage::new(
-            crate::StoreId(self.lives * 100 + u64::from(id.0)),
-            Incarnation(self.lives),
-        );
+        let mut storage = MemoryStorage::new(store, Incarnation(self.lives));
         assert_eq!(storage.durability(), Durability::Memory);
-        let recovered = storage.open().unwrap();
+        let mut recovered = storage.open().unwrap();
+        storage
+            .write(vec![StorageOp::Append(disk.entries.clone())])
+            .unwrap();
+        recovered.hard_state.clone_from(&disk.hard_state);
+        recovered.entries.clone_from(&disk.entries);
         let identity = Identity {
             group: GroupId(1),
             replica: id,
@@ -165,6 +213,7 @@ impl Group {
         } else {
             let mut options = Options::new(id, self.config.clone(), self.lives);
             options.start = start;
+            options.on_divergence = self.on_divergence;
             Box::new(Passive::new(options, recovered).unwrap())
         };
         let mut node = Node {
@@ -173,6 +222,8 @@ impl Group {
             reader: None,
             effects: Effects::default(),
             up: true,
+            store,
+            disk,
         };
         node.engine.start(self.now, &mut node.effects);
         self.nodes.insert(id, node);
@@ -209,11 +260,14 @@ impl Group {
                     storage,
                     reader,
                     effects,
+                    disk,
                     ..
                 } = node;
                 match todo {
                     Todo::Frame(to, frame) => self.deliver(id, to, &frame),
+                    Todo::Persist(..) if self.stuck.contains(&id) => {}
                     Todo::Persist(token, ops) => {
+                        disk.write(&ops);
                         storage.write(ops).unwrap();
                         storage.sync().unwrap();
                         engine.on_persisted(now, token, effects);
@@ -254,6 +308,7 @@ impl Group {
     }
 
     fn deliver(&mut self, from: ReplicaId, to: ReplicaId, frame: &Bytes) {
+        self.sent += 1;
         if self.cut.contains(&(from, to)) {
             return;
         }

@@ -78,7 +78,7 @@ impl ReferenceStateMachine for Reference {
 
 struct Story {
     group: Group,
-    stores: BTreeMap<ReplicaId, crate::StoreId>,
+    stores: BTreeMap<ReplicaId, StoreId>,
     /// Of the model: answered, or seen by a read, in this order.
     list: Vec<u64>,
     /// So much of it was shown by a read: nothing can come in between any more.
@@ -98,7 +98,7 @@ impl StateMachineTest for Story {
             // As `Group::start` makes them: the witness is the first life.
             (
                 ReplicaId(n),
-                crate::StoreId((u64::from(n) + 1) * 100 + u64::from(n)),
+                StoreId((u64::from(n) + 1) * 100 + u64::from(n)),
             )
         });
         Self {
@@ -186,7 +186,7 @@ impl Story {
         if !self.group.nodes[&at].up {
             self.group.start(at);
             let life = self.group.lives;
-            let store = crate::StoreId(life * 100 + u64::from(at.0));
+            let store = StoreId(life * 100 + u64::from(at.0));
             self.stores.insert(at, store);
             self.group.settle();
         }
@@ -197,7 +197,7 @@ impl Story {
         let witness = &self.group.nodes[&ReplicaId::WITNESS];
         let register = witness.engine.status().configuration;
         register.is_some_and(|known| {
-            let lives = |(id, store): (&ReplicaId, &crate::StoreId)| {
+            let lives = |(id, store): (&ReplicaId, &StoreId)| {
                 *id != at && self.group.nodes[id].up && self.stores[id] == *store
             };
             known.in_sync.iter().any(lives)

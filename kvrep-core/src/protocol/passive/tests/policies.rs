@@ -1,0 +1,303 @@
+//! What a group chooses: leases, stopped transfers, early visibility, stopping at divergence.
+
+use super::*;
+use crate::config::{Ack, Confirm, Takeover, Transfer, Visibility};
+
+/// Three members with what is standard, but for this.
+fn three(authority: Authority, choose: impl FnOnce(&mut GroupConfig)) -> Group {
+    three_that(OnDivergence::default(), authority, choose)
+}
+
+fn three_that(
+    on_divergence: OnDivergence,
+    authority: Authority,
+    choose: impl FnOnce(&mut GroupConfig),
+) -> Group {
+    let mut config = GroupConfig::new((1..=3).map(ReplicaId), authority);
+    choose(&mut config);
+    config.validate().unwrap();
+    let mut g = Group::of(config);
+    g.on_divergence = on_divergence;
+    for id in 1..=3 {
+        g.start(ReplicaId(id));
+    }
+    g
+}
+
+fn cut_off(g: &mut Group, id: ReplicaId) {
+    for other in [1, 2, 3]
+        .map(ReplicaId)
+        .into_iter()
+        .chain([ReplicaId::WITNESS])
+    {
+        g.cut.insert((id, other));
+        g.cut.insert((other, id));
+    }
+}
+
+fn serving(g: &Group, id: ReplicaId) -> bool {
+    g.nodes[&id].engine.status().serving
+}
+
+fn linearizable(g: &mut Group, at: ReplicaId) -> Ticket {
+    let (read, query) = (Read::Linearizable, encode(&()));
+    g.ask(at, Op::Query { read, query })
+}
+
+fn reply(g: &Group, at: ReplicaId, ticket: Ticket) -> Option<&Outcome> {
+    g.nodes[&at].effects.replies.get(&ticket)
+}
+
+// ---- OnDivergence::Stop -----------------------------------------------------------------------------------------
+
+/// A group alone, parted: the old primary and the others have each acknowledged what the other side lacks.
+fn parted() -> (Group, ReplicaId, ReplicaId) {
+    let mut g = three_that(OnDivergence::Stop, Authority::Alone, |_| ());
+    g.pass(SECOND);
+    let old = g.primary();
+    g.write(old, 1);
+    cut_off(&mut g, old);
+    g.pass(SECOND * 2);
+    assert!(matches!(g.write(old, 2), Some(Outcome::Done { .. })));
+    let others = [1, 2, 3].map(ReplicaId);
+    let new = others
+        .into_iter()
+        .find(|id| *id != old && serving(&g, *id))
+        .unwrap();
+    assert!(matches!(g.write(new, 3), Some(Outcome::Done { .. })));
+    g.cut.clear();
+    g.pass(SECOND * 2);
+    (g, old, new)
+}
+
+fn assert_stopped(g: &mut Group, id: ReplicaId) {
+    let status = g.nodes[&id].engine.status();
+    assert!(status.waiting_for.starts_with("stopped"), "{status:?}");
+    assert_eq!((status.role, status.serving), (Role::Seeking, false));
+    assert_eq!(g.read(id, Read::Local), None, "it shows nothing");
+    let kept: Vec<Bytes> = g.nodes[&id]
+        .disk
+        .entries
+        .iter()
+        .filter(|e| e.kind == EntryKind::Command)
+        .map(|e| e.payload.clone())
+        .collect();
+    assert_eq!(kept.len(), 2, "what was refuted is where it was");
+}
+
+#[test]
+fn a_refuted_replica_stops_and_stays_stopped_until_it_is_told_to_give_its_history_up() {
+    let (mut g, old, new) = parted();
+    let lost = |e: &Event| matches!(e, Event::AcknowledgedWritesLost { .. });
+    assert_eq!(
+        g.nodes[&old]
+            .effects
+            .events
+            .iter()
+            .filter(|e| lost(e))
+            .count(),
+        1
+    );
+    assert_stopped(&mut g, old);
+    assert!(
+        matches!(g.write(new, 4), Some(Outcome::Done { .. })),
+        "the others go on"
+    );
+
+    g.crash(old);
+    g.restart(old);
+    g.pass(SECOND * 2);
+    assert_stopped(&mut g, old);
+    assert_eq!(g.in_sync(), 2);
+
+    g.crash(old);
+    g.on_divergence = OnDivergence::SaveAndRejoin;
+    g.restart(old);
+    g.pass(SECOND * 2);
+    assert_eq!(g.in_sync(), 3);
+    assert_eq!(g.read(old, Read::Local), Some(vec![1, 3, 4]));
+
+    // Nothing of the stop is left behind.
+    g.crash(old);
+    g.on_divergence = OnDivergence::Stop;
+    g.restart(old);
+    g.pass(SECOND * 2);
+    assert_eq!(g.in_sync(), 3);
+}
+
+// ---- Transfer::WorldStopped -------------------------------------------------------------------------------------
+
+#[test]
+fn a_joiner_stops_the_world_no_longer_than_it_makes_progress() {
+    let limits = crate::Limits {
+        snapshot_log_entries: 10,
+        retained_entries: 0,
+        ..crate::Limits::default()
+    };
+    for authority in both() {
+        let mut g = three(authority, |config| {
+            config.limits = limits;
+            config.transfer = Transfer::WorldStopped;
+        });
+        g.pass(SECOND);
+        let p = g.primary();
+        let away = ReplicaId(if p.0 == 3 { 2 } else { 3 });
+        g.crash(away);
+        g.pass(SECOND);
+        for n in 0..100 {
+            assert!(matches!(g.write(p, n), Some(Outcome::Done { .. })), "{n}");
+        }
+        // It lives and answers, but its disk does nothing.
+        g.stuck.insert(away);
+        g.start(away);
+        let patience = g.config.timing.suspect_after;
+        g.pass(patience / 2);
+        assert_eq!(g.write(p, 100), Some(Outcome::Busy), "the world is stopped");
+        g.pass(patience);
+        assert!(
+            matches!(g.write(p, 101), Some(Outcome::Done { .. })),
+            "who makes no progress is not waited for"
+        );
+        g.stuck.clear();
+        g.start(away);
+        g.pass(SECOND * 2);
+        assert_eq!(g.in_sync(), 3);
+        assert!(matches!(g.write(p, 102), Some(Outcome::Done { .. })));
+        g.pass(SECOND);
+        assert_eq!(g.read(away, Read::Local).map(|all| all.len()), Some(102));
+    }
+}
+
+// ---- Visibility::OnAppend ---------------------------------------------------------------------------------------
+
+fn shown_early() -> Group {
+    let home = ReplicaId(1);
+    let mut g = three(Authority::Alone, |config| {
+        config.ack = Ack::All;
+        config.takeover = Takeover::Never { primary: home };
+        config.visibility = Visibility::OnAppend;
+    });
+    g.pass(SECOND);
+    assert_eq!(g.primary(), home);
+    g
+}
+
+#[test]
+fn what_is_shown_early_is_answered_when_all_have_it_and_not_before() {
+    let mut g = shown_early();
+    let (home, near, far) = (ReplicaId(1), ReplicaId(2), ReplicaId(3));
+    g.cut.insert((far, home));
+    let first = g.ask(home, Op::Plain(encode(&1_u64)));
+    let second = g.ask(home, Op::Plain(encode(&2_u64)));
+    for id in [home, near, far] {
+        assert_eq!(g.read(id, Read::Local), Some(vec![1, 2]), "{id} shows it");
+    }
+    assert_eq!(reply(&g, home, first), None);
+    assert_eq!(reply(&g, home, second), None);
+    g.cut.clear();
+    g.pass(SECOND);
+    for ticket in [first, second] {
+        let answer = reply(&g, home, ticket);
+        assert!(matches!(answer, Some(Outcome::Done { .. })), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_write_that_was_shown_but_not_decided_is_kept_over_a_restart_and_its_answer_is_not_made_up() {
+    let mut g = shown_early();
+    let (home, far) = (ReplicaId(1), ReplicaId(3));
+    g.cut.insert((far, home));
+    let ticket = g.ask(home, Op::Plain(encode(&1_u64)));
+    assert_eq!(g.read(home, Read::Local), Some(vec![1]));
+    assert_eq!(reply(&g, home, ticket), None);
+    g.crash(home);
+    g.cut.clear();
+    g.restart(home);
+    g.pass(SECOND * 2);
+    assert_eq!(g.primary(), home);
+    assert_eq!(reply(&g, home, ticket), None, "its life has ended");
+    for id in 1..=3 {
+        assert_eq!(g.read(ReplicaId(id), Read::Local), Some(vec![1]));
+    }
+}
+
+// ---- Confirm::Lease ---------------------------------------------------------------------------------------------
+
+fn leased(authority: Authority) -> (Group, Duration) {
+    let length = Duration::from_millis(200);
+    let mut g = three(authority, |config| {
+        config.confirm = Confirm::Lease {
+            length,
+            drift_ppm_max: 10_000,
+        };
+    });
+    g.pass(SECOND);
+    (g, length)
+}
+
+#[test]
+fn reads_under_a_lease_send_nothing() {
+    for authority in both() {
+        let (mut g, length) = leased(authority);
+        let p = g.primary();
+        g.write(p, 1);
+        let sent = g.sent;
+        for _ in 0..10 {
+            assert_eq!(g.read(p, Read::Linearizable), Some(vec![1]));
+        }
+        assert_eq!(g.sent, sent, "no round");
+
+        // Without answers the lease runs out, and a read waits for a round.
+        cut_off(&mut g, p);
+        g.pass(length);
+        let ticket = linearizable(&mut g, p);
+        assert_eq!(reply(&g, p, ticket), None);
+    }
+}
+
+#[test]
+fn nobody_takes_over_before_the_lease_has_run_out() {
+    for authority in both() {
+        let (mut g, length) = leased(authority);
+        let p = g.primary();
+        g.write(p, 1);
+        // Its death is seen at once, so that only the lease is waited for.
+        g.crash(p);
+        // The last grant is at most a heartbeat old.
+        let heartbeat = g.config.timing.heartbeat_every;
+        g.pass(length - heartbeat - Duration::from_millis(5));
+        let others = || (1..=3).map(ReplicaId).filter(|id| *id != p);
+        assert!(others().all(|id| !serving(&g, id)), "{:?}", g.statuses());
+        g.pass(length);
+        assert!(others().any(|id| serving(&g, id)), "{:?}", g.statuses());
+    }
+}
+
+#[test]
+fn a_replica_that_restarted_keeps_what_it_granted_before() {
+    let (mut g, length) = leased(Authority::Witness);
+    let p = g.primary();
+    g.write(p, 1);
+    cut_off(&mut g, p);
+    // The others see the primary gone and have forgotten their grants with their lives.
+    for id in (1..=3).map(ReplicaId).filter(|id| *id != p) {
+        g.restart(id);
+        let Node {
+            engine, effects, ..
+        } = g.nodes.get_mut(&id).unwrap();
+        engine.on_hint(g.now, p, Hint::Gone, effects);
+    }
+    let step = Duration::from_millis(5);
+    let end = g.now + (length - step);
+    while g.now < end {
+        g.pass(step);
+        let served = (1..=3).map(ReplicaId).filter(|id| serving(&g, *id));
+        assert!(
+            served.filter(|id| *id != p).count() == 0,
+            "{:?}",
+            g.statuses()
+        );
+    }
+    g.pass(length * 2);
+    assert!((1..=3).map(ReplicaId).any(|id| id != p && serving(&g, id)));
+}
