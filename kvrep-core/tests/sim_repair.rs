@@ -15,8 +15,20 @@ fn whosever_state_is_disturbed_in_the_end_all_states_are_equal() {
         seen("StateDiffers"),
         seen("StateDiscarded"),
     ];
-    for cell in ["witness/wal/crashes", "alone/wal/crashes"] {
-        for seed in 0..SEEDS {
+    let standard = ["witness/wal/crashes", "alone/wal/crashes"].map(|cell| (cell, SEEDS));
+    let others = [
+        "primary/witness/wal/crashes",
+        "lease/witness/wal/all",
+        "never/alone/wal/all",
+        "never-all/alone/wal/all",
+        "never-primary/alone/wal/all",
+        "never-all-append/alone/wal/all",
+    ];
+    for (cell, seeds) in standard
+        .into_iter()
+        .chain(others.map(|cell| (cell, SEEDS / 5)))
+    {
+        for seed in 0..seeds {
             let counters = words.clone();
             let run = Simulation::new(Cell::named(cell).unwrap(), seed).disturbed();
             let run = run.trace(move |line| {

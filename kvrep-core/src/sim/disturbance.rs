@@ -33,6 +33,9 @@ impl World {
         let some = self.weather.rng.below(self.plan.members as u64) as usize;
         let aim = self.weather.rng.one_in(2);
         let node = self.primary().filter(|_| aim).unwrap_or(some);
+        if self.plan.home == Some(self.nodes[node].id) {
+            return; // A fixed primary is not replaced, so its state is only reported.
+        }
         let (Some(command), Some(engine)) = (
             self.workload.disturbance(),
             self.nodes[node].engine.as_mut(),

@@ -412,6 +412,8 @@ impl Primary {
             .map(|id| {
                 let life = local.life(id);
                 let peer = self.peers.get(&id).filter(|p| p.incarnation == life);
+                // What is about to be thrown away is not kept by anybody.
+                let peer = peer.filter(|p| !self.suspicions.is_faulty(id, p.store));
                 peer.map_or(Index::ZERO, |p| p.durable)
             })
             .min()

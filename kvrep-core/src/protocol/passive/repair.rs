@@ -22,6 +22,7 @@
 //!   what was acknowledged lives on;
 //! * what it acknowledged before it threw it away never counts afterwards: its orders and its new acknowledgements are
 //!   told apart by the read round, which the primary raises when it hears that all is thrown away;
+//! * with `Ack::All` nothing is acknowledged from the moment at which a backup is found wrong until it has everything anew;
 //! * digests are compared at equal places of the log only, by (index, term, hash).
 //!
 //! Caveats: between the fault and the next comparison clients may be answered from a wrong state. If most replicas are wrong

@@ -330,10 +330,12 @@ impl Group {
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            self.now = self.now + Duration::from_millis(5);
+            // As a driver does: what is due is asked before the time passes.
+            let before = self.now;
+            self.now = before + Duration::from_millis(5);
             let now = self.now;
             for node in self.nodes.values_mut().filter(|n| n.up) {
-                if node.engine.next_deadline(now).is_some_and(|d| d <= now) {
+                if node.engine.next_deadline(before).is_some_and(|d| d <= now) {
                     node.engine.tick(now, &mut node.effects);
                 }
             }

@@ -63,7 +63,7 @@ fn parted() -> (Group, ReplicaId, ReplicaId) {
     let new = others
         .into_iter()
         .find(|id| *id != old && serving(&g, *id))
-        .unwrap();
+        .unwrap_or_else(|| panic!("{:#?}", g.statuses()));
     assert!(matches!(g.write(new, 3), Some(Outcome::Done { .. })));
     g.cut.clear();
     g.pass(SECOND * 2);
