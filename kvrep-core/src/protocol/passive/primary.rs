@@ -400,14 +400,20 @@ impl Primary {
         }
     }
 
-    /// What every member of the group has durable, with whatever storage it has now.
+    /// What every full member of the group has durable, with whatever storage it has now.
     fn everywhere(&self, local: &Local) -> Index {
         #[cfg(feature = "sim")]
         let forgets = local.mutated(Mutation::DownMemberForgotten);
         #[cfg(not(feature = "sim"))]
         let forgets = false;
+        // A learner never counts; whoever is about to be a full member does.
+        let counts = |id: &ReplicaId| {
+            let pending = self.changes.iter().map(|change| &change.new);
+            pending.chain([&self.configuration]).any(|c| c.is_full(*id))
+        };
         local
             .others()
+            .filter(counts)
             .filter(|id| !forgets || local.is_live(*id))
             .map(|id| {
                 let life = local.life(id);

@@ -168,6 +168,28 @@ fn a_joiner_stops_the_world_no_longer_than_it_makes_progress() {
     }
 }
 
+// ---- Ack::All -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_write_that_waits_for_all_waits_for_no_learner() {
+    let home = ReplicaId(1);
+    let mut g = three(Authority::Alone, |config| {
+        config.ack = Ack::All;
+        config.takeover = Takeover::Never { primary: home };
+    });
+    g.pass(SECOND);
+    let learner = ReplicaId(7);
+    g.start_as(learner, Start::Join(Join::learner()));
+    g.pass(SECOND);
+    assert!(matches!(g.write(home, 1), Some(Outcome::Done { .. })));
+    g.pass(SECOND);
+    assert_eq!(g.read(learner, Read::Local), Some(vec![1]), "it copies");
+    cut_off(&mut g, learner);
+    assert!(matches!(g.write(home, 2), Some(Outcome::Done { .. })));
+    cut_off(&mut g, ReplicaId(3));
+    assert_eq!(g.write(home, 3), None, "a full member is waited for");
+}
+
 // ---- Visibility::OnAppend ---------------------------------------------------------------------------------------
 
 fn shown_early() -> Group {
