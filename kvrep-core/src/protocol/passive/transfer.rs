@@ -30,6 +30,8 @@ const WINDOW_BYTES: u64 = 8 << 20;
 #[derive(Debug)]
 pub(super) struct Sending {
     meta: Option<SnapshotMeta>,
+    /// The snapshot that was current when the storage was asked for the beginning: what it opens is this or a newer one.
+    begun: Option<Index>,
     /// Asked of the storage up to here.
     asked: u64,
     /// A read is under way.
@@ -43,6 +45,7 @@ impl Sending {
     pub(super) fn new(now: Time) -> Self {
         Self {
             meta: None,
+            begun: None,
             asked: 0,
             reading: false,
             taken: 0,
@@ -50,8 +53,9 @@ impl Sending {
         }
     }
 
+    /// The log behind this is needed once the peer has the snapshot.
     pub(super) fn index(&self) -> Option<Index> {
-        self.meta.map(|m| m.last.index)
+        self.meta.map(|m| m.last.index).or(self.begun)
     }
 
     fn chunk_bytes(local: &Local) -> u64 {
@@ -76,6 +80,9 @@ impl Sending {
         // A snapshot shorter than a byte does not exist: sessions alone are longer.
         if !self.reading && self.asked < end && worth {
             self.reading = true;
+            if self.meta.is_none() {
+                self.begun = local.snapshot.map(|s| s.last.index);
+            }
             out.push(Action::ReadSnapshot {
                 peer,
                 offset: self.asked,
