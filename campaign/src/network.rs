@@ -212,8 +212,10 @@ impl Drop for Network {
         let Some(Namespaces { prefix, .. }) = &self.namespaces else {
             return;
         };
-        // Whatever is missing was not made; removing a namespace removes its veth pair.
+        // Whatever is missing was not made. Removing a namespace removes its veth pair too, but later.
+        let own = std::process::id();
         for n in 1..=self.addresses.len() + 1 {
+            let _ = tool("ip", &format!("link del kv{own}h{n}"));
             let _ = tool("ip", &format!("netns del {prefix}-{n}"));
         }
         let _ = tool(

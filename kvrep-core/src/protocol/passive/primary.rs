@@ -303,6 +303,9 @@ impl Primary {
         if peer.durable >= last {
             peer.transferring = false;
         }
+        if !self.configuration.in_sync.contains_key(&from) {
+            self.await_joiner(local, from, now);
+        }
         self.advance(local, now, out);
         self.ship_to(local, from, now, out);
     }
@@ -394,8 +397,13 @@ impl Primary {
     /// What is decided, by the group's policy.
     fn decided(&self, local: &Local) -> Index {
         match local.group.ack {
-            Ack::AllInSync => self.replicated(local),
+            Ack::AllInSync => self.replicated(local).min(self.awaited(local)),
             Ack::All => self.replicated(local).min(self.everywhere(local)),
+            // Every member has this term's first entry before anything of the term is acknowledged: what an earlier
+            // primary left on one of them, and this one did not have, is gone from all of them then.
+            Ack::Primary if local.commit < self.first && self.replicated(local) < self.first => {
+                local.commit
+            }
             Ack::Primary => local.durable.index(),
         }
     }

@@ -31,6 +31,19 @@ pub(super) struct Progress {
     /// For a planted bug: when its last answer came.
     #[cfg(feature = "sim")]
     pub(super) answered_at: Time,
+    /// Whether writes wait for it already, so that it can catch up.
+    pub(super) awaited: Awaited,
+    /// What was committed when it last acknowledged something.
+    commit_then: Index,
+}
+
+/// Whether writes wait for a peer that does not count yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// They do not, and may again from this time on.
+    NotBefore(Time),
+    /// Since when they do.
+    Since(Time),
 }
 
 /// How it is sent to (Raft's dissertation §10.2.1 has the same three states).
@@ -73,7 +86,19 @@ impl Progress {
             progressed_at: now,
             #[cfg(feature = "sim")]
             answered_at: Time::ZERO,
+            awaited: Awaited::NotBefore(now),
+            commit_then: Index(u64::MAX),
         }
+    }
+
+    /// Whether it is behind by no more than what came since it last acknowledged something.
+    pub(super) fn is_close(&self) -> bool {
+        matches!(self.pace, Pace::Streaming) && self.durable >= self.commit_then
+    }
+
+    /// Remembers what is committed, to judge the next acknowledgement by.
+    pub(super) fn note_commit(&mut self, commit: Index) {
+        self.commit_then = commit;
     }
 
     /// It has thrown everything away; only answers to `round` and later ones count.
