@@ -39,7 +39,7 @@ pub enum Ack {
     /// takes over does not have is **lost**, and reported when the old primary returns. The *loss window* is bounded: at
     /// most [`Limits::uncommitted_entries_max`](crate::Limits::uncommitted_entries_max) entries (and [`Limits::uncommitted_bytes_max`](crate::Limits::uncommitted_bytes_max) bytes and one batch) that
     /// some in-sync member lacks; beyond it proposals are answered *busy*. How large it is now is
-    /// `last - replicated` of the primary's [`ProtocolStatus`](crate::ProtocolStatus).
+    /// `last - replicated` of the primary's [`ProtocolStatus`](crate::protocol::ProtocolStatus).
     Primary,
 }
 

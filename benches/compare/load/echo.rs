@@ -1,4 +1,4 @@
-//! The client of the bare exchange: what a write costs at least. See [`serve::echo`](crate::serve::echo).
+//! The client of the bare exchange: what a write costs at least. Its servers are in `serve`.
 
 use super::{Clock, Load, VALUE_BYTES};
 use crate::sample::{Latencies, Sample};
