@@ -71,7 +71,8 @@ impl World {
 
     /// Where nobody takes over unasked, somebody must ask, also when every client is done.
     fn ask_for_a_primary(&mut self) {
-        if self.cell.policy.takeover != TakeoverKind::OnClientRequest {
+        // (While somebody serves, more questions would only take the room of a client's.)
+        if self.cell.policy.takeover != TakeoverKind::OnClientRequest || self.server().is_some() {
             return;
         }
         let nobody = 0; // the number of an attempt that no client has made: its answer is nobody's
