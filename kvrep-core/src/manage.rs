@@ -25,9 +25,6 @@ pub enum Manage {
         kind: MemberKind,
     },
     /// A replica is to belong no more, dead or alive. The primary hands over first if it is asked itself.
-    ///
-    /// Caveat: with [`Authority::Alone`](crate::Authority::Alone) stop the replica first. One that lives may take over with the old
-    /// configuration if the primary crashes before it has told it.
     Remove(ReplicaId),
     /// A dead member's place goes to another replica, in one step. Refused while the old one lives.
     Replace {

@@ -242,8 +242,6 @@ impl Node {
 
     /// Leaves the group for good: this replica belongs to it no more, and may be stopped. A primary hands over first.
     ///
-    /// Caveat: with [`Authority::Alone`](crate::Authority::Alone) see [`Manage::Remove`].
-    ///
     /// # Errors
     /// [`ClientError::Refused`]: why not, as for the last member. [`ClientError::Unavailable`] while there is no primary.
     pub async fn leave(&self) -> Result<Configuration, ClientError> {

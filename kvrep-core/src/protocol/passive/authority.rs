@@ -26,6 +26,8 @@ pub(super) struct Change {
     /// What must be durable here before anybody hears of the change.
     first: Option<PersistToken>,
     olds: BTreeSet<ReplicaId>,
+    /// Those among them that the change removes: not waited for once they are dead.
+    leaving: BTreeSet<ReplicaId>,
     joiners: BTreeSet<ReplicaId>,
 }
 
@@ -58,11 +60,20 @@ impl Change {
         let is_new = |id: &ReplicaId| {
             old.is_some_and(|old| old.term == new.term && !old.in_sync.contains_key(id))
         };
+        // One that is to belong no more but lives must know it first: by itself it could take over as before.
+        let leaving: BTreeSet<ReplicaId> = old
+            .filter(|old| local.is_alone() && old.term == new.term)
+            .into_iter()
+            .flat_map(|old| old.in_sync.keys().copied())
+            .filter(|id| !new.members.contains_key(id) && local.is_live(*id))
+            .collect();
+        let olds = others().filter(|id| !is_new(id));
         let mut change = Self {
             expected: old.map(Configuration::rank),
             sent_at: now,
             first: None,
-            olds: others().filter(|id| !is_new(id)).collect(),
+            olds: olds.chain(leaving.iter().copied()).collect(),
+            leaving,
             joiners: others().filter(is_new).collect(),
             new: new.clone(),
         };
@@ -99,7 +110,20 @@ impl Change {
         self.alone_outcome(local)
     }
 
-    pub(super) fn resend(&mut self, local: &Local, now: Time, out: &mut Outbox) {
+    pub(super) fn resend(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
+        let dead: Vec<_> = self
+            .leaving
+            .iter()
+            .copied()
+            .filter(|id| !local.is_live(*id))
+            .collect();
+        for id in dead {
+            self.leaving.remove(&id);
+            if self.olds.remove(&id) {
+                // Its end may be the end of the change: looked at with the next completion.
+                local.persist(Vec::new(), out);
+            }
+        }
         if self.deadline(local).is_some_and(|deadline| now >= deadline) {
             self.sent_at = now;
             self.send(local, out);

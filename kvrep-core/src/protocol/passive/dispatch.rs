@@ -312,11 +312,16 @@ impl Passive {
         out: &mut Outbox,
     ) {
         let local = &mut self.local;
+        let counts = |c: &Configuration| c.has(local.me, local.store);
+        // It may also be that this one is to belong no more.
+        let leaves = !new.members.contains_key(&local.me)
+            && (local.hard.configuration.as_ref())
+                .is_some_and(|c| c.term == new.term && (counts(c) || *c == new));
         if !local.is_alone()
             || local.stopped
             || !is_plausible(&new)
             || new.term.replica != from
-            || !new.has(local.me, local.store)
+            || !(counts(&new) || leaves)
         {
             local.dropped += 1;
             return;

@@ -376,7 +376,7 @@ impl Protocol for Passive {
                 if now >= candidate.deadline {
                     self.seek(now, Rest::AfterDefeat, out);
                 } else {
-                    candidate.change.resend(&self.local, now, out);
+                    candidate.change.resend(&mut self.local, now, out);
                 }
             }
             Part::Backup(_) => {}
