@@ -28,13 +28,8 @@ impl DynamicMembership {
     /// These members, all live at first, in view 1.
     #[must_use]
     pub fn new(members: impl IntoIterator<Item = ReplicaId>) -> Self {
-        let members: BTreeSet<ReplicaId> = members.into_iter().collect();
         Self {
-            view: View {
-                number: 1,
-                live: members.clone(),
-                members,
-            },
+            view: View::first(members.into_iter().collect()),
         }
     }
 
@@ -60,17 +55,6 @@ impl Membership for DynamicMembership {
     }
 
     fn on_verdict(&mut self, peer: ReplicaId, verdict: Verdict) -> bool {
-        if !self.view.members.contains(&peer) {
-            return false;
-        }
-        let changed = if verdict.is_live() {
-            self.view.live.insert(peer)
-        } else {
-            self.view.live.remove(&peer)
-        };
-        if changed {
-            self.view.number += 1;
-        }
-        changed
+        self.view.judge(peer, verdict)
     }
 }

@@ -4,7 +4,6 @@
 use super::{Membership, View};
 use crate::detector::Verdict;
 use crate::id::ReplicaId;
-use std::collections::BTreeSet;
 
 /// Membership that never changes who belongs, only who is live.
 ///
@@ -28,13 +27,8 @@ impl FixedMembership {
     /// A group of these members, all live at first, in view 1.
     #[must_use]
     pub fn new(members: impl IntoIterator<Item = ReplicaId>) -> Self {
-        let members: BTreeSet<ReplicaId> = members.into_iter().collect();
         Self {
-            view: View {
-                number: 1,
-                live: members.clone(),
-                members,
-            },
+            view: View::first(members.into_iter().collect()),
         }
     }
 }
@@ -45,17 +39,6 @@ impl Membership for FixedMembership {
     }
 
     fn on_verdict(&mut self, peer: ReplicaId, verdict: Verdict) -> bool {
-        if !self.view.members.contains(&peer) {
-            return false;
-        }
-        let changed = if verdict.is_live() {
-            self.view.live.insert(peer)
-        } else {
-            self.view.live.remove(&peer)
-        };
-        if changed {
-            self.view.number += 1;
-        }
-        changed
+        self.view.judge(peer, verdict)
     }
 }

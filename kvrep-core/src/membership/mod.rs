@@ -24,6 +24,33 @@ pub struct View {
     pub live: BTreeSet<ReplicaId>,
 }
 
+impl View {
+    /// View 1: all of these belong and are live.
+    fn first(members: BTreeSet<ReplicaId>) -> Self {
+        Self {
+            number: 1,
+            live: members.clone(),
+            members,
+        }
+    }
+
+    /// Counts on a member or not, as the verdict says. Returns whether that is a new view.
+    fn judge(&mut self, peer: ReplicaId, verdict: Verdict) -> bool {
+        if !self.members.contains(&peer) {
+            return false;
+        }
+        let changed = if verdict.is_live() {
+            self.live.insert(peer)
+        } else {
+            self.live.remove(&peer)
+        };
+        if changed {
+            self.number += 1;
+        }
+        changed
+    }
+}
+
 /// Keeps the view from verdicts.
 ///
 /// See [`FixedMembership`](fixed::FixedMembership) for an example.

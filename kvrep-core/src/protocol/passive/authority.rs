@@ -5,7 +5,8 @@
 //!   configuration (it counts) or one beyond it (overtaken). The old value settles nothing: the request may still be
 //!   under way.
 //! * `Alone`: the proposer's intent is durable first; then the old members make the new configuration durable, then
-//!   those that are added; when all have, it counts.
+//!   those that are added; when all have, it counts. A member that is removed for good while it lives is among the old ones: it
+//!   must know, or it could take over as before.
 //!
 //! While a change is pending, whoever acknowledges needs every member of the old and of the new set.
 

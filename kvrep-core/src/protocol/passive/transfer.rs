@@ -207,8 +207,8 @@ impl Receiving {
     }
 }
 
-/// `Alone`, or where the primary alone decides: the snapshot may replace entries of another history, which cannot be compared any more: unless they end in
-/// the snapshot's own term (one primary made all of that), they are kept aside and reported. With a witness, what was
+/// `Alone`, or where the primary alone decides: the snapshot may replace entries of another history, which cannot be
+/// compared any more: unless they end in the snapshot's own term (one primary made all of that), they are kept aside and reported. With a witness, what was
 /// acknowledged is in the snapshot or follows it.
 fn doubtful_tail(local: &Local, meta: SnapshotMeta, out: &mut Outbox) -> Tail {
     let last = local.log.last();
