@@ -10,9 +10,10 @@ use crate::id::{
     GroupId, Incarnation, Index, LogPoint, MemberKind, ReplicaId, Seq, SessionId, StoreId, Term,
     Version,
 };
+use crate::manage::Manage;
 use crate::protocol::passive::decoders as passive;
 use crate::protocol::witness::Witness;
-use crate::protocol::{Outbox, Protocol};
+use crate::protocol::{Outbox, Protocol, Role};
 use crate::session::{Envelope as SessionEnvelope, Machine};
 use crate::state_machine::{Typed, encode};
 use crate::storage::wal::decoders as wal;
@@ -21,6 +22,18 @@ use crate::time::{Time, Timestamp};
 use crate::wire::{self, Envelope, FrameKind};
 use crate::{Configuration, Fold};
 use bytes::{Bytes, BytesMut};
+
+/// An example of every variant of an enum: one that is missing, also a new one, does not compile.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! one_of_each {
+    ($enum:ident: $($variant:ident $fields:tt),* $(,)?) => {{
+        let _complete = |value: &$enum| match value {
+            $($enum::$variant { .. })|* => (),
+        };
+        vec![$($enum::$variant $fields),*]
+    }};
+}
 
 /// One decoder.
 #[derive(Clone, Copy, Debug)]
@@ -172,32 +185,39 @@ fn request(bytes: &[u8]) -> bool {
 }
 
 fn valid_requests() -> Vec<Vec<u8>> {
-    let command = Op::Command {
-        session: SessionId(1),
-        seq: Seq(2),
-        done_below: Seq(1),
-        command: Bytes::from_static(b"command"),
-    };
-    let query = |read| Op::Query {
+    let mut ops = one_of_each!(Op:
+        OpenSession {},
+        Command {
+            session: SessionId(1),
+            seq: Seq(2),
+            done_below: Seq(1),
+            command: Bytes::from_static(b"command"),
+        },
+        Plain(Bytes::from_static(b"plain")),
+        Query {
+            read: Read::default(),
+            query: Bytes::from_static(b"query"),
+        },
+        Status {},
+        CloseSession(SessionId(1)),
+        Manage(Manage::Remove(ReplicaId(2))),
+    );
+    let reads = one_of_each!(Read: Local {}, AtLeast(Token::default()), Linearizable {});
+    ops.extend(reads.into_iter().map(|read| Op::Query {
         read,
         query: Bytes::from_static(b"query"),
-    };
-    let plain = Op::Plain(Bytes::from_static(b"plain"));
-    let at_least = query(Read::AtLeast(Token::default()));
-    let close = Op::CloseSession(SessionId(1));
-    let linearizable = query(Read::Linearizable);
-    [
-        Op::OpenSession,
-        command,
-        plain,
-        at_least,
-        linearizable,
-        Op::Status,
-        close,
-    ]
-    .into_iter()
-    .map(|op| encode(&Request { id: 300, op }).to_vec())
-    .collect()
+    }));
+    let (kind, to) = (MemberKind::Learner, Some(ReplicaId(2)));
+    let (dead, by) = (ReplicaId(2), ReplicaId(4));
+    let manage = one_of_each!(Manage:
+        Handover { to },
+        Add { id: by, kind },
+        Remove(dead),
+        Replace { dead, by },
+    );
+    ops.extend(manage.into_iter().map(Op::Manage));
+    let encoded = ops.into_iter().map(|op| encode(&Request { id: 300, op }));
+    encoded.map(|bytes| bytes.to_vec()).collect()
 }
 
 fn reply(bytes: &[u8]) -> bool {
@@ -212,35 +232,36 @@ fn reply(bytes: &[u8]) -> bool {
 
 fn valid_replies() -> Vec<Vec<u8>> {
     let token = Token::default();
-    let done = Outcome::Done {
-        response: Bytes::from_static(b"response"),
-        token,
-    };
-    let opened = Outcome::Opened {
-        session: SessionId(1),
-        token,
-    };
-    let elsewhere = Outcome::NotPrimary {
-        primary: Some(ReplicaId(2)),
-        address: Some("127.0.0.1:7000".into()),
-    };
-    let large = Outcome::TooLarge {
-        bytes: 300,
-        bytes_max: 200,
-    };
-    let malformed = Outcome::Malformed("no command".into());
-    let status = Outcome::Status(Box::new(empty_witness().status()));
-    let plain = [
-        Outcome::Closed,
-        Outcome::Busy,
-        Outcome::Unknown,
-        Outcome::SessionExpired,
-    ];
-    [done, opened, elsewhere, large, malformed, status]
+    let session = SessionId(1);
+    let status = || Box::new(empty_witness().status());
+    let mut outcomes = one_of_each!(Outcome:
+        Done { response: Bytes::from_static(b"response"), token },
+        Opened { session, token },
+        Closed {},
+        SessionExpired {},
+        OutOfWindow {},
+        Malformed("no command".into()),
+        TooLarge { bytes: 300, bytes_max: 200 },
+        ResponseTooLarge { bytes: 300 },
+        NotPrimary { primary: Some(ReplicaId(2)), address: Some("127.0.0.1:7000".into()) },
+        Busy {},
+        Behind {},
+        Unknown {},
+        Status(status()),
+        Managed(Box::new(configuration())),
+        Refused("it lives".into()),
+    );
+    let roles = one_of_each!(Role: Seeking {}, Candidate {}, Primary {}, Backup {}, Witness {});
+    outcomes.extend(roles.into_iter().map(|role| {
+        let mut status = status();
+        status.role = role;
+        status.configuration = Some(configuration());
+        Outcome::Status(status)
+    }));
+    let encoded = outcomes
         .into_iter()
-        .chain(plain)
-        .map(|outcome| encode(&Reply { id: 1, outcome }).to_vec())
-        .collect()
+        .map(|outcome| encode(&Reply { id: 1, outcome }));
+    encoded.map(|bytes| bytes.to_vec()).collect()
 }
 
 /// A witness that is sent one message.
@@ -282,13 +303,21 @@ fn register(bytes: &[u8]) -> bool {
 }
 
 fn valid_registers() -> Vec<Vec<u8>> {
-    let configuration = Configuration {
+    vec![encode(&configuration()).to_vec()]
+}
+
+fn configuration() -> Configuration {
+    let kinds = one_of_each!(MemberKind: Full {}, Learner {});
+    let members = (2..).map(ReplicaId).zip(kinds);
+    Configuration {
         term: Term::ZERO.next_for(ReplicaId(2)),
         version: Version(3),
         in_sync: [(ReplicaId(1), StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
-        members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
-    };
-    vec![encode(&configuration).to_vec()]
+        members: [(ReplicaId(1), MemberKind::Full)]
+            .into_iter()
+            .chain(members)
+            .collect(),
+    }
 }
 
 fn entry(bytes: &[u8]) -> bool {
@@ -308,9 +337,14 @@ fn entry(bytes: &[u8]) -> bool {
 }
 
 fn valid_entries() -> Vec<Vec<u8>> {
-    let mut out = BytesMut::new();
-    command(&SessionEnvelope::Open, LogPoint::ZERO).encode(&mut out);
-    vec![out.to_vec()]
+    let kinds = one_of_each!(EntryKind: Noop {}, Command {});
+    let made = kinds.into_iter().map(|kind| {
+        let (mut out, payload) = (BytesMut::new(), SessionEnvelope::Open.encode());
+        let term = Term::ZERO.next_for(ReplicaId(1));
+        Entry::following(LogPoint::ZERO, term, Timestamp(3), 4, kind, payload).encode(&mut out);
+        out.to_vec()
+    });
+    made.collect()
 }
 
 fn session_command(bytes: &[u8]) -> bool {
@@ -328,18 +362,18 @@ fn valid_session_commands() -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn session_commands() -> [SessionEnvelope; 4] {
-    [
-        SessionEnvelope::Plain(encode(&3_i64)),
-        SessionEnvelope::Open,
-        SessionEnvelope::Command {
+fn session_commands() -> Vec<SessionEnvelope> {
+    one_of_each!(SessionEnvelope:
+        Plain(encode(&3_i64)),
+        Open {},
+        Command {
             session: SessionId(command(&SessionEnvelope::Open, LogPoint::ZERO).hash),
             seq: Seq(1),
             done_below: Seq(0),
             command: encode(&2_i64),
         },
-        SessionEnvelope::Close(SessionId(1)),
-    ]
+        Close(SessionId(1)),
+    )
 }
 
 /// Restores state and sessions, and goes on with them.

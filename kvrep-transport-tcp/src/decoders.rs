@@ -2,7 +2,7 @@
 
 use crate::greeting::{Greeting, PeerHello, Refusal};
 use kvrep_core::wire::{FrameKind, own_body};
-use kvrep_core::{GroupId, Incarnation, ReplicaId};
+use kvrep_core::{GroupId, Incarnation, ReplicaId, one_of_each};
 
 /// The body of a handshake frame; says whether it is one.
 #[must_use]
@@ -30,33 +30,26 @@ pub fn valid_greetings() -> Vec<Vec<u8>> {
         to: replica,
         listens: Some("127.0.0.1:7001".into()),
     };
-    let knows = Greeting::Knows {
-        replica,
-        address: "127.0.0.1:7002".into(),
-    };
-    let welcome = Greeting::Welcome {
-        replica,
-        incarnation: Incarnation(4),
-        request_bytes_max: 1 << 20,
-    };
-    let refused = Greeting::Refused(Refusal::OtherConfiguration {
-        replica,
-        yours: 1,
-        theirs: 2,
-    });
-    let client = Greeting::Client { group: GroupId(7) };
-    [
-        Greeting::Peer(hello),
-        client,
-        welcome,
-        refused,
-        Greeting::Ping,
-        Greeting::Pong,
-        knows,
-    ]
-    .iter()
-    .map(body)
-    .collect()
+    let (listens, bytes) = ("127.0.0.1:7002".to_string(), 1 << 20);
+    let refusals = one_of_each!(Refusal:
+        OtherGroup { replica },
+        OtherConfiguration { replica, yours: 1, theirs: 2 },
+        WrongReplica { meant: ReplicaId(1), here: replica },
+        NotListed { replica, you: ReplicaId(1) },
+        OtherVersion { theirs: 9 },
+        TooManyClients { clients_max: 4_096 },
+    );
+    let mut greetings = one_of_each!(Greeting:
+        Peer(hello),
+        Client { group: GroupId(7) },
+        Welcome { replica, incarnation: Incarnation(4), request_bytes_max: bytes },
+        Refused(refusals[0].clone()),
+        Ping {},
+        Pong {},
+        Knows { replica, address: listens },
+    );
+    greetings.extend(refusals.into_iter().map(Greeting::Refused));
+    greetings.iter().map(body).collect()
 }
 
 fn body(greeting: &Greeting) -> Vec<u8> {

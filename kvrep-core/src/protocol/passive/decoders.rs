@@ -2,13 +2,14 @@
 
 use super::hard_state::HardState;
 use super::message::decode_entries;
-use super::{Message, Options, Passive, Posture, Standing, describe};
+use super::{Health, Message, Options, Passive, Posture, Standing, describe};
 use crate::config::{Authority, GroupConfig};
 use crate::entry::{Entry, EntryKind};
 use crate::id::{
     Configuration, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId,
     Term, Version,
 };
+use crate::one_of_each;
 use crate::protocol::{Action, Outbox, Protocol};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{SnapshotMeta, Storage};
@@ -61,20 +62,13 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
     let (one, mut raw) = (entry(), BytesMut::new());
     one.encode(&mut raw);
     let (term, configuration, nonce) = (term(), configuration(), Nonce(5));
-    let append = Message::Append {
-        term,
-        configuration: configuration.clone(),
-        prev: LogPoint::ZERO,
-        last: Index(1),
-        commit: Index(1),
-        round: nonce,
-    };
+    let at = one.point();
     let standing = Standing {
         store: StoreId(8),
         promised: term,
         configuration: Some(configuration.clone()),
-        intent: None,
-        last: one.point(),
+        intent: Some(configuration.clone()),
+        last: at,
         commit: Index(1),
         posture: Posture::Primary,
         asked: true,
@@ -83,67 +77,75 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
     let meta = SnapshotMeta {
         last: LogPoint {
             index: Index(9),
-            ..one.point()
+            ..at
         },
         bytes: 3,
         digest: xxhash_rust::xxh3::xxh3_64(b"abc"),
     };
-    let chunk = Message::Chunk {
+    let (from, shown) = (LogPoint::ZERO, || configuration.clone());
+    let (one_up, kind, replaces) = (Index(1), MemberKind::Learner, Some(ReplicaId(2)));
+    let mut all = one_of_each!(Message:
+        Probe { nonce, standing: standing.clone() },
+        Standing { nonce, standing: standing.clone() },
+        Append { term, configuration: shown(), prev: from, last: one_up, commit: one_up, round: nonce },
+        Appended { term, durable: one_up, matched: one_up, round: nonce },
+        Mismatch { term, hint: one_up, round: nonce },
+        Refused { promised: term },
+        AskCommit { term },
+        Chunk { term, configuration: shown(), meta, offset: 0 },
+        ChunkTaken { term, index: one_up, upto: 3 },
+        Propose { configuration: shown(), last: from },
+        Accepted { term, version: Version(2) },
+        ReadRegister { nonce },
+        CompareAndSet { nonce, expected: Some((term, Version(1))), new: shown() },
+        Register { nonce, configuration: Some(shown()) },
+        TakeOver { term, last: from },
+        Digest { term, at, digest: 6, health: Health::Fit },
+        Repair { term, configuration: without_me(), round: nonce },
+        Discarded { term, round: nonce },
+        Join { kind, replaces },
+        NotAdmitted { why: "no".into() },
+        NotMember { configuration: without_me() },
+        Leave {},
+    );
+    let postures = one_of_each!(Posture:
+        Restarting {},
+        Following {},
+        Candidate {},
+        Primary {},
+        Successor {},
+        Unfit {},
+    );
+    all.extend(postures.into_iter().map(|posture| Message::Standing {
+        nonce,
+        standing: Standing {
+            posture,
+            intent: None,
+            ..standing.clone()
+        },
+    }));
+    let healths = one_of_each!(Health: Fit {}, Unfit {});
+    all.extend(healths.into_iter().map(|health| Message::Digest {
         term,
-        configuration: configuration.clone(),
-        meta,
-        offset: 0,
+        at,
+        digest: 6,
+        health,
+    }));
+    let kinds = one_of_each!(MemberKind: Full {}, Learner {});
+    all.extend(kinds.into_iter().map(|kind| Message::Join {
+        kind,
+        replaces: None,
+    }));
+    let with_raw = |message: &Message| {
+        if matches!(message, Message::Append { .. }) {
+            encoded(message, &raw)
+        } else if matches!(message, Message::Chunk { .. }) {
+            encoded(message, b"abc")
+        } else {
+            encoded(message, b"")
+        }
     };
-    let others = [
-        Message::Probe {
-            nonce,
-            standing: standing.clone(),
-        },
-        Message::Standing { nonce, standing },
-        Message::Appended {
-            term,
-            durable: Index(1),
-            matched: Index(1),
-            round: nonce,
-        },
-        Message::Mismatch {
-            term,
-            hint: Index(1),
-            round: nonce,
-        },
-        Message::Join {
-            kind: MemberKind::Learner,
-            replaces: Some(ReplicaId(2)),
-        },
-        Message::NotAdmitted { why: "no".into() },
-        Message::NotMember {
-            configuration: configuration.clone(),
-        },
-        Message::Leave,
-        Message::TakeOver {
-            term,
-            last: LogPoint::ZERO,
-        },
-        Message::Refused { promised: term },
-        Message::AskCommit { term },
-        Message::Propose {
-            configuration: configuration.clone(),
-            last: LogPoint::ZERO,
-        },
-        Message::ReadRegister { nonce },
-        Message::CompareAndSet {
-            nonce,
-            expected: Some((term, Version(1))),
-            new: configuration.clone(),
-        },
-        Message::Register {
-            nonce,
-            configuration: Some(configuration),
-        },
-    ];
-    let mut all = vec![encoded(&append, &raw), encoded(&chunk, b"abc")];
-    all.extend(others.iter().map(|message| encoded(message, b"")));
-    all
+    all.iter().map(with_raw).collect()
 }
 
 /// A replica, its two peers and the witness. The input is a script: a byte that says who speaks (or that time passes,
@@ -272,6 +274,14 @@ fn configuration() -> Configuration {
             .map(|id| (id, MemberKind::Full))
             .into(),
     }
+}
+
+/// The same without this replica: of who is to throw everything away, or to go.
+fn without_me() -> Configuration {
+    let mut configuration = configuration();
+    configuration.in_sync.remove(&ME);
+    configuration.members.remove(&ME);
+    configuration
 }
 
 fn entry() -> Entry {

@@ -7,6 +7,7 @@ use super::snapshots::FileHeader;
 use super::{Wal, WalOptions, read_aside};
 use crate::entry::{Entry, EntryKind};
 use crate::id::{GroupId, Index, LogPoint, ReplicaId, StoreId, Term};
+use crate::one_of_each;
 use crate::storage::fs::{Fs, FsFile};
 use crate::storage::mem_fs::MemFs;
 use crate::storage::{Recovered, Storage, StorageError, StorageOp, Tail};
@@ -37,13 +38,28 @@ pub(crate) fn records(bytes: &[u8]) -> bool {
 
 pub(crate) fn valid_records() -> Vec<Vec<u8>> {
     let mut out = BytesMut::new();
-    record::put_entry(&mut out, SALT, 0, &entry(LogPoint::ZERO));
-    let offset = out.len() as u64;
-    record::put(&mut out, SALT, offset, Kind::Truncate, |out| {
-        record::put_point(out, LogPoint::ZERO);
-    });
-    let offset = out.len() as u64;
-    record::put(&mut out, SALT, offset, Kind::Mark, |out| out.put_u64(7));
+    for kind in one_of_each!(Kind:
+        Entry {},
+        Truncate {},
+        HardState {},
+        Restart {},
+        Generation {},
+        Mark {},
+        End {},
+    ) {
+        let offset = out.len() as u64;
+        record::put(&mut out, SALT, offset, kind, |out| match kind {
+            Kind::Entry => entry(LogPoint::ZERO).encode(out),
+            Kind::Truncate => record::put_point(out, LogPoint::ZERO),
+            Kind::HardState => out.put_slice(b"term 1"),
+            Kind::Restart => {
+                record::put_point(out, LogPoint::ZERO);
+                out.put_u64(1);
+            }
+            Kind::Generation | Kind::Mark => out.put_u64(7),
+            Kind::End => {}
+        });
+    }
     vec![out.to_vec()]
 }
 
