@@ -1,5 +1,6 @@
 //! One campaign: a group, its clients, one kind of fault again and again, and the judgement.
 
+use crate::args::ConfirmArg;
 use crate::fault::{Class, Disks, Fault, Outcome, strike};
 use crate::group::{Group, Plan};
 use crate::load::{Ended, Load, Recorded, Workload};
@@ -24,6 +25,7 @@ pub(crate) struct Campaign {
     pub(crate) cycles: u32,
     pub(crate) clients: u64,
     pub(crate) suspect_after: Duration,
+    pub(crate) confirm: ConfirmArg,
     pub(crate) seed: u64,
     pub(crate) verbose: Verbosity,
 }
@@ -69,6 +71,7 @@ impl Campaign {
             authority: self.authority,
             network,
             suspect_after: self.suspect_after,
+            confirm: self.confirm,
             scale: Scale::Campaign,
         })?;
         let disks = match self.fault {
@@ -118,6 +121,7 @@ impl Campaign {
         Ok(Row {
             authority: crate::group::authority_word(self.authority).into(),
             fault: self.fault.word().into(),
+            reads: self.confirm.word().into(),
             cycles: self.cycles,
             struck: strikes.len(),
             operations: summary,

@@ -5,6 +5,7 @@
 //! again. What is judged: the primary's memory grows by at most 64 MiB, every healthy operation is answered, and none
 //! takes longer than 2 s.
 
+use crate::args::ConfirmArg;
 use crate::group::{Group, Plan};
 use crate::lists::Query;
 use crate::load::{Ended, Load, Recorded, Workload};
@@ -76,6 +77,7 @@ impl Flood {
             authority: Authority::Witness,
             network: Kind::Loopback,
             suspect_after: Duration::from_secs(1),
+            confirm: ConfirmArg::Round,
             scale: Scale::Steady,
         })?;
         group.start()?;

@@ -1,5 +1,6 @@
 //! The group as processes of this same program: starting, signalling, asking.
 
+use crate::args::ConfirmArg;
 use crate::network::{Kind, Network};
 use crate::serve::{GROUP, Scale, Told};
 use crate::sites::{Sites, Strike};
@@ -27,6 +28,7 @@ pub(crate) struct Plan {
     pub(crate) network: Kind,
     /// The detector's timeout.
     pub(crate) suspect_after: Duration,
+    pub(crate) confirm: ConfirmArg,
     pub(crate) scale: Scale,
 }
 
@@ -135,6 +137,7 @@ impl Group {
                 "--suspect-after-ms",
                 &self.plan.suspect_after.as_millis().to_string(),
             ])
+            .args(["--confirm", self.plan.confirm.word()])
             .args(["--scale", scale_word(self.plan.scale)])
             .arg("--data")
             .arg(self.data(id));

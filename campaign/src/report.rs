@@ -11,6 +11,8 @@ use std::time::Duration;
 pub(crate) struct Row {
     pub(crate) authority: String,
     pub(crate) fault: String,
+    /// How reads were confirmed.
+    pub(crate) reads: String,
     pub(crate) cycles: u32,
     /// Faults that came to what they were meant to be.
     pub(crate) struck: usize,
@@ -57,9 +59,10 @@ pub(crate) fn json(rows: &[Row]) -> String {
 /// For people.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<9} {:<12} {:>6} {:>6} {:>9} {:>7} {:>7} {:>21} {:>6}  {:<13} {:>6}  {}\n",
+        "{:<9} {:<12} {:<5} {:>6} {:>6} {:>9} {:>7} {:>7} {:>21} {:>6}  {:<13} {:>6}  {}\n",
         "authority",
         "fault",
+        "reads",
         "cycles",
         "struck",
         "answered",
@@ -79,9 +82,10 @@ pub(crate) fn table(rows: &[Row]) -> String {
         };
         let _ = writeln!(
             text,
-            "{:<9} {:<12} {:>6} {:>6} {:>9} {:>7} {:>7} {:>21} {:>6}  {:<13} {:>4} s  {verdict}",
+            "{:<9} {:<12} {:<5} {:>6} {:>6} {:>9} {:>7} {:>7} {:>21} {:>6}  {:<13} {:>4} s  {verdict}",
             row.authority,
             row.fault,
+            row.reads,
             row.cycles,
             row.struck,
             row.operations.answered,

@@ -1,13 +1,14 @@
 //! One process of the group: a replica of the lists, or the witness. It writes what an operator should hear of to its
 //! standard output, one JSON object a line.
 
+use crate::args::ConfirmArg;
 use crate::lists::Lists;
 use crate::sites::{Sites, SitesFs};
 use kvrep_core::node::NodeEvent;
 use kvrep_core::protocol::Event;
 use kvrep_core::storage::StorageEvent;
 use kvrep_core::storage::wal::{Wal, WalOptions};
-use kvrep_core::{Authority, GroupConfig, GroupId, Incarnation, Node, ReplicaId};
+use kvrep_core::{Authority, Confirm, GroupConfig, GroupId, Incarnation, Node, ReplicaId};
 use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub(crate) struct Served {
     pub(crate) data: PathBuf,
     /// The detector's timeout.
     pub(crate) suspect_after: Duration,
+    pub(crate) confirm: ConfirmArg,
     /// How soon snapshots are taken.
     pub(crate) scale: Scale,
     /// What to do at which sync.
@@ -110,6 +112,13 @@ fn group(served: &Served) -> GroupConfig {
     let members = members.filter(|id| *id != ReplicaId::WITNESS);
     let mut group = GroupConfig::new(members, served.authority);
     group.timing.suspect_after = served.suspect_after;
+    group.confirm = match served.confirm {
+        ConfirmArg::Round => Confirm::Round,
+        ConfirmArg::Lease => Confirm::Lease {
+            length: served.suspect_after,
+            drift_ppm_max: 1_000,
+        },
+    };
     match served.scale {
         Scale::Default => {}
         Scale::Campaign => {

@@ -4,6 +4,7 @@
 //! the primary's memory stays flat, for what is in flight to a backup is bounded. What is judged: the longest time that
 //! any write or linearizable read took around the stop is at most the timeout and 50 ms, and memory grew by at most 32 MiB.
 
+use crate::args::ConfirmArg;
 use crate::group::{Group, Plan, authority_word};
 use crate::load::{Ended, Freshness, Load, Recorded, Workload};
 use crate::memory::{Watch, most};
@@ -63,6 +64,7 @@ impl Stall {
             authority: self.authority,
             network: Kind::Loopback,
             suspect_after: self.suspect_after,
+            confirm: ConfirmArg::Round,
             scale: Scale::Steady,
         })?;
         group.start()?;

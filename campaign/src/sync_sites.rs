@@ -8,6 +8,7 @@
 //! Caveat: a killed process leaves its page cache behind. What the loss of power does to unsynced data is tested with a
 //! simulated disk (`kvrep-core/src/storage/wal/tests`).
 
+use crate::args::ConfirmArg;
 use crate::group::{Group, Plan, authority_word};
 use crate::load::{Load, Workload};
 use crate::network::Kind;
@@ -108,6 +109,7 @@ impl SyncSites {
             authority: self.authority,
             network: Kind::Loopback,
             suspect_after: Duration::from_millis(500),
+            confirm: ConfirmArg::Round,
             scale: Scale::Tiny,
         })?;
         let sites = Sites {

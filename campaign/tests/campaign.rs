@@ -76,6 +76,49 @@ fn kills_and_pauses_with_a_witness_keep_linearizability() {
 }
 
 #[test]
+fn stopped_and_killed_primaries_answer_no_read_under_a_lease_that_is_over() {
+    held(
+        "run --authority witness --confirm lease --faults pause=8,kill=4",
+        4,
+    );
+}
+
+#[test]
+fn the_help_says_what_each_fault_does_and_what_the_exit_codes_mean() {
+    let help = |arguments: &[&str]| {
+        let program = Command::new(env!("CARGO_BIN_EXE_campaign"))
+            .args(arguments)
+            .output();
+        let output = program.expect("the campaign can be started");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let all = help(&["--help"]);
+    assert!(
+        all.contains("Examples:") && all.contains("Exit code:"),
+        "{all}"
+    );
+    let run = help(&["run", "--help"]);
+    for fault in [
+        "kill         SIGKILL",
+        "pause        SIGSTOP",
+        "cut-both     All packets",
+        "cut-one-way  The same",
+        "full-disk    The disk",
+        "eio          A system call",
+        "mixed        Any of",
+    ] {
+        assert!(run.contains(fault), "{fault}: {run}");
+    }
+    for command in ["run", "sync-sites", "stall", "flood"] {
+        assert!(
+            help(&[command, "--help"]).contains("Exit code:"),
+            "{command}"
+        );
+    }
+}
+
+#[test]
 fn kills_without_a_witness_keep_linearizability_and_losses_by_pauses_are_reported() {
     held("run --authority alone --faults kill=8,pause=5", 5);
 }

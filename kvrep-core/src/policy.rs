@@ -91,7 +91,9 @@ pub enum Confirm {
     Round,
     /// It holds a lease that every in-sync member grants with each heartbeat that it answers, and answers at once
     /// while that lasts; otherwise by a round. The price: after a crash nobody takes over before the lease has run out,
-    /// and the promise rests on clocks: on nodes' clocks running at rates within `drift_ppm_max` of true time.
+    /// and the promise rests on clocks: on nodes' clocks running at rates within `drift_ppm_max` of true time. They do go on
+    /// while a process is stopped, but not while a machine sleeps, nor always while a virtual machine is paused or moved:
+    /// where that happens, choose [`Round`](Self::Round).
     /// (Gray, Cheriton: *Leases*, SOSP 1989.)
     Lease {
         /// How long a grant lasts on the clock of the one who grants it. At least two heartbeats (or it would run out

@@ -21,8 +21,10 @@
 //! Invariants: rounds are remembered with the time at which they began, never with that of an answer; a lease that
 //! cannot be shown to hold does not hold.
 //!
-//! Caveat: after a crash nobody takes over before the lease has run out. And the clocks must keep the bound: one that is
-//! set, or stands still while its machine sleeps, must not be used; the driver's is monotonic.
+//! Caveats: after a crash nobody takes over before the lease has run out. And the clocks must keep the bound. The driver's
+//! (`std::time::Instant`; on Linux `CLOCK_MONOTONIC`) is never set, and goes on while a process is stopped (SIGSTOP) or starved.
+//! It **stands still while its machine sleeps** (suspend to memory or disk), and may while a virtual machine is paused, saved
+//! or moved: a primary that wakes up believes in its lease. Where machines do that, choose [`Confirm::Round`](crate::Confirm::Round).
 
 use super::local::Local;
 #[cfg(feature = "sim")]
