@@ -45,7 +45,7 @@ fn faults() -> String {
         text += &format!("  {:<12} {}\n", fault.word(), help.unwrap_or_default());
     }
     text + "\nThe report's columns: `struck` counts the cycles in which the fault came about; `unknown` operations may or may
-not have been done, `refused` ones were not; `takeover` is how long writes were not answered around a primary's loss (median,
+not have been done, `refused` ones were not; `takeover` is the time from a strike that ended a reign to the next reign's first answer (median,
 95th percentile, longest, in ms); `lost` are acknowledged writes that no replica has, which breaks every promise but
 `loss reported` (no witness, under faults that silence live processes: lost writes must be in a replica's events).\n\n" + EXIT
 }

@@ -7,7 +7,7 @@ use kvrep_examples::demo::input::{self, InputLimits, Source};
 use kvrep_examples::demo::load::Input;
 use kvrep_examples::demo::report::Colour;
 use kvrep_examples::demo::run::{Fault, Plan, run};
-use kvrep_examples::demo::serve::{Served, serve};
+use kvrep_examples::demo::serve::{Served, Start, serve};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,23 +69,41 @@ struct DemoArgs {
 
 #[derive(Subcommand)]
 enum RoleArgs {
-    /// One process of the group; started by the demo itself
-    #[command(hide = true)]
+    /// One process of the group: started by the demo itself, or by hand on data that --keep has left
+    ///
+    /// Serves until its standard input ends, and tells on standard output what an operator must not miss.
+    #[command(after_help = SERVE_EXAMPLES)]
     Serve(ServeArgs),
 }
 
 #[derive(Args)]
 struct ServeArgs {
-    #[arg(long)]
-    id: u32,
+    /// Which member it is: a number, or `witness`
+    #[arg(long, value_parser = replica)]
+    id: ReplicaId,
+    /// Who decides who is primary; the same for all
     #[arg(long, value_enum)]
     authority: AuthorityArg,
-    #[arg(long)]
+    /// Where its data are
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// ID=HOST:PORT, for everybody
-    #[arg(long = "peer", value_parser = peer)]
+    /// Where a member listens, this one too; once for each
+    #[arg(long = "peer", value_name = "ID=HOST:PORT", value_parser = peer)]
     peers: Vec<(ReplicaId, String)>,
+    /// Become primary without those that never return
+    ///
+    /// A replica that cannot know whether others hold newer writes waits for them, and says for whom. This ends the waiting:
+    /// it serves with what it has. WHAT ONLY THE MISSING HAD IS LOST, though it was acknowledged; the process says from which
+    /// entry on. One that returns after all sets such writes aside and reports them. Never force two replicas, and none while
+    /// another serves. It counts for this start only; without effect where somebody serves already.
+    #[arg(long)]
+    force: bool,
 }
+
+const SERVE_EXAMPLES: &str = "Example: the first of two replicas and its disk are gone; go on with what the second has:
+  demo serve --id 2 --authority alone --data kept/n2 --peer 1=127.0.0.1:7001 --peer 2=127.0.0.1:7002 --force
+
+Exit code: 0 when its standard input has ended, 1 if it could not start or go on, 2 for wrong arguments.";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum AuthorityArg {
@@ -129,10 +147,15 @@ fn main() -> ExitCode {
                 .with_ansi(false)
                 .init();
             let served = Served {
-                id: ReplicaId(args.id),
+                id: args.id,
                 peers: args.peers.into_iter().collect(),
                 authority: args.authority.into(),
                 data: args.data,
+                start: if args.force {
+                    Start::Forced
+                } else {
+                    Start::Normal
+                },
             };
             let served = runtime.block_on(serve(served));
             // A replica that ends by itself does not wait for the read of its standard input.
@@ -244,6 +267,13 @@ fn prepare(keep: &PathBuf) -> Result<(), String> {
 
 fn peer(text: &str) -> Result<(ReplicaId, String), String> {
     let (id, address) = text.split_once('=').ok_or("expected ID=HOST:PORT")?;
-    let id = id.parse().map_err(|e| format!("{id}: {e}"))?;
-    Ok((ReplicaId(id), address.to_owned()))
+    Ok((replica(id)?, address.to_owned()))
+}
+
+fn replica(text: &str) -> Result<ReplicaId, String> {
+    if text == "witness" {
+        return Ok(ReplicaId::WITNESS);
+    }
+    let id = text.parse().map_err(|e| format!("{text}: {e}"))?;
+    Ok(ReplicaId(id))
 }

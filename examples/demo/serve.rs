@@ -1,6 +1,7 @@
 //! One process of the group: a replica of the catalog, or the witness.
 
 use super::catalog::Catalog;
+use super::operator::{sentence, tell};
 use super::processes::GROUP;
 use kvrep_core::{Authority, GroupConfig, Node, ReplicaId, Timing};
 use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
@@ -20,6 +21,17 @@ pub struct Served {
     pub authority: Authority,
     /// Where its data are.
     pub data: PathBuf,
+    /// Whether it waits for those that its rules demand.
+    pub start: Start,
+}
+
+/// Whether a replica waits for those that its rules demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It does.
+    Normal,
+    /// The operator says that whoever is missing never returns.
+    Forced,
 }
 
 /// The demo's waits, the same in the report: heartbeats every 50 ms, suspicion after [`SUSPECT_AFTER`].
@@ -37,7 +49,7 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1);
 /// The detector's timeout.
 pub const SUSPECT_AFTER: Duration = Duration::from_millis(300);
 
-/// Serves until standard input ends.
+/// Serves until standard input ends, and tells the operator what must not be missed.
 ///
 /// # Errors
 /// Why the node could not start or go on, in words for the operator.
@@ -61,8 +73,11 @@ pub async fn serve(served: Served) -> Result<(), String> {
         let members = members.filter(|id| *id != ReplicaId::WITNESS);
         let mut group = GroupConfig::new(members, served.authority);
         group.timing = timing();
-        Node::builder(GROUP, served.id)
-            .group(group)
+        let node = match served.start {
+            Start::Normal => Node::builder(GROUP, served.id),
+            Start::Forced => Node::builder(GROUP, served.id).forced(),
+        };
+        node.group(group)
             .transport(TcpTransport::new(config))
             .data_dir(served.data)
             .shutdown_within(SHUTDOWN_WITHIN)
@@ -71,9 +86,24 @@ pub async fn serve(served: Served) -> Result<(), String> {
             .await
     };
     let node = node.map_err(|e| e.to_string())?;
-    tokio::select! {
-        () = until_input_ends() => node.shutdown().await.map_err(|e| e.to_string()),
-        ended = node.wait() => ended.map_err(|e| e.to_string()),
+    let mut watch = node.watch();
+    let (mut events, mut waited_for) = (node.events(), String::new());
+    let mut input = std::pin::pin!(until_input_ends());
+    loop {
+        tokio::select! {
+            () = &mut input => return node.shutdown().await.map_err(|e| e.to_string()),
+            ended = node.wait() => return ended.map_err(|e| e.to_string()),
+            Ok(event) = events.recv() => if let Some(what) = sentence(&event) {
+                tell(served.id, &what);
+            },
+            Ok(()) = watch.changed() => {
+                let now = watch.borrow_and_update().protocol.waiting_for.clone();
+                if now != waited_for && !now.is_empty() {
+                    tell(served.id, &now);
+                }
+                waited_for = now;
+            }
+        }
     }
 }
 

@@ -75,7 +75,7 @@ use crate::transport::TransportCounters;
 use local::Requests;
 use runner::{Control, Stop};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
@@ -106,6 +106,8 @@ pub struct Node {
     control: UnboundedSender<Control>,
     status: watch::Receiver<NodeStatus>,
     events: broadcast::Sender<NodeEvent>,
+    /// From the start on, for the first who asks.
+    events_from_start: Mutex<Option<broadcast::Receiver<NodeEvent>>>,
     feed: Arc<feed::Registry>,
     ended: watch::Receiver<Option<Result<(), NodeError>>>,
 }
@@ -201,7 +203,8 @@ impl Node {
         self.status.clone()
     }
 
-    /// What happens from now on. A receiver that falls 1,024 events behind is told so and misses some.
+    /// What happens: since the start, for the first who asks (else the first events of a node could be missed); from now on,
+    /// for all others. A receiver that falls 1,024 events behind is told so and misses some.
     ///
     /// ```
     /// use kvrep_core::node::{Node, NodeEvent};
@@ -220,7 +223,9 @@ impl Node {
     /// ```
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
-        self.events.subscribe()
+        let mut first = self.events_from_start.lock();
+        let first = first.as_mut().ok().and_then(|first| first.take());
+        first.unwrap_or_else(|| self.events.subscribe())
     }
 
     /// Asks this replica, and only it, once. For exactly-once commands and failover use a [`Client`].

@@ -21,8 +21,8 @@ use crate::storage::{Durability, Recovered, SnapshotStore, Storage, StorageError
 use crate::transport::{Inbox, LocalPeer, Transport, TransportError};
 use crate::wire;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
@@ -179,7 +179,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     let (control, control_queue) = mpsc::unbounded_channel();
     let (peers, peer_queue) = mpsc::channel(options.peer_queue_max);
     let (requests, request_queue) = mpsc::channel(options.request_queue_max);
-    let (events, _) = broadcast::channel(EVENTS_KEPT);
+    let (events, from_start) = broadcast::channel(EVENTS_KEPT);
     let feed = Arc::new(Registry::default());
     let origin = Instant::now();
     let (log, log_end) = match opened.durability {
@@ -264,6 +264,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         control,
         status: watched,
         events,
+        events_from_start: Mutex::new(Some(from_start)),
         feed,
         ended: end_seen,
     })
