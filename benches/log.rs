@@ -35,7 +35,7 @@ pub fn write_log(
         at = batch.last().map_or(at, Entry::point);
         left -= batch.len() as u64;
         log_bytes += batch.iter().map(|e| e.encoded_bytes() as u64).sum::<u64>();
-        wal.write(vec![StorageOp::Append(batch)])?;
+        wal.write(vec![StorageOp::Append(batch.into())])?;
         wal.sync()?;
         told(entries - left);
     }

@@ -22,7 +22,7 @@ fn append(c: &mut Criterion) {
             b.iter(|| {
                 let batch = batch_after(at, entries, PAYLOAD_BYTES);
                 at = batch.last().map_or(at, Entry::point);
-                wal.write(vec![StorageOp::Append(batch)])
+                wal.write(vec![StorageOp::Append(batch.into())])
                     .expect("the disk takes it");
                 wal.sync().expect("the disk takes it");
             });

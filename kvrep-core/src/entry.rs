@@ -15,6 +15,10 @@
 //! Caveat: the hash (XXH3-64) finds histories that have parted by accident. It is no protection against somebody who
 //! forges entries.
 
+mod run;
+
+pub use run::Run;
+
 use crate::id::{Index, LogPoint, ReplicaId, Term};
 use crate::time::Timestamp;
 use bytes::{Buf, BufMut, Bytes, BytesMut};

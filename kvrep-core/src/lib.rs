@@ -161,7 +161,7 @@ pub use config::{
     Ack, Authority, Confirm, GroupConfig, Limits, Read, Takeover, Timing, Token, Transfer,
     Visibility,
 };
-pub use entry::{Entry, EntryKind};
+pub use entry::{Entry, EntryKind, Run};
 pub use error::{ProposeError, ReadError};
 pub use fold::Fold;
 pub use id::{

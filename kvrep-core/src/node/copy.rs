@@ -84,10 +84,10 @@ impl TokioHost {
             last,
             hard_state,
         };
-        let control = self.control.clone();
+        let mailbox = self.mailbox.clone();
         self.jobs.spawn_blocking(move || {
             let result = copy::write(&OsFs, &directory, &origin, state);
-            drop(control.send(Control::Done(Done::Copied { reply, result })));
+            mailbox.tell(Control::Done(Done::Copied { reply, result }));
         });
     }
 }

@@ -4,6 +4,7 @@ use super::feed::Publisher;
 use super::guard::Fault;
 use super::log_thread::LogThread;
 use super::pending::Pending;
+use super::queue::Mailbox;
 use super::runner::{Control, Done};
 use super::snapshots::{self, OpenSnapshot, SnapshotError};
 use super::telemetry::Telemetry;
@@ -20,7 +21,6 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::broadcast;
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ pub(super) struct TokioHost {
     feed: Publisher,
     /// What the determinism guard found, where there is one.
     pub(super) fault: Option<Fault>,
-    pub(super) control: UnboundedSender<Control>,
+    pub(super) mailbox: Mailbox,
     /// Snapshots being sent to peers, and when each was last used.
     open: BTreeMap<ReplicaId, (OpenSnapshot, Instant)>,
 }
@@ -67,7 +67,7 @@ impl TokioHost {
         snapshots: Arc<dyn SnapshotStore>,
         telemetry: Telemetry,
         (events, feed): (broadcast::Sender<NodeEvent>, Publisher),
-        control: UnboundedSender<Control>,
+        mailbox: Mailbox,
     ) -> Self {
         Self {
             transport,
@@ -83,7 +83,7 @@ impl TokioHost {
             events,
             feed,
             fault: None,
-            control,
+            mailbox,
             open: BTreeMap::new(),
         }
     }
@@ -188,19 +188,19 @@ impl Host for TokioHost {
     }
 
     fn write_snapshot(&mut self, last: LogPoint, state: FrozenState) {
-        let (created, control) = (self.snapshots.create(last), self.control.clone());
+        let (created, mailbox) = (self.snapshots.create(last), self.mailbox.clone());
         self.jobs.spawn_blocking(move || {
             let written = snapshots::write(created, state);
-            drop(control.send(Control::Done(Done::SnapshotWritten(written))));
+            mailbox.tell(Control::Done(Done::SnapshotWritten(written)));
         });
     }
 
     fn read_snapshot(&mut self, peer: ReplicaId, offset: u64, bytes_max: usize) {
-        let (store, control) = (Arc::clone(&self.snapshots), self.control.clone());
+        let (store, mailbox) = (Arc::clone(&self.snapshots), self.mailbox.clone());
         let open = self.open.remove(&peer).map(|(snapshot, _)| snapshot);
         self.jobs.spawn_blocking(move || {
             let piece = snapshots::read_piece(&*store, open, offset, bytes_max);
-            drop(control.send(Control::Done(Done::SnapshotPiece { peer, piece })));
+            mailbox.tell(Control::Done(Done::SnapshotPiece { peer, piece }));
         });
     }
 

@@ -2,21 +2,20 @@
 
 use super::Node;
 use super::link::{ClientLink, LinkError};
-use super::queue::Asked;
+use super::queue::{Asked, Mailbox, Refusal};
 use crate::client_wire::{Op, Outcome};
 use crate::id::ReplicaId;
 use crate::time::Time;
 use async_trait::async_trait;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// The way into a node's queue. Does not keep the node alive.
 #[derive(Clone)]
 pub(super) struct Requests {
-    pub(super) queue: mpsc::Sender<Asked>,
+    pub(super) mailbox: Mailbox,
     pub(super) origin: Instant,
 }
 
@@ -29,10 +28,10 @@ impl Requests {
             deadline: Time::ZERO + deadline.saturating_duration_since(self.origin),
             reply,
         };
-        match self.queue.try_send(asked) {
+        match self.mailbox.try_ask(asked) {
             Ok(()) => Ok(Submitted::Waiting(answer)),
-            Err(TrySendError::Full(_)) => Ok(Submitted::QueueFull),
-            Err(TrySendError::Closed(_)) => Err(LinkError::NotSent("the node has stopped".into())),
+            Err(Refusal::Full(_)) => Ok(Submitted::QueueFull),
+            Err(Refusal::Closed(_)) => Err(LinkError::NotSent("the node has stopped".into())),
         }
     }
 
@@ -41,7 +40,7 @@ impl Requests {
     }
 
     pub(super) async fn ask(&self, asked: Asked) -> Option<()> {
-        self.queue.send(asked).await.ok()
+        self.mailbox.ask(asked).await
     }
 }
 

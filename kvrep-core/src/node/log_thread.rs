@@ -8,6 +8,7 @@
 //! door: the runner answers *busy* to commands while more than `log_backlog_bytes_max` wait here, and what peers may
 //! send is bounded by the group's `inflight_bytes_max`.
 
+use super::queue::Mailbox;
 use super::runner::{Control, Done};
 use crate::id::PersistToken;
 use crate::storage::{Storage, StorageError, StorageEvent, StorageOp};
@@ -15,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 /// What one sync made durable.
@@ -52,7 +52,7 @@ impl LogThread {
     pub(super) fn spawn(
         name: &str,
         storage: Box<dyn Storage>,
-        control: UnboundedSender<Control>,
+        mailbox: Mailbox,
     ) -> std::io::Result<(Self, LogThreadEnd)> {
         let (batches, queue) = mpsc::channel();
         let backlog_bytes = Arc::new(AtomicUsize::new(0));
@@ -61,7 +61,7 @@ impl LogThread {
         let writer = Writer {
             storage,
             queue,
-            control,
+            mailbox,
             backlog_bytes: Arc::clone(&backlog_bytes),
             abandon: Arc::clone(&abandon),
         };
@@ -96,14 +96,14 @@ impl LogThread {
 struct Writer {
     storage: Box<dyn Storage>,
     queue: mpsc::Receiver<Batch>,
-    control: UnboundedSender<Control>,
+    mailbox: Mailbox,
     backlog_bytes: Arc<AtomicUsize>,
     abandon: Arc<AtomicBool>,
 }
 
 impl Writer {
     fn run(mut self) {
-        let _report = ReportPanic(self.control.clone());
+        let _report = ReportPanic(self.mailbox.clone());
         while let Ok(first) = self.queue.recv() {
             if self.abandon.load(Ordering::Relaxed) {
                 return;
@@ -112,11 +112,11 @@ impl Writer {
                 Ok(synced) => {
                     self.backlog_bytes
                         .fetch_sub(synced.bytes, Ordering::Relaxed);
-                    drop(self.control.send(Control::Done(Done::Synced(synced))));
+                    self.mailbox.tell(Control::Done(Done::Synced(synced)));
                 }
                 // Final: the storage is never touched again.
                 Err(error) => {
-                    drop(self.control.send(Control::Done(Done::LogFailed(error))));
+                    self.mailbox.tell(Control::Done(Done::LogFailed(error)));
                     return;
                 }
             }
@@ -156,12 +156,12 @@ impl Writer {
 }
 
 /// A panic of the storage ends the node; it would wait for ever otherwise.
-struct ReportPanic(UnboundedSender<Control>);
+struct ReportPanic(Mailbox);
 
 impl Drop for ReportPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            drop(self.0.send(Control::Done(Done::LogPanicked)));
+            self.0.tell(Control::Done(Done::LogPanicked));
         }
     }
 }

@@ -76,7 +76,6 @@ use local::Requests;
 use runner::{Control, Stop};
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 
@@ -103,7 +102,6 @@ use tokio::time::Instant;
 pub struct Node {
     identity: NodeIdentity,
     requests: Requests,
-    control: UnboundedSender<Control>,
     status: watch::Receiver<NodeStatus>,
     events: broadcast::Sender<NodeEvent>,
     /// From the start on, for the first who asks.
@@ -279,7 +277,7 @@ impl Node {
     /// # Errors
     /// When it had already ended by itself, or did not end in time.
     pub async fn shutdown(self) -> Result<(), NodeError> {
-        drop(self.control.send(Control::Stop(Stop::Graceful)));
+        self.requests.mailbox.tell(Control::Stop(Stop::Graceful));
         self.wait().await
     }
 }
@@ -287,7 +285,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         // After a graceful end nobody listens any more.
-        drop(self.control.send(Control::Stop(Stop::Abandon)));
+        self.requests.mailbox.tell(Control::Stop(Stop::Abandon));
     }
 }
 

@@ -1,6 +1,7 @@
 //! When the runner wakes, and whether it then waits for more.
 
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use tokio::time::{Duration, Instant, Sleep};
 
 /// A timer that is only touched when it must ring earlier, or has rung: most deadlines move back before they come.
@@ -27,12 +28,15 @@ impl Alarm {
     }
 
     /// Rings at the time it is set to, or a little early; never when it is not set.
-    pub(super) async fn ring(&mut self) {
+    pub(super) fn poll_ring(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.armed.is_none() {
-            std::future::pending::<()>().await;
+            return Poll::Pending;
         }
-        self.sleep.as_mut().await;
-        self.armed = None;
+        let rung = self.sleep.as_mut().poll(context);
+        if rung.is_ready() {
+            self.armed = None;
+        }
+        rung
     }
 }
 

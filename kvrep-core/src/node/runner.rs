@@ -9,7 +9,7 @@ use super::host::{ReadPiece, TokioHost, Written};
 use super::log_thread::Synced;
 use super::pace::{Alarm, Gathering};
 use super::pending::{AtDeadline, Waiter};
-use super::queue::{Asked, FromPeer};
+use super::queue::{Asked, FromPeer, Mail};
 use super::snapshots::{self, SnapshotError};
 use super::{NodeError, NodeEvent, NodeStatus, StateDigest};
 use crate::client_wire::{Op, Outcome, Reply, Request};
@@ -20,12 +20,14 @@ use crate::state_machine::Look;
 use crate::storage::copy::{CopyError, CopyInfo};
 use crate::storage::{SnapshotMeta, StorageError};
 use crate::time::{Time, Timestamp};
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot, watch};
+use std::task::Poll;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant};
 
-/// What is told to the runner besides frames and requests. Few, so their channel needs no bound: at most one for
-/// each batch, snapshot or piece under way.
+/// What is told to the runner besides frames and requests.
 pub(super) enum Control {
     Done(Done),
     Stop(Stop),
@@ -56,13 +58,6 @@ pub(super) enum Stop {
     Abandon,
 }
 
-/// The receiving ends.
-pub(super) struct Queues {
-    pub(super) control: mpsc::UnboundedReceiver<Control>,
-    pub(super) peers: mpsc::Receiver<FromPeer>,
-    pub(super) requests: mpsc::Receiver<Asked>,
-}
-
 /// Local limits of the runner.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -80,24 +75,18 @@ pub(super) struct Core {
     pub(super) origin: Instant,
     pub(super) bounds: Bounds,
     pub(super) status: watch::Sender<NodeStatus>,
-    pub(super) published: Instant,
+    pub(super) published: Time,
     pub(super) dirty: bool,
     /// When the engine is next to be ticked.
     pub(super) due: Option<Time>,
     pub(super) batch: Vec<(Ticket, Op)>,
 }
 
-enum Woken {
-    Control(Control),
-    Queue,
-    Time,
-}
-
 /// Runs until stopped or failed. Whoever still waits then is told *unknown* (or *behind*).
-pub(super) async fn run(core: Box<Core>, mut queues: Queues) -> Result<Stop, NodeError> {
-    let (mut core, ended) = serve(core, &mut queues).await;
-    queues.requests.close();
-    while let Ok(asked) = queues.requests.try_recv() {
+pub(super) async fn run(core: Box<Core>, mut mail: Mail) -> Result<Stop, NodeError> {
+    let (mut core, ended) = serve(core, &mut mail).await;
+    mail.close_requests();
+    for asked in mail.taken.requests.drain(..) {
         refuse(asked);
     }
     core.host.pending.give_up();
@@ -111,12 +100,11 @@ pub(super) async fn run(core: Box<Core>, mut queues: Queues) -> Result<Stop, Nod
     ended
 }
 
-async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<Stop, NodeError>) {
-    let mut peers = Vec::with_capacity(GULP);
-    let mut asked = Vec::with_capacity(GULP);
+async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop, NodeError>) {
     let mut alarm = Alarm::new();
     let mut gathering = Gathering::default();
     let mut draining_until: Option<Instant> = None;
+    let mut rounds = 0_u32;
     core.start();
     loop {
         while let Some(meta) = core.host.to_load.take() {
@@ -131,66 +119,47 @@ async fn serve(mut core: Box<Core>, queues: &mut Queues) -> (Box<Core>, Result<S
             return (core, Ok(Stop::Graceful));
         }
         alarm.set(core.next_deadline(draining_until));
-        let woken = tokio::select! {
-            biased;
-            control = queues.control.recv() => match control {
-                Some(control) => Woken::Control(control),
-                None => return (core, Ok(Stop::Abandon)),
-            },
-            _ = queues.peers.recv_many(&mut peers, GULP) => Woken::Queue,
-            n = queues.requests.recv_many(&mut asked, GULP), if draining_until.is_none() => {
-                if n == 0 {
-                    return (core, Ok(Stop::Abandon));
-                }
-                Woken::Queue
-            }
-            () = alarm.ring() => Woken::Time,
-        };
-        if let Woken::Queue = woken {
-            gulp(&mut queues.peers, &mut peers);
-            gulp(&mut queues.requests, &mut asked);
-            // Only requests are worth standing back for: what peers send has been under way long enough.
-            if !asked.is_empty() && gathering.is_worth_it() {
-                gathering.begin();
-                let (came, mut before) = (asked.len(), 0);
-                while asked.len() > before && asked.len() < GULP && gathering.has_time() {
-                    before = asked.len();
-                    tokio::task::yield_now().await;
-                    gulp(&mut queues.peers, &mut peers);
-                    gulp(&mut queues.requests, &mut asked);
-                }
-                gathering.gathered(asked.len() - came);
-            }
+        poll_fn(|context| match mail.poll_take(context) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => alarm.poll_ring(context),
+        })
+        .await;
+        // Only requests are worth standing back for: what peers send has been under way long enough.
+        if !mail.taken.requests.is_empty() && gathering.is_worth_it() {
+            gather(mail, &mut gathering).await;
         }
         let now = core.now();
-        let mut control = match woken {
-            Woken::Control(control) => Some(control),
-            Woken::Queue | Woken::Time => queues.control.try_recv().ok(),
-        };
-        while let Some(event) = control {
+        while let Some(event) = mail.taken.control.pop_front() {
             match event {
                 Control::Stop(Stop::Abandon) => return (core, Ok(Stop::Abandon)),
                 Control::Stop(Stop::Graceful) => {
                     draining_until = Some(Instant::now() + core.bounds.drain_within);
-                    queues.requests.close();
+                    mail.close_requests();
                 }
                 Control::Done(done) => core.on_done(now, done),
             }
-            control = queues.control.try_recv().ok();
         }
-        core.on_peers(now, &mut peers);
-        core.on_asked(now, &mut asked, draining_until.is_some());
+        core.on_peers(now, &mut mail.taken.peers);
+        core.on_asked(now, &mut mail.taken.requests, draining_until.is_some());
         core.on_time(now);
+        // Under load there is always something: others of this runtime want to run, too.
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(ROUNDS_MAX) {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
-/// Takes what else is there, up to a gulp.
-fn gulp<T>(queue: &mut mpsc::Receiver<T>, into: &mut Vec<T>) {
-    while into.len() < GULP
-        && let Ok(event) = queue.try_recv()
-    {
-        into.push(event);
+/// Lets others run as long as that brings requests to be proposed with those that are there.
+async fn gather(mail: &mut Mail, gathering: &mut Gathering) {
+    gathering.begin();
+    let (came, mut before) = (mail.taken.requests.len(), 0);
+    while mail.taken.requests.len() > before && mail.taken.requests.len() < GULP && gathering.has_time() {
+        before = mail.taken.requests.len();
+        tokio::task::yield_now().await;
+        mail.take_more_requests(GULP);
     }
+    gathering.gathered(mail.taken.requests.len() - came);
 }
 
 impl Core {
@@ -216,11 +185,11 @@ impl Core {
         }
     }
 
-    fn on_peers(&mut self, now: Time, events: &mut Vec<FromPeer>) {
+    fn on_peers(&mut self, now: Time, events: &mut VecDeque<FromPeer>) {
         if events.is_empty() {
             return;
         }
-        for event in events.drain(..) {
+        for event in events.drain(..events.len().min(GULP)) {
             match event {
                 FromPeer::Frame(body) => self.engine.on_frame(now, body, &mut self.host),
                 FromPeer::Hint { peer, hint } => {
@@ -233,13 +202,14 @@ impl Core {
     }
 
     /// Requests that came together are proposed together.
-    fn on_asked(&mut self, now: Time, asked: &mut Vec<Asked>, stopping: bool) {
+    fn on_asked(&mut self, now: Time, asked: &mut VecDeque<Asked>, stopping: bool) {
         if asked.is_empty() {
             return;
         }
-        self.host.telemetry.requests(asked.len());
+        let gulp = asked.len().min(GULP);
+        self.host.telemetry.requests(gulp);
         let log_full = self.host.log_backlog_bytes() > self.bounds.log_backlog_bytes_max;
-        for asked in asked.drain(..) {
+        for asked in asked.drain(..gulp) {
             let (op, deadline, waiter) = match asked {
                 Asked::Here {
                     op,
@@ -372,22 +342,21 @@ impl Core {
         self.settle(now);
     }
 
-    /// `since`: the time at which this round's events were handled. A protocol may say only deadlines that lie ahead,
-    /// so what was due before (`self.due`) and what became due in this round are looked at separately.
-    fn on_time(&mut self, since: Time) {
-        let now = self.now();
-        let next = self.engine.next_deadline(since);
+    /// `now`: the time at which this round's events were handled; what becomes due until the next round is due then. A
+    /// protocol may say only deadlines that lie ahead, so what was due before (`self.due`) is looked at, too.
+    fn on_time(&mut self, now: Time) {
+        let next = self.engine.next_deadline(now);
         if [self.due, next].into_iter().flatten().any(|at| at <= now) {
             self.engine.tick(now, &mut self.host);
             self.settle(now);
             self.due = self.engine.next_deadline(now);
         } else {
-            self.due = next; // what lay ahead of `since` lies ahead of `now` too
+            self.due = next;
         }
         let expired = self.host.pending.expire(now);
         self.host.telemetry.unknown(expired);
-        let due = || self.published.elapsed() >= PUBLISH_EVERY;
-        if self.dirty && (due() || std::mem::take(&mut self.host.news)) {
+        let due = now - self.published >= PUBLISH_EVERY;
+        if self.dirty && (due || std::mem::take(&mut self.host.news)) {
             self.publish();
         }
     }
@@ -396,17 +365,14 @@ impl Core {
     fn next_deadline(&self, draining_until: Option<Instant>) -> Option<Instant> {
         let of_node = [self.due, self.host.pending.next_deadline()];
         let publish = self.dirty.then(|| self.published + PUBLISH_EVERY);
-        of_node
-            .into_iter()
-            .map(|at| at.map(|at| self.origin + (at - Time::ZERO)))
-            .chain([publish, draining_until])
-            .flatten()
-            .min()
+        let of_node = of_node.into_iter().chain([publish]).flatten().min();
+        let of_node = of_node.map(|at| self.origin + (at - Time::ZERO));
+        [of_node, draining_until].into_iter().flatten().min()
     }
 
     fn publish(&mut self) {
         self.dirty = false;
-        self.published = Instant::now();
+        self.published = self.now();
         let status = NodeStatus {
             protocol: self.engine.status(),
             transport: self.host.transport.counters(),
@@ -490,5 +456,7 @@ fn wall_clock() -> Timestamp {
 
 /// How many events of one kind are taken at once.
 const GULP: usize = 1_024;
+/// How many rounds are done in a row at most, before others of the runtime have their turn.
+const ROUNDS_MAX: u32 = 16;
 /// How often the status is published while things change.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);

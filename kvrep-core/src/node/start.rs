@@ -5,8 +5,8 @@ use super::guard::{Fault, Guard, Guarded};
 use super::host::{Log, TokioHost};
 use super::local::Requests;
 use super::log_thread::{LogThread, LogThreadEnd};
-use super::queue::NodeInbox;
-use super::runner::{self, Bounds, Core, Queues, Stop};
+use super::queue::{self, Room};
+use super::runner::{self, Bounds, Core, Stop};
 use super::snapshots;
 use super::telemetry::{NodeCounters, Telemetry};
 use super::{Node, NodeError, NodeIdentity, NodeStatus};
@@ -16,6 +16,7 @@ use crate::id::{GroupId, LogPoint, ReplicaId};
 use crate::protocol::Protocol;
 use crate::session::Machine;
 use crate::state_machine::{Malformed, RawStateMachine};
+use crate::time::Time;
 use crate::storage::copy::{FromCopyError, StateCopy};
 use crate::storage::{Durability, Recovered, SnapshotStore, Storage, StorageError};
 use crate::transport::{Inbox, LocalPeer, Transport, TransportError};
@@ -23,7 +24,7 @@ use crate::wire;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
 use tracing::Instrument;
@@ -176,9 +177,10 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     let protocol = protocol(opened.recovered).map_err(|Malformed(why)| StartError::Foreign(why))?;
     let engine = Engine::new(identity, protocol, opened.machine, opened.applied, limits);
 
-    let (control, control_queue) = mpsc::unbounded_channel();
-    let (peers, peer_queue) = mpsc::channel(options.peer_queue_max);
-    let (requests, request_queue) = mpsc::channel(options.request_queue_max);
+    let (mailbox, mail) = queue::mailbox(Room {
+        peers_max: options.peer_queue_max,
+        requests_max: options.request_queue_max,
+    });
     let (events, from_start) = broadcast::channel(EVENTS_KEPT);
     let feed = Arc::new(Registry::default());
     let origin = Instant::now();
@@ -189,14 +191,10 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         }
         Durability::Disk => {
             let name = format!("{group} {replica}");
-            let (thread, end) = LogThread::spawn(&name, opened.storage, control.clone())
+            let (thread, end) = LogThread::spawn(&name, opened.storage, mailbox.clone())
                 .map_err(StartError::Thread)?;
             (Log::Thread(thread), Some(end))
         }
-    };
-    let inbox = NodeInbox {
-        peers,
-        requests: requests.clone(),
     };
     let me = LocalPeer {
         group: identity.group,
@@ -204,7 +202,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         incarnation: identity.incarnation,
         config_hash,
     };
-    transport.start(me, Inbox::new(Arc::new(inbox))).await?;
+    transport.start(me, Inbox::new(Arc::new(mailbox.clone()))).await?;
 
     let mut host = TokioHost::new(
         Arc::clone(&transport),
@@ -212,7 +210,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         opened.snapshots,
         Telemetry::new(&group, replica),
         (events.clone(), Publisher::new(Arc::clone(&feed))),
-        control.clone(),
+        mailbox.clone(),
     );
     host.fault = fault;
     let (status, watched) = watch::channel(NodeStatus {
@@ -231,17 +229,12 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
             log_backlog_bytes_max: options.log_backlog_bytes_max,
         },
         status,
-        published: origin,
+        published: Time::ZERO,
         dirty: false,
         due: None,
         batch: Vec::new(),
     });
-    let queues = Queues {
-        control: control_queue,
-        peers: peer_queue,
-        requests: request_queue,
-    };
-    let runner = tokio::spawn(runner::run(core, queues).instrument(span.clone()));
+    let runner = tokio::spawn(runner::run(core, mail).instrument(span.clone()));
     let (ended, end_seen) = watch::channel(None);
     let supervisor = Supervisor {
         transport,
@@ -257,11 +250,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     );
     Ok(Node {
         identity: who,
-        requests: Requests {
-            queue: requests,
-            origin,
-        },
-        control,
+        requests: Requests { mailbox, origin },
         status: watched,
         events,
         events_from_start: Mutex::new(Some(from_start)),

@@ -33,7 +33,7 @@
 //!                 Action::Persist { token, .. } => protocol.on_persisted(now, token, out),
 //!                 Action::Apply(entries) => {
 //!                     let end = entries.last().unwrap().index;
-//!                     commands.extend(entries.into_iter().map(|e| e.payload));
+//!                     commands.extend(entries.iter().map(|e| e.payload.clone()));
 //!                     protocol.on_applied(now, end, out);
 //!                 }
 //!                 _ => {} // nobody to send to, no snapshots, no reads

@@ -7,7 +7,7 @@
 
 use super::{Event, ReplicaId};
 use crate::config::Token;
-use crate::entry::Entry;
+use crate::entry::Run;
 use crate::error::ReadError;
 use crate::id::{GroupId, Incarnation, Index, PersistToken, Ticket};
 use crate::manage::Managed;
@@ -35,7 +35,7 @@ pub enum Action {
         frame: Bytes,
     },
     /// Apply decided entries, consecutive and in order; then call [`on_applied`](super::Protocol::on_applied).
-    Apply(Vec<Entry>),
+    Apply(Run),
     /// Everything up to here is decided: answer those who wait for it. Only where
     /// [`visibility`](super::Protocol::visibility) is `OnAppend`; otherwise what is applied is decided.
     Release(Index),

@@ -20,7 +20,7 @@ pub mod memory;
 mod points;
 pub mod wal;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Run};
 use crate::id::{Incarnation, Index, LogPoint, StoreId};
 use bytes::Bytes;
 use std::io;
@@ -38,14 +38,14 @@ use std::sync::Arc;
 /// let kind = EntryKind::Command;
 /// let entry = Entry::following(LogPoint::ZERO, Term::ZERO, Timestamp(0), 0, kind, "x".into());
 /// let cut = StorageOp::TruncateSuffix { from: Index(1), tail: Tail::Drop };
-/// storage.write(vec![StorageOp::Append(vec![entry.clone()]), cut]).unwrap();
-/// storage.write(vec![StorageOp::Append(vec![entry])]).unwrap(); // fits again
+/// storage.write(vec![StorageOp::Append(vec![entry.clone()].into()), cut]).unwrap();
+/// storage.write(vec![StorageOp::Append(vec![entry].into())]).unwrap(); // fits again
 /// storage.sync().unwrap(); // one sync for all of it
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageOp {
     /// Appends entries directly behind the last one.
-    Append(Vec<Entry>),
+    Append(Run),
     /// Removes the entry at `from` and everything after it.
     TruncateSuffix {
         /// The first index to go.

@@ -533,7 +533,7 @@ fn chain(log_so_far: &[Entry], term: u64, count: u64) -> Vec<Entry> {
 }
 
 fn append(entries: &[Entry]) -> StorageOp {
-    StorageOp::Append(entries.to_vec())
+    StorageOp::Append(entries.to_vec().into())
 }
 
 fn cut(from: u64, tail: Tail) -> StorageOp {

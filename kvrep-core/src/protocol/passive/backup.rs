@@ -11,7 +11,7 @@ use super::message::Message;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::transfer::{Receiving, Taken};
-use crate::entry::Entry;
+use crate::entry::Run;
 use crate::id::{Configuration, Index, LogPoint, Nonce, ReplicaId, Term};
 use crate::protocol::{Action, Event, Outbox};
 use crate::storage::{SnapshotMeta, StorageOp, Tail};
@@ -47,7 +47,7 @@ pub(super) struct Append {
     pub(super) last: Index,
     pub(super) commit: Index,
     pub(super) round: Nonce,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Run,
 }
 
 impl Backup {
@@ -345,7 +345,7 @@ fn follow(local: &Local, append: &Append) -> Meeting {
 fn splice(
     local: &mut Local,
     conflict: Option<Index>,
-    entries: Vec<Entry>,
+    mut entries: Run,
     from: usize,
     out: &mut Outbox,
 ) -> Vec<StorageOp> {
@@ -362,13 +362,10 @@ fn splice(
             entries: cut,
         }));
     }
-    let mut added = entries;
-    added.drain(..from);
-    if !added.is_empty() {
-        for entry in &added {
-            local.log.push(entry.clone());
-        }
-        ops.push(StorageOp::Append(added));
+    entries.advance(from);
+    if !entries.is_empty() {
+        local.log.append(entries.clone());
+        ops.push(StorageOp::Append(entries));
     }
     ops
 }

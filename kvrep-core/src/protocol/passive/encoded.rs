@@ -26,14 +26,15 @@ impl Encoded {
     ) -> (&[u8], Option<Index>) {
         let of = Some((from, upto, log.last()));
         if self.of != of {
-            let entries = log.run(from, upto, bytes_max);
             self.of = of;
-            self.last = entries.clone().next_back().map(|e| e.index);
+            self.last = None;
             self.bytes.clear();
-            self.bytes
-                .reserve(entries.clone().map(Entry::encoded_bytes).sum());
-            for entry in entries {
-                entry.encode(&mut self.bytes);
+            for run in log.runs(from, upto, bytes_max as u64) {
+                self.last = run.last().map(|e| e.index);
+                self.bytes.reserve(run.iter().map(Entry::encoded_bytes).sum());
+                for entry in &run {
+                    entry.encode(&mut self.bytes);
+                }
             }
         }
         (&self.bytes, self.last)

@@ -12,7 +12,6 @@ use super::mutation::Mutation;
 use super::repair::Digests;
 use crate::config::{Ack, Authority, Confirm, GroupConfig, Takeover, Token, Visibility};
 use crate::detector::FailureDetector;
-use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::id::{
     Configuration, Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket,
@@ -293,10 +292,9 @@ impl Local {
         if self.restoring || self.applied >= upto {
             return;
         }
-        let entries: Vec<Entry> = self.log.slice(self.applied.next(), upto, usize::MAX);
-        if let Some(last) = entries.last() {
-            self.applied = last.index;
-            out.push(Action::Apply(entries));
+        for run in self.log.runs(self.applied.next(), upto, u64::MAX) {
+            self.applied = run.last().map_or(self.applied, |e| e.index);
+            out.push(Action::Apply(run));
         }
         self.release_reads(out);
         self.maybe_snapshot(out);

@@ -1,31 +1,69 @@
 //! The log in memory: everything after the last purge. The storage is only written to; what is shipped to a backup
 //! comes from here. Its size is bounded by the snapshot and retention limits and by the bound on uncommitted entries.
+//!
+//! It is kept in the runs in which it was appended, so that storage, state machine and backups share its entries. Nearly
+//! every question is about its end; the others find their run by bisection.
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Run};
 use crate::id::{Index, LogPoint, Term};
 use std::collections::VecDeque;
-use std::collections::vec_deque::Iter;
 
 #[derive(Debug)]
 pub(super) struct Log {
     /// The place before the first entry here.
     base: LogPoint,
-    entries: VecDeque<Entry>,
-    /// `bytes[i]`: encoded bytes of all entries ever appended here up to and including `entries[i]`.
-    bytes: VecDeque<u64>,
+    last: LogPoint,
+    chunks: VecDeque<Chunk>,
+    /// Encoded bytes of all entries ever appended here up to and including the one at `base`, and at `last`.
+    bytes_base: u64,
+    bytes_last: u64,
+}
+
+/// A run with its place. Never empty.
+#[derive(Debug)]
+struct Chunk {
+    run: Run,
+    first: Index,
+    /// Encoded bytes of all entries ever appended before this run, and up to its end.
     bytes_before: u64,
+    bytes_upto: u64,
+}
+
+impl Chunk {
+    fn last(&self) -> Index {
+        Index(self.first.0 + self.run.len() as u64 - 1)
+    }
+
+    /// Where the entry at `index` is in the run.
+    fn position(&self, index: Index) -> usize {
+        usize::try_from(index.0 - self.first.0).unwrap_or(usize::MAX)
+    }
+
+    /// Encoded bytes of all entries ever appended up to and including the one at `index`, which is in this run.
+    fn bytes_upto(&self, index: Index) -> u64 {
+        if index == self.last() {
+            return self.bytes_upto;
+        }
+        self.bytes_before + bytes_of(&self.run[..=self.position(index)])
+    }
+}
+
+fn bytes_of(entries: &[Entry]) -> u64 {
+    entries.iter().map(|e| e.encoded_bytes() as u64).sum()
 }
 
 impl Log {
     pub(super) fn new(base: LogPoint, entries: Vec<Entry>) -> Self {
         let mut log = Self {
             base,
-            entries: VecDeque::new(),
-            bytes: VecDeque::new(),
-            bytes_before: 0,
+            last: base,
+            chunks: VecDeque::new(),
+            bytes_base: 0,
+            bytes_last: 0,
         };
-        for entry in entries {
-            log.push(entry);
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            log.append(entries.by_ref().take(CHUNK_ENTRIES).collect());
         }
         log
     }
@@ -35,18 +73,47 @@ impl Log {
     }
 
     pub(super) fn last(&self) -> LogPoint {
-        self.entries.back().map_or(self.base, Entry::point)
+        self.last
     }
 
-    pub(super) fn push(&mut self, entry: Entry) {
-        assert_eq!(entry.index, self.last().index.next(), "the log has no gaps");
-        let before = self.bytes.back().copied().unwrap_or(self.bytes_before);
-        self.bytes.push_back(before + entry.encoded_bytes() as u64);
-        self.entries.push_back(entry);
+    /// Adds the entries that follow.
+    pub(super) fn append(&mut self, run: Run) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return;
+        };
+        let consecutive = last.index.0 - first.index.0 == run.len() as u64 - 1;
+        assert!(
+            first.index == self.last.index.next() && consecutive,
+            "the log has no gaps"
+        );
+        let (first, bytes_before) = (first.index, self.bytes_last);
+        self.last = last.point();
+        self.bytes_last += bytes_of(&run);
+        self.chunks.push_back(Chunk {
+            run,
+            first,
+            bytes_before,
+            bytes_upto: self.bytes_last,
+        });
+    }
+
+    /// Which chunk has the entry at `index`.
+    fn find(&self, index: Index) -> Option<usize> {
+        if index <= self.base.index || index > self.last.index {
+            return None;
+        }
+        let at_end = self.chunks.len() - 1;
+        if index >= self.chunks[at_end].first {
+            return Some(at_end);
+        }
+        Some(self.chunks.partition_point(|c| c.first <= index) - 1)
     }
 
     /// The point at `index`, if it is the base or behind it.
     pub(super) fn point(&self, index: Index) -> Option<LogPoint> {
+        if index == self.last.index {
+            return Some(self.last);
+        }
         if index == self.base.index {
             return Some(self.base);
         }
@@ -54,35 +121,26 @@ impl Log {
     }
 
     pub(super) fn get(&self, index: Index) -> Option<&Entry> {
-        let at = index.0.checked_sub(self.base.index.0 + 1)?;
-        self.entries.get(usize::try_from(at).ok()?)
+        let chunk = &self.chunks[self.find(index)?];
+        chunk.run.get(chunk.position(index))
     }
 
     pub(super) fn term_at(&self, index: Index) -> Option<Term> {
         self.point(index).map(|p| p.term)
     }
 
-    /// Entries from `from` on, as many as fit in `bytes_max`, but at least one.
-    pub(super) fn slice(&self, from: Index, upto: Index, bytes_max: usize) -> Vec<Entry> {
-        self.run(from, upto, bytes_max).cloned().collect()
-    }
-
-    /// The same without a copy; it knows its length.
-    pub(super) fn run(&self, from: Index, upto: Index, bytes_max: usize) -> Iter<'_, Entry> {
-        let Some(start) = from.0.checked_sub(self.base.index.0 + 1) else {
-            return self.entries.range(..0);
-        };
-        let start = usize::try_from(start)
-            .unwrap_or(usize::MAX)
-            .min(self.entries.len());
-        let bytes = self
-            .bytes_upto(from.prev())
-            .saturating_add(bytes_max as u64);
-        let fit = self.bytes.partition_point(|upto| *upto <= bytes);
-        let wanted = upto.0.saturating_sub(self.base.index.0);
-        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let end = fit.max(start + 1).min(wanted).min(self.entries.len());
-        self.entries.range(start..end.max(start))
+    /// Entries from `from` up to `upto`, as many as fit in `bytes_max`, but at least one.
+    pub(super) fn runs(&self, from: Index, upto: Index, bytes_max: u64) -> Runs<'_> {
+        let upto = upto.min(self.last.index);
+        let at = self.find(from).filter(|_| from <= upto);
+        Runs {
+            log: self,
+            at: at.unwrap_or(self.chunks.len()),
+            from,
+            upto,
+            bytes_max,
+            is_first: true,
+        }
     }
 
     /// Encoded bytes in the entries after `from` up to and including `to`.
@@ -93,47 +151,69 @@ impl Log {
     /// The lowest index behind which the entries up to and including `to` take at most `bytes_max`.
     pub(super) fn first_within(&self, to: Index, bytes_max: u64) -> Index {
         let end = self.bytes_upto(to);
-        let skipped = self
-            .bytes
-            .partition_point(|upto| end.saturating_sub(*upto) > bytes_max);
-        if skipped == 0 && end.saturating_sub(self.bytes_before) <= bytes_max {
+        let is_too_much = |upto: u64| end.saturating_sub(upto) > bytes_max;
+        if !is_too_much(self.bytes_base) {
             return self.base.index;
         }
-        Index(self.base.index.0 + skipped as u64 + 1).min(to)
+        let at = (self.chunks).partition_point(|chunk| is_too_much(chunk.bytes_upto));
+        let Some(chunk) = self.chunks.get(at) else {
+            return to;
+        };
+        let mut upto = chunk.bytes_before;
+        let skipped = chunk.run.iter().take_while(|entry| {
+            upto += entry.encoded_bytes() as u64;
+            is_too_much(upto)
+        });
+        Index(chunk.first.0 + skipped.count() as u64).min(to)
     }
 
     fn bytes_upto(&self, index: Index) -> u64 {
-        let Some(at) = index.0.checked_sub(self.base.index.0 + 1) else {
-            return self.bytes_before;
-        };
-        let at = usize::try_from(at).unwrap_or(usize::MAX);
-        self.bytes
-            .get(at)
-            .or(self.bytes.back())
-            .copied()
-            .unwrap_or(self.bytes_before)
+        if index >= self.last.index {
+            return self.bytes_last;
+        }
+        self.find(index)
+            .map_or(self.bytes_base, |at| self.chunks[at].bytes_upto(index))
     }
 
     /// Removes `from` and everything after it; returns how many entries.
     pub(super) fn truncate(&mut self, from: Index) -> u64 {
-        let keep = from.0.saturating_sub(self.base.index.0 + 1);
-        let keep = usize::try_from(keep)
-            .unwrap_or(usize::MAX)
-            .min(self.entries.len());
-        let cut = self.entries.len() - keep;
-        self.entries.truncate(keep);
-        self.bytes.truncate(keep);
-        cut as u64
+        let Some(to) = self.point(from.prev().max(self.base.index)) else {
+            return 0;
+        };
+        let cut = self.last.index.0 - to.index.0;
+        self.bytes_last = self.bytes_upto(to.index);
+        self.last = to;
+        while let Some(chunk) = self.chunks.back_mut()
+            && chunk.last() > to.index
+        {
+            if chunk.first > to.index {
+                self.chunks.pop_back();
+            } else {
+                chunk.run.truncate(chunk.position(to.index) + 1);
+                chunk.bytes_upto = self.bytes_last;
+            }
+        }
+        cut
     }
 
     /// Forgets everything up to and including `upto`.
     pub(super) fn purge(&mut self, upto: Index) {
-        while let Some(first) = self.entries.front()
-            && first.index <= upto
+        let upto = upto.min(self.last.index);
+        let Some(base) = self.point(upto).filter(|_| upto > self.base.index) else {
+            return;
+        };
+        self.bytes_base = self.bytes_upto(upto);
+        self.base = base;
+        while let Some(chunk) = self.chunks.front_mut()
+            && chunk.first <= upto
         {
-            self.base = first.point();
-            self.entries.pop_front();
-            self.bytes_before = self.bytes.pop_front().unwrap_or(self.bytes_before);
+            if chunk.last() <= upto {
+                self.chunks.pop_front();
+            } else {
+                chunk.run.advance(chunk.position(upto) + 1);
+                chunk.first = upto.next();
+                chunk.bytes_before = self.bytes_base;
+            }
         }
     }
 
@@ -158,3 +238,60 @@ impl Log {
         first
     }
 }
+
+/// The entries of a stretch of the log, run by run.
+#[derive(Clone, Debug)]
+pub(super) struct Runs<'a> {
+    log: &'a Log,
+    /// The next chunk.
+    at: usize,
+    from: Index,
+    upto: Index,
+    bytes_max: u64,
+    is_first: bool,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Run;
+
+    fn next(&mut self) -> Option<Run> {
+        let chunk = self.log.chunks.get(self.at)?;
+        if self.from > self.upto {
+            return None;
+        }
+        let (start, last) = (chunk.position(self.from), chunk.last().min(self.upto));
+        let end = chunk.position(last) + 1;
+        let mut fit = end;
+        if self.bytes_max < u64::MAX {
+            let bytes = chunk.bytes_upto(last) - self.log.bytes_upto(self.from.prev());
+            if bytes > self.bytes_max {
+                fit = start + self.fitting(&chunk.run[start..end]);
+            }
+            self.bytes_max = self.bytes_max.saturating_sub(bytes);
+        }
+        self.is_first = false;
+        self.from = last.next();
+        // Behind what does not fit nothing does.
+        self.at = if fit == end { self.at + 1 } else { usize::MAX };
+        (fit > start).then(|| chunk.run.slice(start..fit))
+    }
+}
+
+impl Runs<'_> {
+    /// How many of these entries fit; of the very first ones, one does in any case.
+    fn fitting(&self, entries: &[Entry]) -> usize {
+        let mut bytes = 0;
+        let fit = entries.iter().take_while(|entry| {
+            bytes += entry.encoded_bytes() as u64;
+            bytes <= self.bytes_max
+        });
+        fit.count().max(usize::from(self.is_first))
+    }
+}
+
+/// How many entries of a recovered log share their memory.
+const CHUNK_ENTRIES: usize = 1_024;
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 //! addressee that is not known yet; all others name the life they mean and are dropped by any other.
 
 use super::repair::Health;
-use crate::entry::Entry;
+use crate::entry::{Entry, Run};
 use crate::id::{
     Configuration, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version,
 };
@@ -313,7 +313,7 @@ impl Message {
 }
 
 /// Decodes the entries behind an append. They must be consecutive and follow `prev`.
-pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Vec<Entry>, Malformed> {
+pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Run, Malformed> {
     let mut entries = Vec::with_capacity(count_entries(&raw));
     let mut at = prev;
     while !raw.is_empty() {
@@ -324,7 +324,7 @@ pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Vec<Entry
         at = entry.point();
         entries.push(entry);
     }
-    Ok(entries)
+    Ok(entries.into())
 }
 
 /// How many entries stand in `raw`, by their lengths alone: so many are allocated at once.

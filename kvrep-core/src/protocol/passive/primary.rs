@@ -22,7 +22,7 @@ use super::mutation::Mutation;
 use super::progress::{Pace, Progress};
 use super::repair::Suspicions;
 use crate::config::{Ack, Transfer};
-use crate::entry::{Entry, EntryKind};
+use crate::entry::{Entry, EntryKind, Run};
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Configuration, Index, Nonce, ReplicaId, StoreId, Term, Ticket, Version};
 use crate::manage::Managed;
@@ -161,15 +161,17 @@ impl Primary {
         payloads: impl IntoIterator<Item = (EntryKind, Bytes)>,
         out: &mut Outbox,
     ) {
-        let payloads = payloads.into_iter();
-        let mut added = Vec::with_capacity(payloads.size_hint().0);
-        for (kind, payload) in payloads {
-            let seed = local.rng.next();
-            let prev = local.log.last();
-            let entry = Entry::following(prev, self.term, self.timestamp, seed, kind, payload);
-            added.push(entry.clone());
-            local.log.push(entry);
-        }
+        let mut prev = local.log.last();
+        let added: Run = payloads
+            .into_iter()
+            .map(|(kind, payload)| {
+                let seed = local.rng.next();
+                let entry = Entry::following(prev, self.term, self.timestamp, seed, kind, payload);
+                prev = entry.point();
+                entry
+            })
+            .collect();
+        local.log.append(added.clone());
         // Sends before the write: the backups' disks work in parallel with this one.
         self.ship(local, now, out);
         local.persist(vec![StorageOp::Append(added)], out);

@@ -197,7 +197,7 @@ impl Group {
         assert_eq!(storage.durability(), Durability::Memory);
         let mut recovered = storage.open().unwrap();
         storage
-            .write(vec![StorageOp::Append(disk.entries.clone())])
+            .write(vec![StorageOp::Append(disk.entries.clone().into())])
             .unwrap();
         recovered.hard_state.clone_from(&disk.hard_state);
         recovered.entries.clone_from(&disk.entries);

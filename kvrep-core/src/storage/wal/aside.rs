@@ -74,7 +74,7 @@ pub(super) fn save<F: Fs>(
 /// let kind = EntryKind::Command;
 /// let entry = Entry::following(LogPoint::ZERO, Term::ZERO, Timestamp(0), 0, kind, "refuted".into());
 /// let cut = StorageOp::TruncateSuffix { from: Index(1), tail: Tail::SaveAside };
-/// let events = wal.write(vec![StorageOp::Append(vec![entry]), cut]).unwrap();
+/// let events = wal.write(vec![StorageOp::Append(vec![entry].into()), cut]).unwrap();
 /// let StorageEvent::TailSaved { path, .. } = &events[0];
 /// let (_, entries) = read_aside(&OsFs, path).unwrap();
 /// assert_eq!(entries[0].payload, "refuted");

@@ -214,7 +214,7 @@ fn opens(disk: &MemFs) -> bool {
     let end = end_of(&found);
     if end.index.0 < u64::MAX - 1 {
         let next = entry(end);
-        let written = first.write(vec![StorageOp::Append(vec![next.clone()])]);
+        let written = first.write(vec![StorageOp::Append(vec![next.clone()].into())]);
         written
             .and_then(|_| first.sync())
             .expect("what opened can be written to");
@@ -243,7 +243,7 @@ fn sample() -> &'static (MemFs, PathBuf) {
         let one = entry(LogPoint::ZERO);
         let two = entry(one.point());
         let ops = vec![
-            StorageOp::Append(vec![one, two]),
+            StorageOp::Append(vec![one, two].into()),
             StorageOp::HardState(Bytes::from_static(b"term 1")),
         ];
         wal.write(ops)

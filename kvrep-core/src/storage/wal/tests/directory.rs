@@ -235,7 +235,7 @@ fn a_tail_saved_aside_can_be_read_on_a_real_disk() {
     );
     wal.open().unwrap();
     let entries = super::model::entries(LogPoint::ZERO, 40);
-    wal.write(vec![StorageOp::Append(entries.clone())]).unwrap();
+    wal.write(vec![StorageOp::Append(entries.clone().into())]).unwrap();
     let from = Index(11);
     let events = wal
         .write(vec![StorageOp::TruncateSuffix {
@@ -264,7 +264,7 @@ fn segments_are_removed_when_a_snapshot_covers_them() {
     );
     wal.open().unwrap();
     let entries = super::model::entries(LogPoint::ZERO, 100);
-    wal.write(vec![StorageOp::Append(entries.clone())]).unwrap();
+    wal.write(vec![StorageOp::Append(entries.clone().into())]).unwrap();
     wal.sync().unwrap();
     let before = disk.files().len();
     let writer = wal.snapshots().create(entries[89].point()).unwrap();
@@ -310,7 +310,7 @@ fn an_entry_larger_than_a_segment_has_one_for_itself() {
         first.kind,
         payload,
     );
-    let ops = vec![StorageOp::Append(vec![first.clone(), large.clone()])];
+    let ops = vec![StorageOp::Append(vec![first.clone(), large.clone()].into())];
     wal.write(ops).unwrap();
     wal.sync().unwrap();
     drop(wal);

@@ -298,7 +298,7 @@ impl World {
             state.entries.push(entry);
             states.push(state.clone());
         }
-        self.write(StorageOp::Append(entries), states)
+        self.write(StorageOp::Append(entries.into()), states)
     }
 
     fn snapshot(&mut self, now: State, behind: u8, bytes: u16) -> Result<(), StorageError> {
