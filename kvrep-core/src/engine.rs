@@ -75,12 +75,15 @@
 //! assert!(matches!(&host.replies[0], Outcome::Done { response, .. } if *response == encode(&5_i64)));
 //! ```
 
+mod outcome;
+mod payloads;
+#[cfg(feature = "sim")]
+mod planted;
+
 use crate::client_wire::{Op, Outcome};
 use crate::config::{Limits, Read, Token, Visibility};
 use crate::entry::Entry;
-use crate::error::{ProposeError, ReadError};
 use crate::id::{GroupId, Incarnation, Index, LogPoint, PersistToken, ReplicaId, Ticket};
-use crate::manage::Managed;
 use crate::protocol::{Action, Event, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
 #[cfg(feature = "sim")]
 use crate::session::Keep;
@@ -90,7 +93,11 @@ use crate::storage::{SnapshotMeta, StorageOp};
 use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
 use crate::wire::Envelope;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use outcome::{managed, refusal, unreadable};
+use payloads::Payloads;
+#[cfg(feature = "sim")]
+use planted::Planted;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What an engine needs done. Nothing here blocks, and nothing calls back.
@@ -113,10 +120,19 @@ pub trait Host {
     fn event(&mut self, event: Event);
     /// The node cannot go on.
     fn fatal(&mut self, reason: String);
+    /// Whether [`applied`](Self::applied) is to be called for what is applied now. Where nobody observes, and nobody waits,
+    /// no response is made.
+    fn observes(&self) -> bool {
+        true
+    }
     /// An entry was applied (for observers); `response` is there if the state machine carried out a command: not for a
     /// repeated one that got its first answer again, one that could not be read, or the opening of a session.
     fn applied(&mut self, entry: &Entry, response: Option<&Bytes>) {
         let _ = (entry, response);
+    }
+    /// So many entries were applied, observed or not.
+    fn progressed(&mut self, entries: usize) {
+        let _ = entries;
     }
     /// The state was replaced by the one at `last`, from a snapshot or the initial one (for observers).
     fn replaced(&mut self, last: LogPoint) {
@@ -148,6 +164,8 @@ pub struct Engine {
     machine: Machine,
     limits: Limits,
     out: Outbox,
+    /// Room for the next outbox's actions.
+    actions: Vec<Action>,
     held: VecDeque<(PersistToken, Vec<Action>)>,
     /// Proposals of this term at this primary, by index.
     waiting: VecDeque<(Index, Ticket)>,
@@ -191,6 +209,7 @@ impl Engine {
             machine,
             limits,
             out: Outbox::new(identity.group, identity.replica, identity.incarnation),
+            actions: Vec::new(),
             held: VecDeque::new(),
             waiting: VecDeque::new(),
             withholds,
@@ -313,14 +332,14 @@ impl Engine {
     /// Everything up to `token` is durable.
     pub fn on_persisted(&mut self, now: Time, token: PersistToken, host: &mut dyn Host) {
         self.protocol.on_persisted(now, token, &mut self.out);
-        let said = self.out.take();
+        let mut said = self.out.take();
         while let Some((held, _)) = self.held.front()
             && *held <= token
-            && let Some((_, rest)) = self.held.pop_front()
+            && let Some((_, mut rest)) = self.held.pop_front()
         {
-            self.carry_out(now, rest, host);
+            self.carry_out(now, &mut rest, host);
         }
-        self.carry_out(now, said, host);
+        self.carry_out(now, &mut said, host);
         self.run(now, host);
     }
 
@@ -501,16 +520,18 @@ impl Engine {
 
     fn run(&mut self, now: Time, host: &mut dyn Host) {
         while !self.out.is_empty() {
-            let actions = self.out.take();
-            self.carry_out(now, actions, host);
+            let room = std::mem::take(&mut self.actions);
+            let mut actions = self.out.take_for(room);
+            self.carry_out(now, &mut actions, host);
+            self.actions = actions;
         }
     }
 
     /// Runs actions top to bottom. Storage operations are handed over at once and so reach the storage in the order in
     /// which they were made; what is sent behind one, and a restore, waits until it is durable.
-    fn carry_out(&mut self, now: Time, actions: Vec<Action>, host: &mut dyn Host) {
+    fn carry_out(&mut self, now: Time, actions: &mut Vec<Action>, host: &mut dyn Host) {
         let mut gate = None;
-        for action in actions {
+        for action in actions.drain(..) {
             match (action, gate) {
                 (Action::Persist { token, ops }, _) => {
                     host.persist(token, ops);
@@ -580,6 +601,7 @@ impl Engine {
     }
 
     fn apply(&mut self, now: Time, entries: &[Entry], host: &mut dyn Host) {
+        let observed = host.observes();
         for entry in entries {
             assert_eq!(
                 entry.index,
@@ -588,41 +610,61 @@ impl Engine {
             );
             #[cfg(feature = "sim")]
             self.planted.before_apply(&self.machine);
-            let executed_before = self.machine.executed();
-            let applied = self.machine.apply(entry);
+            let waits = (self.waiting.front()).is_some_and(|(index, _)| *index == entry.index);
+            let mut applied = None;
+            if waits || observed {
+                applied = self.apply_observed(entry, host);
+            } else {
+                self.machine.apply_unanswered(entry);
+            }
             self.applied = entry.point();
-            let response = match &applied {
-                Some(Applied::Response(response)) if self.machine.executed() > executed_before => {
-                    Some(response)
-                }
-                Some(_) | None => None,
-            };
-            host.applied(entry, response);
             if entry.index >= self.digest_at {
                 self.take_digest(now);
             }
-            if let Some((index, _)) = self.waiting.front()
-                && *index == entry.index
-                && let Some((_, ticket)) = self.waiting.pop_front()
-            {
-                let token = Token {
-                    term: entry.term,
-                    index: entry.index,
-                };
-                let outcome = self.outcome(applied, token);
-                #[cfg(feature = "sim")]
-                let withholds = self.withholds && !self.planted.releases_early();
-                #[cfg(not(feature = "sim"))]
-                let withholds = self.withholds;
-                if withholds {
-                    self.withheld.push_back((entry.index, ticket, outcome));
-                } else {
-                    host.reply(ticket, outcome);
-                }
+            if waits && let Some((_, ticket)) = self.waiting.pop_front() {
+                self.answer(entry, ticket, applied, host);
             }
         }
+        host.progressed(entries.len());
         if let Some(last) = entries.last() {
             self.protocol.on_applied(now, last.index, &mut self.out);
+        }
+    }
+
+    fn apply_observed(&mut self, entry: &Entry, host: &mut dyn Host) -> Option<Applied> {
+        let executed_before = self.machine.executed();
+        let applied = self.machine.apply(entry);
+        let response = match &applied {
+            Some(Applied::Response(response)) if self.machine.executed() > executed_before => {
+                Some(response)
+            }
+            Some(_) | None => None,
+        };
+        host.applied(entry, response);
+        applied
+    }
+
+    /// The outcome goes to who waits, now or when it is decided.
+    fn answer(
+        &mut self,
+        entry: &Entry,
+        ticket: Ticket,
+        applied: Option<Applied>,
+        host: &mut dyn Host,
+    ) {
+        let token = Token {
+            term: entry.term,
+            index: entry.index,
+        };
+        let outcome = self.outcome(applied, token);
+        #[cfg(feature = "sim")]
+        let withholds = self.withholds && !self.planted.releases_early();
+        #[cfg(not(feature = "sim"))]
+        let withholds = self.withholds;
+        if withholds {
+            self.withheld.push_back((entry.index, ticket, outcome));
+        } else {
+            host.reply(ticket, outcome);
         }
     }
 
@@ -699,104 +741,3 @@ fn next_digest(limits: &Limits, index: Index) -> Index {
 
 /// Behind every entry.
 const NEVER: Index = Index(u64::MAX);
-
-/// Makes the payloads of a batch in memory that they share: small commands do not cost an allocation each. They leave
-/// the log together, or nearly so, and nothing else keeps them.
-struct Payloads {
-    room: BytesMut,
-    to_come: usize,
-}
-
-impl Payloads {
-    fn for_about(commands: usize) -> Self {
-        Self {
-            room: BytesMut::new(),
-            to_come: commands,
-        }
-    }
-
-    fn encode(&mut self, command: &Command) -> Bytes {
-        let bytes = Command::BYTES_MAX + command.command_bytes();
-        if bytes > SHARED_BYTES_MAX / 8 {
-            return command.encode();
-        }
-        if self.room.capacity() < bytes {
-            let wanted = bytes * self.to_come.max(1);
-            self.room = BytesMut::with_capacity(wanted.min(SHARED_BYTES_MAX));
-        }
-        self.to_come = self.to_come.saturating_sub(1);
-        command.encode_to(&mut self.room);
-        self.room.split().freeze()
-    }
-}
-
-/// How much memory payloads share at most.
-const SHARED_BYTES_MAX: usize = 16 << 10;
-
-fn refusal(error: &ProposeError) -> Outcome {
-    match *error {
-        ProposeError::NotPrimary { primary } => Outcome::NotPrimary {
-            primary,
-            address: None,
-        },
-        ProposeError::Busy => Outcome::Busy,
-        ProposeError::TooLarge { bytes, bytes_max } => Outcome::TooLarge {
-            bytes: bytes as u64,
-            bytes_max: bytes_max as u64,
-        },
-    }
-}
-
-fn managed(outcome: Managed) -> Outcome {
-    match outcome {
-        Managed::Done(configuration) => Outcome::Managed(Box::new(configuration)),
-        Managed::Refused(why) => Outcome::Refused(why),
-        Managed::NotPrimary { primary } => Outcome::NotPrimary {
-            primary,
-            address: None,
-        },
-        Managed::Unknown => Outcome::Unknown,
-        Managed::Busy => Outcome::Busy,
-    }
-}
-
-fn unreadable(error: &ReadError) -> Outcome {
-    match *error {
-        ReadError::NotPrimary { primary } => Outcome::NotPrimary {
-            primary,
-            address: None,
-        },
-        ReadError::Busy => Outcome::Busy,
-        ReadError::Behind => Outcome::Behind,
-        ReadError::NotPromised => Outcome::Refused(error.to_string()),
-    }
-}
-
-/// Bugs planted in how snapshots are taken and answers withheld.
-#[cfg(feature = "sim")]
-#[derive(Default)]
-struct Planted {
-    mutation: Option<crate::protocol::passive::Mutation>,
-    early: Option<FrozenState>,
-}
-
-#[cfg(feature = "sim")]
-impl Planted {
-    fn releases_early(&self) -> bool {
-        self.mutation == Some(crate::protocol::passive::Mutation::ReleasedEarly)
-    }
-
-    fn drops_sessions(&self) -> bool {
-        self.mutation == Some(crate::protocol::passive::Mutation::SessionsNotInSnapshot)
-    }
-
-    fn before_apply(&mut self, machine: &Machine) {
-        if self.mutation == Some(crate::protocol::passive::Mutation::SnapshotOffByOne) {
-            self.early = Some(machine.freeze());
-        }
-    }
-
-    fn take_early(&mut self) -> Option<FrozenState> {
-        self.early.take()
-    }
-}

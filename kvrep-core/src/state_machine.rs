@@ -184,6 +184,19 @@ pub trait RawStateMachine: Send + 'static {
     /// [`Malformed`]: the bytes are no command; nothing was changed.
     fn apply(&mut self, context: &mut ApplyContext, command: &[u8]) -> Result<Bytes, Malformed>;
 
+    /// Carries out a command whose response nobody wants, as on a backup: the state afterwards is the same. Only
+    /// worth implementing where making the response takes time.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the bytes are no command; nothing was changed.
+    fn apply_unanswered(
+        &mut self,
+        context: &mut ApplyContext,
+        command: &[u8],
+    ) -> Result<(), Malformed> {
+        self.apply(context, command).map(drop)
+    }
+
     /// Answers a query.
     ///
     /// # Errors
@@ -230,6 +243,15 @@ pub struct Typed<S>(pub S);
 impl<S: StateMachine> RawStateMachine for Typed<S> {
     fn apply(&mut self, context: &mut ApplyContext, command: &[u8]) -> Result<Bytes, Malformed> {
         Ok(encode(&self.0.apply(context, decode(command)?)))
+    }
+
+    fn apply_unanswered(
+        &mut self,
+        context: &mut ApplyContext,
+        command: &[u8],
+    ) -> Result<(), Malformed> {
+        self.0.apply(context, decode(command)?);
+        Ok(())
     }
 
     fn query(&self, query: &[u8]) -> Result<Bytes, Malformed> {

@@ -16,6 +16,8 @@ pub(super) async fn plain(load: &Load) -> Result<Sample, String> {
     let callers = (0..load.clients).map(|_| Plain {
         nodes: Arc::clone(&nodes),
         primary,
+        calls: 0,
+        deadline: Instant::now(),
     });
     let sample = drive(load, callers.collect()).await?;
     check(&nodes[primary], sample)
@@ -36,12 +38,18 @@ pub(super) async fn sessions(load: &Load) -> Result<Sample, String> {
 struct Plain {
     nodes: Arc<Vec<Node>>,
     primary: usize,
+    calls: u32,
+    /// Far enough off for many calls: openraft's are not bounded at all.
+    deadline: Instant,
 }
 
 impl Caller for Plain {
     async fn call(&mut self) -> Result<(), String> {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let called = self.nodes[self.primary].call(Op::Plain(Bytes::new()), deadline);
+        if self.calls.is_multiple_of(256) {
+            self.deadline = Instant::now() + Duration::from_secs(10);
+        }
+        self.calls = self.calls.wrapping_add(1);
+        let called = self.nodes[self.primary].call(Op::Plain(Bytes::new()), self.deadline);
         match called.await {
             Ok(Outcome::Done { .. }) => Ok(()),
             Ok(other) => Err(format!("a command ended as {other:?}")),

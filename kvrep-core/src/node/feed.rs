@@ -215,8 +215,9 @@ impl Publisher {
         Self(registry)
     }
 
+    /// Whether nobody subscribes.
     #[inline]
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.0.count.load(Ordering::Acquire) == 0
     }
 

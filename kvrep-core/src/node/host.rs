@@ -258,8 +258,15 @@ impl Host for TokioHost {
         self.fail(NodeError::Fatal(reason));
     }
 
+    fn observes(&self) -> bool {
+        self.fault.is_some() || !self.feed.is_idle()
+    }
+
+    fn progressed(&mut self, entries: usize) {
+        self.telemetry.applied(entries);
+    }
+
     fn applied(&mut self, entry: &Entry, response: Option<&Bytes>) {
-        self.telemetry.applied();
         if let Some(fault) = &self.fault
             && let Some(why) = fault.get()
         {

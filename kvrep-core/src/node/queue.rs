@@ -231,11 +231,12 @@ impl Mail {
     pub(super) fn take_more_requests(&mut self, count: usize) {
         let mut state = self.shared.lock();
         self.taken.take_from(&mut state);
-        let more = count.saturating_sub(self.taken.requests.len()).min(state.requests.len());
+        let more = count
+            .saturating_sub(self.taken.requests.len())
+            .min(state.requests.len());
         self.taken.requests.extend(state.requests.drain(..more));
         self.shared.let_in(state);
     }
-
 
     /// Takes no more requests. Those that wait are still there.
     pub(super) fn close_requests(&mut self) {
@@ -358,11 +359,16 @@ mod tests {
         let (mailbox, mut mail) = mailbox(ROOM);
         assert!(mailbox.try_deliver(frame(1)).is_ok());
         assert!(mailbox.try_deliver(frame(2)).is_ok());
-        assert!(matches!(mailbox.try_deliver(frame(3)), Err(InboxEvent::Peer(body)) if body[..] == [3]));
+        assert!(
+            matches!(mailbox.try_deliver(frame(3)), Err(InboxEvent::Peer(body)) if body[..] == [3])
+        );
         assert!(mailbox.try_ask(request()).is_ok());
         assert!(matches!(mailbox.try_ask(request()), Err(Refusal::Full(_))));
         next(&mut mail).await;
-        assert_eq!((heard(&mut mail), mail.taken.requests.len()), (vec![1, 2], 1));
+        assert_eq!(
+            (heard(&mut mail), mail.taken.requests.len()),
+            (vec![1, 2], 1)
+        );
     }
 
     #[tokio::test]
@@ -401,6 +407,9 @@ mod tests {
         mail.close_requests();
         assert_eq!(waiting.await.unwrap(), None);
         assert_eq!(mail.taken.requests.len(), 1, "what came before is answered");
-        assert!(mailbox.try_deliver(frame(1)).is_ok(), "peers are still heard");
+        assert!(
+            mailbox.try_deliver(frame(1)).is_ok(),
+            "peers are still heard"
+        );
     }
 }

@@ -154,7 +154,10 @@ async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop,
 async fn gather(mail: &mut Mail, gathering: &mut Gathering) {
     gathering.begin();
     let (came, mut before) = (mail.taken.requests.len(), 0);
-    while mail.taken.requests.len() > before && mail.taken.requests.len() < GULP && gathering.has_time() {
+    while mail.taken.requests.len() > before
+        && mail.taken.requests.len() < GULP
+        && gathering.has_time()
+    {
         before = mail.taken.requests.len();
         tokio::task::yield_now().await;
         mail.take_more_requests(GULP);

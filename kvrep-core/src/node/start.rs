@@ -16,9 +16,9 @@ use crate::id::{GroupId, LogPoint, ReplicaId};
 use crate::protocol::Protocol;
 use crate::session::Machine;
 use crate::state_machine::{Malformed, RawStateMachine};
-use crate::time::Time;
 use crate::storage::copy::{FromCopyError, StateCopy};
 use crate::storage::{Durability, Recovered, SnapshotStore, Storage, StorageError};
+use crate::time::Time;
 use crate::transport::{Inbox, LocalPeer, Transport, TransportError};
 use crate::wire;
 use std::path::PathBuf;
@@ -202,7 +202,9 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         incarnation: identity.incarnation,
         config_hash,
     };
-    transport.start(me, Inbox::new(Arc::new(mailbox.clone()))).await?;
+    transport
+        .start(me, Inbox::new(Arc::new(mailbox.clone())))
+        .await?;
 
     let mut host = TokioHost::new(
         Arc::clone(&transport),

@@ -103,8 +103,8 @@ impl Telemetry {
         self.request_batch.record(n as f64);
     }
 
-    pub(super) fn applied(&mut self) {
-        self.counters.applied += 1;
+    pub(super) fn applied(&mut self, entries: usize) {
+        self.counters.applied += entries as u64;
     }
 
     pub(super) fn transferred(&mut self) {

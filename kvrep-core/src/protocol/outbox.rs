@@ -164,6 +164,12 @@ impl Outbox {
         std::mem::take(&mut self.actions)
     }
 
+    /// The same; later actions are collected in `room`, which is empty.
+    pub(crate) fn take_for(&mut self, room: Vec<Action>) -> Vec<Action> {
+        debug_assert!(room.is_empty());
+        std::mem::replace(&mut self.actions, room)
+    }
+
     /// Whether nothing is to be done.
     #[must_use]
     pub fn is_empty(&self) -> bool {

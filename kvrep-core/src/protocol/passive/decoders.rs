@@ -16,6 +16,7 @@ use crate::storage::{SnapshotMeta, Storage};
 use crate::time::{Time, Timestamp};
 use crate::wire::Envelope;
 use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 const ME: ReplicaId = ReplicaId(1);
@@ -87,7 +88,7 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
     let mut all = one_of_each!(Message:
         Probe { nonce, standing: standing.clone() },
         Standing { nonce, standing: standing.clone() },
-        Append { term, configuration: shown(), prev: from, last: one_up, commit: one_up, round: nonce },
+        Append { term, configuration: Arc::new(shown()), prev: from, last: one_up, commit: one_up, round: nonce },
         Appended { term, durable: one_up, matched: one_up, round: nonce },
         Mismatch { term, hint: one_up, round: nonce },
         Refused { promised: term },

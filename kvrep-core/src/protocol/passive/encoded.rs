@@ -31,7 +31,8 @@ impl Encoded {
             self.bytes.clear();
             for run in log.runs(from, upto, bytes_max as u64) {
                 self.last = run.last().map(|e| e.index);
-                self.bytes.reserve(run.iter().map(Entry::encoded_bytes).sum());
+                self.bytes
+                    .reserve(run.iter().map(Entry::encoded_bytes).sum());
                 for entry in &run {
                     entry.encode(&mut self.bytes);
                 }

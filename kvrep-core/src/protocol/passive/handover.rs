@@ -62,7 +62,7 @@ impl Primary {
         out: &mut Outbox,
     ) {
         let outcome = match (to.or_else(|| self.most_caught_up(local)), &self.handover) {
-            (Some(to), _) if to == local.me => Managed::Done(self.configuration.clone()),
+            (Some(to), _) if to == local.me => Managed::Done((*self.configuration).clone()),
             _ if !self.serving(local) => Managed::Busy,
             (_, Some(under_way)) => {
                 Managed::Refused(format!("a handover to {} is under way", under_way.to))

@@ -77,12 +77,12 @@ impl Primary {
         };
         #[cfg(feature = "sim")]
         if local.mutated(Mutation::LeaseFromAnswer) {
-            return self.required(local).into_iter().all(|(id, store)| {
+            return self.required(local).all(|(id, store)| {
                 let peer = self.peers.get(&id).filter(|peer| peer.store == store);
                 id == local.me || peer.is_some_and(|peer| now < peer.answered_at + held)
             });
         }
-        let others = self.required(local).into_iter();
+        let others = self.required(local);
         let mut answered: Vec<Nonce> = others
             .filter(|(id, _)| *id != local.me)
             .map(|(id, store)| {

@@ -138,7 +138,7 @@ impl Primary {
         local: &Local,
         change: MemberChange,
     ) -> Result<Option<Configuration>, String> {
-        let mut new = self.configuration.clone();
+        let mut new = (*self.configuration).clone();
         let unknown = |id: ReplicaId| format!("{id} is not a member of {:?}", self.configuration);
         match change {
             MemberChange::Add(id, _) | MemberChange::Replace(_, id, _) if is_reserved(id) => {
@@ -202,7 +202,7 @@ impl Primary {
         }
         match self.changed(local, change) {
             Err(why) => Some(Managed::Refused(why)),
-            Ok(None) => Some(Managed::Done(self.configuration.clone())),
+            Ok(None) => Some(Managed::Done((*self.configuration).clone())),
             Ok(Some(new)) => {
                 self.asked = ticket.map(|ticket| (ticket, new.rank()));
                 let old = self.configuration.clone();
@@ -215,7 +215,7 @@ impl Primary {
 
     /// A configuration counts: tells those who asked for it, and those who do not belong any more.
     pub(super) fn members_adopted(&mut self, local: &Local, old: &Configuration, out: &mut Outbox) {
-        let new = &self.configuration;
+        let new = &*self.configuration;
         for removed in old
             .members
             .keys()

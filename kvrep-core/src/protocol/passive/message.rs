@@ -12,8 +12,9 @@ use crate::id::{
 use crate::scratch::Scratch;
 use crate::state_machine::Malformed;
 use crate::storage::SnapshotMeta;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// What a replica says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +78,7 @@ pub enum Message {
         /// The primary's term.
         term: Term,
         /// The configuration that counts.
-        configuration: Configuration,
+        configuration: Arc<Configuration>,
         /// The place before the first entry.
         prev: LogPoint,
         /// The end of the primary's log.
@@ -262,8 +263,8 @@ impl Message {
             Self::Probe { standing, .. } | Self::Standing { standing, .. } => {
                 standing.configuration.as_ref()
             }
-            Self::Append { configuration, .. }
-            | Self::Chunk { configuration, .. }
+            Self::Append { configuration, .. } => Some(configuration),
+            Self::Chunk { configuration, .. }
             | Self::Propose { configuration, .. }
             | Self::NotMember { configuration } => Some(configuration),
             Self::Register { .. }
@@ -299,6 +300,11 @@ impl Message {
 
     /// Takes a message off the front; what is left is its raw part.
     pub(crate) fn decode(body: &mut Bytes) -> Result<Self, Malformed> {
+        crate::state_machine::decode(&Self::split_head(body)?)
+    }
+
+    /// Takes a message off the front without reading it.
+    pub(super) fn split_head(body: &mut Bytes) -> Result<Bytes, Malformed> {
         let short = || Malformed("a message shorter than its length".into());
         if body.len() < 2 {
             return Err(short());
@@ -307,8 +313,8 @@ impl Message {
         if body.len() < 2 + length {
             return Err(short());
         }
-        let head = body.split_to(2 + length);
-        crate::state_machine::decode(&head[2..])
+        body.advance(2);
+        Ok(body.split_to(length))
     }
 }
 
@@ -410,7 +416,7 @@ mod tests {
         let mut out = BytesMut::new();
         Message::Append {
             term: Term::ZERO.next_for(ReplicaId(2)),
-            configuration: configuration(),
+            configuration: Arc::new(configuration()),
             prev: LogPoint::ZERO,
             last: Index(6),
             commit: Index(4),

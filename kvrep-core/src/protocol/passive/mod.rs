@@ -43,6 +43,7 @@ mod progress;
 mod reads;
 mod reconfigure;
 mod repair;
+mod repeated;
 mod succession;
 mod takeover;
 mod transfer;
@@ -77,6 +78,7 @@ use local::Local;
 use log::Log;
 use primary::Primary;
 use repair::Digests;
+use repeated::Repeated;
 use std::collections::{BTreeMap, BTreeSet};
 use succession::Rest;
 use takeover::Seeking;
@@ -148,6 +150,8 @@ pub struct Passive {
     local: Local,
     role: Part,
     forced: bool,
+    /// How the appends of the one who reigns begin.
+    heard: Repeated,
 }
 
 /// The role with its state.
@@ -215,6 +219,7 @@ impl Passive {
         Ok(Self {
             forced: options.start == Start::Forced,
             role: Part::Seeking(Seeking::idle()),
+            heard: Repeated::default(),
             local: Local {
                 me: options.replica,
                 store: recovered.store,
@@ -346,7 +351,7 @@ impl Protocol for Passive {
     }
 
     fn on_message(&mut self, now: Time, envelope: &Envelope, mut body: Bytes, out: &mut Outbox) {
-        match Message::decode(&mut body) {
+        match self.heard.decode(&mut body) {
             Ok(message) if self.admit(now, envelope, &message, out) => {
                 self.dispatch(now, envelope.from, message, body, out);
                 self.pump(now, out);

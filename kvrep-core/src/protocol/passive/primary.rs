@@ -21,6 +21,7 @@ use super::message::{Message, Posture, Standing};
 use super::mutation::Mutation;
 use super::progress::{Pace, Progress};
 use super::repair::Suspicions;
+use super::repeated::{Advance, Reign as Said, Repeated};
 use crate::config::{Ack, Transfer};
 use crate::entry::{Entry, EntryKind, Run};
 use crate::error::{ProposeError, ReadError};
@@ -31,11 +32,13 @@ use crate::storage::StorageOp;
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub(super) struct Primary {
     pub(super) term: Term,
-    pub(super) configuration: Configuration,
+    pub(super) configuration: Arc<Configuration>,
     /// Changes whose outcome is not known, oldest first. With a witness at most one.
     pub(super) changes: Vec<Change>,
     pub(super) peers: BTreeMap<ReplicaId, Progress>,
@@ -53,7 +56,13 @@ pub(super) struct Primary {
     heartbeat_at: Time,
     timestamp: Timestamp,
     encoded: Encoded,
+    /// How this reign's appends begin.
+    said: Repeated,
 }
+
+/// The set that counts, and the changes that may.
+#[cfg(feature = "sim")]
+type Required<'a> = (Option<&'a BTreeMap<ReplicaId, StoreId>>, &'a [Change]);
 
 /// What the primary must do next about its own role.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,7 +88,7 @@ impl Primary {
             .map_or(Timestamp(0), |e| e.timestamp);
         let mut primary = Self {
             term: configuration.term,
-            configuration,
+            configuration: Arc::new(configuration),
             changes: Vec::new(),
             peers: BTreeMap::new(),
             first: last.index.next(),
@@ -92,6 +101,7 @@ impl Primary {
             heartbeat_at: now,
             timestamp,
             encoded: Encoded::default(),
+            said: Repeated::default(),
         };
         local.restarting = false;
         for (&peer, standing) in standings {
@@ -179,9 +189,11 @@ impl Primary {
 
     /// Sends every peer what it may have now.
     pub(super) fn ship(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
-        let ids: Vec<ReplicaId> = self.peers.keys().copied().collect();
-        for id in ids {
+        let mut next = self.peers.keys().next().copied();
+        while let Some(id) = next {
             self.ship_to(local, id, now, out);
+            let behind = (Bound::Excluded(id), Bound::Unbounded);
+            next = self.peers.range(behind).next().map(|(id, _)| *id);
         }
     }
 
@@ -259,17 +271,20 @@ impl Primary {
             }
             Fill::Nothing => (&[][..], None),
         };
-        let message = Message::Append {
+        let reign = Said {
             term: self.term,
-            configuration: self.configuration.clone(),
+            configuration: Arc::clone(&self.configuration),
+        };
+        let advance = Advance {
             prev,
             last: local.log.last().index,
             commit: local.commit,
             round: self.round,
         };
+        let said = &mut self.said;
         out.send(id, peer.incarnation, |body| {
             body.reserve(Message::APPEND_BYTES + entries.len());
-            message.encode(body);
+            said.encode(&reign, advance, body);
             body.extend_from_slice(entries);
         });
         peer.sent_at = now;
@@ -336,41 +351,38 @@ impl Primary {
         self.confirm_reads(local, out);
     }
 
-    /// Who must have a write, or confirm a read: every member of the old set and of every pending one.
-    pub(super) fn required(&self, local: &Local) -> Vec<(ReplicaId, StoreId)> {
-        let _ = local;
+    /// Who must have a write, or confirm a read: every member of the old set and of every pending one; some twice.
+    pub(super) fn required(&self, local: &Local) -> impl Iterator<Item = (ReplicaId, StoreId)> {
+        let (current, pending) = (Some(&self.configuration.in_sync), &self.changes[..]);
         #[cfg(feature = "sim")]
-        {
-            let pending = self.changes.last().map(|c| &c.new.in_sync);
-            let shrinks = pending.is_some_and(|new| new.len() < self.configuration.in_sync.len());
-            if local.mutated(Mutation::DropRecordedLate)
-                && shrinks
-                && let Some(new) = pending
-            {
-                return new.iter().map(|(id, store)| (*id, *store)).collect();
-            }
-            if local.mutated(Mutation::JoinerNotAwaited) && !shrinks {
-                let old = &self.configuration.in_sync;
-                return old.iter().map(|(id, store)| (*id, *store)).collect();
-            }
+        let (current, pending) = self.required_as_planted(local, (current, pending));
+        let _ = local;
+        let pending = pending.iter().map(|change| &change.new.in_sync);
+        let sets = current.into_iter().chain(pending);
+        sets.flatten().map(|(id, store)| (*id, *store))
+    }
+
+    /// Planted bugs: one set or the other is forgotten.
+    #[cfg(feature = "sim")]
+    fn required_as_planted<'a>(
+        &'a self,
+        local: &Local,
+        (current, pending): Required<'a>,
+    ) -> Required<'a> {
+        let newest = pending.last().map(|c| &c.new.in_sync);
+        let shrinks = newest.is_some_and(|new| new.len() < self.configuration.in_sync.len());
+        if local.mutated(Mutation::DropRecordedLate) && shrinks {
+            (None, &pending[pending.len() - 1..])
+        } else if local.mutated(Mutation::JoinerNotAwaited) && !shrinks {
+            (current, &[])
+        } else {
+            (current, pending)
         }
-        let current = self.configuration.in_sync.iter();
-        if self.changes.is_empty() {
-            return current.map(|(id, store)| (*id, *store)).collect();
-        }
-        let mut members: Vec<_> = current
-            .chain(self.changes.iter().flat_map(|c| &c.new.in_sync))
-            .map(|(id, store)| (*id, *store))
-            .collect();
-        members.sort_unstable();
-        members.dedup();
-        members
     }
 
     /// What every required member has durable.
     pub(super) fn replicated(&self, local: &Local) -> Index {
         self.required(local)
-            .into_iter()
             .map(|(id, store)| {
                 if id == local.me {
                     local.durable.index()
@@ -419,7 +431,9 @@ impl Primary {
         // A learner never counts; whoever is about to be a full member does.
         let counts = |id: &ReplicaId| {
             let pending = self.changes.iter().map(|change| &change.new);
-            pending.chain([&self.configuration]).any(|c| c.is_full(*id))
+            pending
+                .chain([&*self.configuration])
+                .any(|c| c.is_full(*id))
         };
         local
             .others()
@@ -561,7 +575,7 @@ impl Primary {
         };
         let known = peer.incarnation == local.life(id);
         if let (Pace::Snapshot(sending), Some(piece), true) = (&mut peer.pace, piece, known) {
-            let reign = (self.term, &self.configuration);
+            let reign = (self.term, &*self.configuration);
             sending.on_piece(local, id, piece, reign, out);
             sending.pump(local, id, now, out);
         }

@@ -79,7 +79,7 @@ impl Primary {
             return;
         }
         let unrivalled = self.is_unrivalled(local);
-        let required = self.required(local);
+        let required: Vec<_> = self.required(local).collect();
         let answered = |round: Nonce| {
             let mut others = required.iter().filter(|(id, _)| *id != local.me).peekable();
             let has = |(id, store): &(ReplicaId, StoreId)| {

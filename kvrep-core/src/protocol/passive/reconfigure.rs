@@ -16,12 +16,13 @@ use crate::config::Ack;
 use crate::id::{Configuration, Index, ReplicaId, StoreId};
 use crate::protocol::{Action, Event, Outbox};
 use crate::time::Time;
+use std::sync::Arc;
 
 impl Primary {
     /// Proposes the change that the view calls for, if any.
     pub(super) fn reconfigure(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
         self.let_go_of_the_slow(local, now, out);
-        let newest = self.changes.last().map_or(&self.configuration, |c| &c.new);
+        let newest = self.changes.last().map_or(&*self.configuration, |c| &c.new);
         let gone: Vec<ReplicaId> = newest
             .in_sync
             .iter()
@@ -60,7 +61,7 @@ impl Primary {
             return;
         }
         new.version = new.version.next();
-        let old = self.configuration.clone();
+        let old = Arc::clone(&self.configuration);
         let change = Change::begin(local, now, Some(&old), new, out);
         self.changes.push(change);
     }
@@ -205,7 +206,7 @@ impl Primary {
         if local.hard.learn(&new) {
             local.persist_hard(out);
         }
-        let old = std::mem::replace(&mut self.configuration, new);
+        let old = std::mem::replace(&mut self.configuration, Arc::new(new));
         self.members_adopted(local, &old, out);
     }
 }

@@ -302,7 +302,7 @@ impl Primary {
             if !may_count {
                 let message = Message::Repair {
                     term: self.term,
-                    configuration: self.configuration.clone(),
+                    configuration: (*self.configuration).clone(),
                     round: self.round,
                 };
                 local.send(id, &message, out);

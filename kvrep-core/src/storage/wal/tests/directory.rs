@@ -235,7 +235,8 @@ fn a_tail_saved_aside_can_be_read_on_a_real_disk() {
     );
     wal.open().unwrap();
     let entries = super::model::entries(LogPoint::ZERO, 40);
-    wal.write(vec![StorageOp::Append(entries.clone().into())]).unwrap();
+    wal.write(vec![StorageOp::Append(entries.clone().into())])
+        .unwrap();
     let from = Index(11);
     let events = wal
         .write(vec![StorageOp::TruncateSuffix {
@@ -264,7 +265,8 @@ fn segments_are_removed_when_a_snapshot_covers_them() {
     );
     wal.open().unwrap();
     let entries = super::model::entries(LogPoint::ZERO, 100);
-    wal.write(vec![StorageOp::Append(entries.clone().into())]).unwrap();
+    wal.write(vec![StorageOp::Append(entries.clone().into())])
+        .unwrap();
     wal.sync().unwrap();
     let before = disk.files().len();
     let writer = wal.snapshots().create(entries[89].point()).unwrap();
