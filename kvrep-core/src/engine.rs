@@ -157,6 +157,22 @@ enum Wanted {
     Look(Look),
 }
 
+/// Commands that are proposed together, and who waits for each.
+#[derive(Default)]
+struct Batch {
+    tickets: Vec<Ticket>,
+    commands: Vec<Bytes>,
+}
+
+impl Batch {
+    fn with_capacity(commands: usize) -> Self {
+        Self {
+            tickets: Vec::with_capacity(commands),
+            commands: Vec::with_capacity(commands),
+        }
+    }
+}
+
 /// Runs one protocol object with one state machine. See the [module](self).
 pub struct Engine {
     identity: Identity,
@@ -270,7 +286,7 @@ impl Engine {
         host: &mut dyn Host,
     ) {
         let requests = requests.into_iter();
-        let mut batch = Vec::with_capacity(requests.size_hint().0);
+        let mut batch = Batch::with_capacity(requests.size_hint().0);
         let mut payloads = Payloads::for_about(requests.size_hint().0);
         for (ticket, op) in requests {
             let command = match op {
@@ -308,7 +324,8 @@ impl Engine {
             if bytes > self.limits.command_bytes_max {
                 host.reply(ticket, self.too_large(bytes));
             } else {
-                batch.push((ticket, payloads.encode(&command)));
+                batch.tickets.push(ticket);
+                batch.commands.push(payloads.encode(&command));
             }
         }
         self.propose(now, wall, &mut batch, host);
@@ -470,17 +487,11 @@ impl Engine {
                 || envelope.to_incarnation == Incarnation::UNKNOWN)
     }
 
-    fn propose(
-        &mut self,
-        now: Time,
-        wall: Timestamp,
-        batch: &mut Vec<(Ticket, Bytes)>,
-        host: &mut dyn Host,
-    ) {
-        if batch.is_empty() {
+    fn propose(&mut self, now: Time, wall: Timestamp, batch: &mut Batch, host: &mut dyn Host) {
+        if batch.tickets.is_empty() {
             return;
         }
-        let (tickets, commands): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        let Batch { tickets, commands } = std::mem::take(batch);
         match self.protocol.propose(now, wall, commands, &mut self.out) {
             Ok(first) => {
                 let mut index = first;

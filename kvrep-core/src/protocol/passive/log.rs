@@ -6,6 +6,7 @@
 
 use crate::entry::{Entry, Run};
 use crate::id::{Index, LogPoint, Term};
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 #[derive(Debug)]
@@ -17,6 +18,9 @@ pub(super) struct Log {
     /// Encoded bytes of all entries ever appended here up to and including the one at `base`, and at `last`.
     bytes_base: u64,
     bytes_last: u64,
+    /// The last answer of [`bytes_upto`](Self::bytes_upto) that took a search: the same place, the snapshot's, is asked for
+    /// again and again.
+    searched: Cell<Option<(Index, u64)>>,
 }
 
 /// A run with its place. Never empty.
@@ -60,6 +64,7 @@ impl Log {
             chunks: VecDeque::new(),
             bytes_base: 0,
             bytes_last: 0,
+            searched: Cell::new(None),
         };
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -102,9 +107,9 @@ impl Log {
         if index <= self.base.index || index > self.last.index {
             return None;
         }
-        let at_end = self.chunks.len() - 1;
-        if index >= self.chunks[at_end].first {
-            return Some(at_end);
+        let near = self.chunks.iter().rev().take(NEAR_CHUNKS);
+        if let Some(back) = near.into_iter().position(|chunk| index >= chunk.first) {
+            return Some(self.chunks.len() - 1 - back);
         }
         Some(self.chunks.partition_point(|c| c.first <= index) - 1)
     }
@@ -171,8 +176,18 @@ impl Log {
         if index >= self.last.index {
             return self.bytes_last;
         }
-        self.find(index)
-            .map_or(self.bytes_base, |at| self.chunks[at].bytes_upto(index))
+        if index <= self.base.index {
+            return self.bytes_base;
+        }
+        if let Some((searched, bytes)) = self.searched.get()
+            && searched == index
+        {
+            return bytes;
+        }
+        let at = self.find(index);
+        let bytes = at.map_or(self.bytes_base, |at| self.chunks[at].bytes_upto(index));
+        self.searched.set(Some((index, bytes)));
+        bytes
     }
 
     /// Removes `from` and everything after it; returns how many entries.
@@ -181,6 +196,7 @@ impl Log {
             return 0;
         };
         let cut = self.last.index.0 - to.index.0;
+        self.searched.set(None);
         self.bytes_last = self.bytes_upto(to.index);
         self.last = to;
         while let Some(chunk) = self.chunks.back_mut()
@@ -289,6 +305,8 @@ impl Runs<'_> {
     }
 }
 
+/// So many of the last runs are looked through before the others are searched.
+const NEAR_CHUNKS: usize = 8;
 /// How many entries of a recovered log share their memory.
 const CHUNK_ENTRIES: usize = 1_024;
 

@@ -5,13 +5,14 @@
 //! addressee that is not known yet; all others name the life they mean and are dropped by any other.
 
 use super::repair::Health;
-use crate::entry::{Entry, Run};
+use crate::entry::{Entry, EntryKind, Run};
 use crate::id::{
     Configuration, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version,
 };
 use crate::scratch::Scratch;
 use crate::state_machine::Malformed;
 use crate::storage::SnapshotMeta;
+use crate::time::Timestamp;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -286,9 +287,6 @@ impl Message {
         }
     }
 
-    /// About the bytes of an [`Append`](Self::Append) in a group of usual size; a frame is allocated for so many.
-    pub(crate) const APPEND_BYTES: usize = 256;
-
     /// Appends its encoding: length u16, postcard, then whatever the caller adds.
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         let bytes = Scratch::of(self);
@@ -320,17 +318,41 @@ impl Message {
 
 /// Decodes the entries behind an append. They must be consecutive and follow `prev`.
 pub(crate) fn decode_entries(mut raw: Bytes, prev: LogPoint) -> Result<Run, Malformed> {
-    let mut entries = Vec::with_capacity(count_entries(&raw));
-    let mut at = prev;
-    while !raw.is_empty() {
-        let entry = Entry::decode(&mut raw, at.hash).map_err(|e| Malformed(e.to_string()))?;
-        if entry.index.0.checked_sub(1) != Some(at.index.0) || entry.term < at.term {
-            return Err(Malformed("entries that do not follow each other".into()));
-        }
-        at = entry.point();
-        entries.push(entry);
+    let (mut at, mut failed) = (prev, None);
+    // Of a known length, the run is made where it stays.
+    let run: Run = (0..count_entries(&raw))
+        .map(|_| {
+            if failed.is_none() {
+                match decode_next(&mut raw, at) {
+                    Ok(entry) => {
+                        at = entry.point();
+                        return entry;
+                    }
+                    Err(error) => failed = Some(error),
+                }
+            }
+            filler()
+        })
+        .collect();
+    match failed {
+        Some(error) => Err(error),
+        None if !raw.is_empty() => Err(Malformed("an entry that is cut short".into())),
+        None => Ok(run),
     }
-    Ok(entries.into())
+}
+
+/// Takes the place of what cannot be read, in a run that nobody will see.
+fn filler() -> Entry {
+    let (term, kind) = (Term::ZERO, EntryKind::Noop);
+    Entry::following(LogPoint::ZERO, term, Timestamp(0), 0, kind, Bytes::new())
+}
+
+fn decode_next(raw: &mut Bytes, at: LogPoint) -> Result<Entry, Malformed> {
+    let entry = Entry::decode(raw, at.hash).map_err(|e| Malformed(e.to_string()))?;
+    if entry.index.0.checked_sub(1) != Some(at.index.0) || entry.term < at.term {
+        return Err(Malformed("entries that do not follow each other".into()));
+    }
+    Ok(entry)
 }
 
 /// How many entries stand in `raw`, by their lengths alone: so many are allocated at once.

@@ -283,9 +283,7 @@ impl Primary {
         };
         let said = &mut self.said;
         out.send(id, peer.incarnation, |body| {
-            body.reserve(Message::APPEND_BYTES + entries.len());
-            said.encode(&reign, advance, body);
-            body.extend_from_slice(entries);
+            said.encode(&reign, advance, entries, body);
         });
         peer.sent_at = now;
         if matches!(peer.pace, Pace::Streaming)

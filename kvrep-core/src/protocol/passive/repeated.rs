@@ -68,8 +68,14 @@ pub(super) struct Reign {
 pub(super) struct Repeated(Option<(Reign, Vec<u8>)>);
 
 impl Repeated {
-    /// Appends the encoding of an [`Append`](Message::Append), as [`Message::encode`] does.
-    pub(super) fn encode(&mut self, reign: &Reign, advance: Advance, out: &mut BytesMut) {
+    /// Appends the encoding of an [`Append`](Message::Append), as [`Message::encode`] does, and what follows it.
+    pub(super) fn encode(
+        &mut self,
+        reign: &Reign,
+        advance: Advance,
+        raw: &[u8],
+        out: &mut BytesMut,
+    ) {
         let is_known = self.0.as_ref().is_some_and(|(known, _)| {
             known.term == reign.term && Arc::ptr_eq(&known.configuration, &reign.configuration)
         });
@@ -79,9 +85,11 @@ impl Repeated {
         let tail = Scratch::of(&advance);
         let (prefix, tail) = (self.prefix(), tail.as_slice());
         let length = u16::try_from(prefix.len() + tail.len());
+        out.reserve(2 + prefix.len() + tail.len() + raw.len());
         out.put_u16(length.expect("a configuration has at most 64 members"));
         out.put_slice(prefix);
         out.put_slice(tail);
+        out.put_slice(raw);
     }
 
     /// Takes a message off the front, as [`Message::decode`] does.
@@ -158,9 +166,9 @@ mod tests {
                 let message = advance(index).after(&reign);
                 message.encode(&mut expected);
                 let mut bytes = BytesMut::new();
-                writer.encode(&reign, advance(index), &mut bytes);
+                writer.encode(&reign, advance(index), b"raw", &mut bytes);
+                expected.put_slice(b"raw");
                 assert_eq!(bytes, expected);
-                bytes.extend_from_slice(b"raw");
                 let mut body = bytes.freeze();
                 assert_eq!(reader.decode(&mut body).unwrap(), message);
                 assert_eq!(body, "raw");
