@@ -2,9 +2,12 @@
 //! carry, and what it costs the clients.
 //!
 //! Three processes: the primary and a backup, filled first, and a newcomer that starts while clients (in this process)
-//! write. Measured in one run: the clients' latencies before and during the transfer, the time from the newcomer's start to
-//! the installed snapshot and to its membership, and the rate of a bare TCP copy of as many bytes between two processes
-//! under the same load.
+//! write. Measured in one run: the clients' latencies before, during and after the transfer; at the newcomer the time to
+//! receive the snapshot (from its first piece to all of it durable), to load it into the state machine, from its start to
+//! either and to its membership; at the primary the time to freeze and to write such a snapshot, which it does now and then
+//! whether anybody comes or not; and the rate of a bare TCP copy of as many bytes between two processes under the same load.
+//!
+//! What is judged against the bare copy is receiving; the rest stands beside it.
 
 mod copy;
 mod node;
@@ -13,7 +16,7 @@ mod state;
 use clap::{Parser, Subcommand};
 use kvrep_core::node::{Client, ClientOptions};
 use kvrep_transport_tcp::TcpGroupLink;
-use node::{Child, GROUP};
+use node::{Child, GROUP, Snapshots};
 use state::{Command, SHARD_BYTES, Sharded};
 use std::error::Error;
 use std::path::PathBuf;
@@ -106,27 +109,39 @@ async fn measure(args: Args) -> Result<(), Box<dyn Error>> {
     let began = Instant::now();
     let mut newcomer = Child::start(3, &addresses, args.durable.as_deref())?;
     let up = timeout(PATIENCE, newcomer.said("up")).await??;
-    let installed = timeout(PATIENCE, newcomer.said("installed")).await??;
+    let loaded = newcomer.told("loaded");
+    let (loaded, [received_bytes, receive_micros, load_micros]) =
+        timeout(PATIENCE, loaded).await??;
     let during = load.window();
     let joined = timeout(PATIENCE, newcomer.said("in sync")).await??;
     let whole = began.elapsed();
-    load.window();
+    let catching_up = load.window();
     sleep(Duration::from_secs(2)).await;
     let after = load.window();
     load.stop().await?;
 
-    let took = installed.saturating_sub(up) as f64 / 1e6;
-    let ours = bytes as f64 / took;
+    let mut snapshots = Snapshots::default();
+    for child in children {
+        if let Some(of_primary) = timeout(PATIENCE, child.end()).await?? {
+            snapshots = of_primary;
+        }
+    }
+    let seconds_receiving = receive_micros as f64 / 1e6;
     let report = Report {
         state_bytes: bytes,
-        seconds_to_installed: took,
+        received_bytes,
+        snapshots,
+        seconds_receiving,
+        seconds_loading: load_micros as f64 / 1e6,
+        seconds_to_loaded: loaded.saturating_sub(up) as f64 / 1e6,
         seconds_to_in_sync: joined.saturating_sub(up) as f64 / 1e6,
         seconds_with_start: whole.as_secs_f64(),
-        bytes_per_s: ours,
+        bytes_per_s: received_bytes as f64 / seconds_receiving,
         bare_bytes_per_s: bare,
         before,
         beside_bare,
         during,
+        catching_up,
         after,
     };
     report.print(args.json);
@@ -224,7 +239,11 @@ impl Load {
 
 struct Report {
     state_bytes: u64,
-    seconds_to_installed: f64,
+    received_bytes: u64,
+    snapshots: Snapshots,
+    seconds_receiving: f64,
+    seconds_loading: f64,
+    seconds_to_loaded: f64,
     seconds_to_in_sync: f64,
     seconds_with_start: f64,
     bytes_per_s: f64,
@@ -232,6 +251,7 @@ struct Report {
     before: Window,
     beside_bare: Window,
     during: Window,
+    catching_up: Window,
     after: Window,
 }
 
@@ -239,10 +259,12 @@ impl Report {
     fn print(&self, json: bool) {
         let share = self.bytes_per_s / self.bare_bytes_per_s;
         let slower = self.during.p99_ms / self.before.p99_ms;
+        let slower_later = self.catching_up.p99_ms / self.before.p99_ms;
         let windows = [
             ("before", &self.before),
             ("during the bare copy", &self.beside_bare),
-            ("during the transfer", &self.during),
+            ("until it is loaded", &self.during),
+            ("until it is in sync", &self.catching_up),
             ("afterwards", &self.after),
         ];
         if json {
@@ -256,9 +278,15 @@ impl Report {
                 })
                 .collect();
             println!(
-                "{{\"state_bytes\":{},\"seconds_to_installed\":{:.3},\"seconds_to_in_sync\":{:.3},\"bytes_per_s\":{:.0},\"bare_bytes_per_s\":{:.0},\"share\":{share:.3},\"p99_ratio\":{slower:.2},\"windows\":[{}]}}",
+                "{{\"state_bytes\":{},\"received_bytes\":{},\"snapshots\":{},\"freeze_seconds\":{:.6},\"write_seconds\":{:.3},\"seconds_receiving\":{:.3},\"seconds_loading\":{:.3},\"seconds_to_loaded\":{:.3},\"seconds_to_in_sync\":{:.3},\"bytes_per_s\":{:.0},\"bare_bytes_per_s\":{:.0},\"share\":{share:.3},\"p99_ratio\":{slower:.2},\"p99_ratio_catching_up\":{slower_later:.2},\"windows\":[{}]}}",
                 self.state_bytes,
-                self.seconds_to_installed,
+                self.received_bytes,
+                self.snapshots.written,
+                self.snapshots.freeze_micros as f64 / 1e6,
+                self.snapshots.write_micros as f64 / 1e6,
+                self.seconds_receiving,
+                self.seconds_loading,
+                self.seconds_to_loaded,
                 self.seconds_to_in_sync,
                 self.bytes_per_s,
                 self.bare_bytes_per_s,
@@ -281,17 +309,27 @@ impl Report {
         }
         let mb = |bytes_per_s: f64| bytes_per_s / 1e6;
         println!(
-            "\nstate of {} bytes: installed after {:.2} s, in sync after {:.2} s (with its process's start {:.2} s)",
-            self.state_bytes,
-            self.seconds_to_installed,
+            "\nat the primary: {} snapshots of the state; the last was frozen in {:.6} s and written in {:.2} s",
+            self.snapshots.written,
+            self.snapshots.freeze_micros as f64 / 1e6,
+            self.snapshots.write_micros as f64 / 1e6
+        );
+        println!(
+            "at the newcomer: {} bytes received in {:.2} s, loaded in {:.2} s; loaded {:.2} s and in sync {:.2} s after it was up (with its process's start {:.2} s)",
+            self.received_bytes,
+            self.seconds_receiving,
+            self.seconds_loading,
+            self.seconds_to_loaded,
             self.seconds_to_in_sync,
             self.seconds_with_start
         );
         println!(
-            "transfer {:.0} MB/s, bare TCP copy under the same load {:.0} MB/s: {share:.2} of it (wanted: at least 0.40)",
+            "received at {:.0} MB/s, bare TCP copy under the same load {:.0} MB/s: {share:.2} of it (wanted: at least 0.40)",
             mb(self.bytes_per_s),
             mb(self.bare_bytes_per_s)
         );
-        println!("p99 during the transfer is {slower:.2} times that before (wanted: at most 2)");
+        println!(
+            "p99 until it is loaded is {slower:.2} times that before (wanted: at most 2), until it is in sync {slower_later:.2} times"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! One replica in a process of its own, and what its parent sees of it.
 
-use crate::state::Sharded;
+use crate::state::{FREEZE_MICROS, Sharded};
 use clap::Args;
 use kvrep_core::{Authority, Node, ReplicaId};
 use kvrep_transport_tcp::{TcpConfig, TcpTransport};
@@ -9,6 +9,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child as Process, ChildStdout, Command};
 
@@ -45,7 +46,7 @@ pub(crate) async fn serve(args: NodeArgs) -> Result<(), Box<dyn Error>> {
     let node = builder.start().await?;
     let mut status = node.watch();
     say("up");
-    let mut installed = false;
+    let mut loaded = false;
     let mut in_sync = false;
     let mut stdin = tokio::io::stdin();
     let mut byte = [0];
@@ -54,9 +55,15 @@ pub(crate) async fn serve(args: NodeArgs) -> Result<(), Box<dyn Error>> {
             changed = status.changed() => {
                 changed?;
                 let now = status.borrow_and_update().clone();
-                if !installed && now.protocol.log_start.0 > 0 {
-                    installed = true;
-                    say("installed");
+                let counters = now.node;
+                if !loaded && counters.transfers > 0 {
+                    loaded = true;
+                    say(&format!(
+                        "loaded {} {} {}",
+                        counters.transfer_bytes,
+                        counters.transfer_receive_micros,
+                        counters.transfer_load_micros,
+                    ));
                 }
                 let counts = now.protocol.configuration.is_some_and(|c| c.in_sync.contains_key(&me));
                 if !in_sync && counts {
@@ -66,6 +73,14 @@ pub(crate) async fn serve(args: NodeArgs) -> Result<(), Box<dyn Error>> {
             }
             read = stdin.read(&mut byte) => {
                 if !matches!(read, Ok(n) if n > 0) {
+                    let status = node.status();
+                    say(&format!(
+                        "ended {} {} {} {}",
+                        u8::from(status.protocol.serving),
+                        status.node.snapshots,
+                        FREEZE_MICROS.load(Ordering::Relaxed),
+                        status.node.snapshot_write_micros,
+                    ));
                     node.shutdown().await?;
                     return Ok(());
                 }
@@ -82,6 +97,15 @@ fn say(what: &str) {
 fn micros() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Snapshots that a replica wrote of its own state.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Snapshots {
+    pub(crate) written: u64,
+    /// How long the state was frozen for the last of them, and how long it took to write it.
+    pub(crate) freeze_micros: u64,
+    pub(crate) write_micros: u64,
 }
 
 /// A replica's process.
@@ -111,14 +135,38 @@ impl Child {
 
     /// When it said this, in microseconds.
     pub(crate) async fn said(&mut self, what: &str) -> io::Result<u64> {
+        let (at, _) = self.told::<0>(what).await?;
+        Ok(at)
+    }
+
+    /// The same with the numbers that it said behind it.
+    pub(crate) async fn told<const N: usize>(&mut self, what: &str) -> io::Result<(u64, [u64; N])> {
         while let Some(line) = self.lines.next_line().await? {
-            if let Some((micros, said)) = line.split_once(' ')
-                && said == what
+            if let Some((at, said)) = line.split_once(' ')
+                && let Some(rest) = said.strip_prefix(what)
             {
-                return micros.parse().map_err(io::Error::other);
+                let numbers = rest.split_whitespace().map(str::parse);
+                let numbers = numbers
+                    .collect::<Result<Vec<u64>, _>>()
+                    .map_err(io::Error::other)?;
+                let numbers =
+                    <[u64; N]>::try_from(numbers).map_err(|_| io::ErrorKind::InvalidData)?;
+                return Ok((at.parse().map_err(io::Error::other)?, numbers));
             }
         }
         Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Ends it; what its snapshots cost it, if it was the primary.
+    pub(crate) async fn end(mut self) -> io::Result<Option<Snapshots>> {
+        drop(self.process.stdin.take());
+        let (_, [serving, written, freeze_micros, write_micros]) = self.told("ended").await?;
+        self.process.wait().await?;
+        Ok((serving == 1).then_some(Snapshots {
+            written,
+            freeze_micros,
+            write_micros,
+        }))
     }
 
     pub(crate) async fn kill(mut self) -> io::Result<()> {

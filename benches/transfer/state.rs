@@ -5,9 +5,14 @@ use kvrep_core::{ApplyContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 /// Bytes of a shard's block.
 pub(crate) const SHARD_BYTES: usize = 512 << 10;
+
+/// How long it last took to freeze the state in this process, in microseconds.
+pub(crate) static FREEZE_MICROS: AtomicU64 = AtomicU64::new(0);
 
 /// Blocks of bytes with some keys beside each.
 #[derive(Default)]
@@ -56,8 +61,16 @@ impl StateMachine for Sharded {
         self.0.len() as u64
     }
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "measured; the state does not depend on it"
+    )]
     fn snapshot(&self) -> Self::Snapshot {
-        self.0.clone()
+        let begun = Instant::now();
+        let frozen = self.0.clone();
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        FREEZE_MICROS.store(took, Ordering::Relaxed);
+        frozen
     }
 
     fn restore(&mut self, state: Self::Snapshot) {

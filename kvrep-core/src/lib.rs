@@ -141,6 +141,7 @@ mod scratch;
 pub mod session;
 pub mod state_machine;
 pub mod storage;
+mod streamed;
 pub mod time;
 pub mod transport;
 pub mod wire;

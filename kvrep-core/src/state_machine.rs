@@ -20,6 +20,7 @@
 
 use crate::id::Index;
 use crate::scratch::Scratch;
+use crate::streamed;
 use crate::time::Timestamp;
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -268,17 +269,7 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
     }
 
     fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        state.read_to_end(&mut bytes)?;
-        let (snapshot, rest) = postcard::take_from_bytes(&bytes)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        if !rest.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "bytes behind the end of the state",
-            ));
-        }
-        self.0.restore(snapshot);
+        self.0.restore(streamed::read_value(state)?);
         Ok(())
     }
 

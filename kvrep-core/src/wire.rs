@@ -130,15 +130,38 @@ pub fn decode_frame(
     buffer: &mut BytesMut,
     body_bytes_max: usize,
 ) -> Result<Option<(FrameKind, Bytes)>, FrameError> {
+    match take_frame(buffer, body_bytes_max)? {
+        Taken::Frame(kind, body) => Ok(Some((kind, body))),
+        Taken::Missing(bytes) => {
+            buffer.reserve(bytes);
+            Ok(None)
+        }
+    }
+}
+
+/// What [`take_frame`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Taken {
+    /// A whole frame, with its body.
+    Frame(FrameKind, Bytes),
+    /// At least so many more bytes are needed: those that the frame lacks, once its header is there.
+    Missing(usize),
+}
+
+/// [`decode_frame`] for a caller that makes room itself.
+///
+/// # Errors
+/// When the bytes are not a frame; the stream they came from has lost its framing.
+pub fn take_frame(buffer: &mut BytesMut, body_bytes_max: usize) -> Result<Taken, FrameError> {
     let Some(length) = frame_length(buffer, body_bytes_max)? else {
-        return Ok(None);
+        return Ok(Taken::Missing(HEADER_BYTES - buffer.len()));
     };
     if buffer.len() < HEADER_BYTES + length {
-        buffer.reserve(HEADER_BYTES + length - buffer.len());
-        return Ok(None);
+        return Ok(Taken::Missing(HEADER_BYTES + length - buffer.len()));
     }
     let frame = buffer.split_to(HEADER_BYTES + length).freeze();
-    open(&frame).map(Some)
+    let (kind, body) = open(&frame)?;
+    Ok(Taken::Frame(kind, body))
 }
 
 /// Opens a frame that came as one datagram.

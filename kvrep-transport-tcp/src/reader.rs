@@ -1,7 +1,7 @@
 //! Reads frames, many with one system call, and does not wait for ever for the next one.
 
 use bytes::{Bytes, BytesMut};
-use kvrep_core::wire::{self, FrameError, FrameKind};
+use kvrep_core::wire::{self, FrameError, FrameKind, Taken};
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub(crate) struct FrameReader<R> {
     from: R,
     buffer: BytesMut,
     chunk_bytes: usize,
+    /// Room made at once: more while much comes, so that few frames lie across the end of a buffer and are moved.
+    room_bytes: usize,
     patience: Patience,
     /// Since when the next frame is waited for, or the rest of it.
     since: Instant,
@@ -55,6 +57,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             from,
             buffer,
             chunk_bytes,
+            room_bytes: chunk_bytes,
             patience,
             since,
             progressed: false,
@@ -78,24 +81,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 .buffer
                 .get(KIND_AT)
                 .map_or(usize::MAX, |kind| body_bytes_max(*kind));
-            if let Some(frame) = wire::decode_frame(&mut self.buffer, bytes_max)? {
-                self.progressed = true;
-                return Ok(frame);
+            match wire::take_frame(&mut self.buffer, bytes_max)? {
+                Taken::Frame(kind, body) => {
+                    self.progressed = true;
+                    return Ok((kind, body));
+                }
+                Taken::Missing(bytes) => self.fill(bytes).await?,
             }
-            self.fill().await?;
         }
     }
 
-    /// Reads once.
-    async fn fill(&mut self) -> Result<(), ReadError> {
+    /// Reads once; `missing` bytes are needed before anything can be done.
+    async fn fill(&mut self, missing: usize) -> Result<(), ReadError> {
         if self.progressed {
             self.progressed = false;
             self.since = Instant::now();
         }
-        // A frame larger than this has had its room reserved when its header was decoded.
-        if self.buffer.capacity() - self.buffer.len() < self.chunk_bytes / 4 {
-            self.buffer.reserve(self.chunk_bytes);
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < missing.max(self.chunk_bytes / 4) {
+            self.buffer.reserve(missing.max(self.room_bytes));
         }
+        let room = self.buffer.capacity() - self.buffer.len();
         let begun = !self.buffer.is_empty();
         let patience = if begun {
             self.patience.frame
@@ -110,8 +116,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             tokio::select! {
                 biased;
                 read = self.from.read_buf(&mut self.buffer) => {
-                    if read? == 0 {
+                    let read = read?;
+                    if read == 0 {
                         return Err(ReadError::Ended);
+                    }
+                    if read == room {
+                        self.room_bytes = (2 * self.room_bytes).min(ROOM_CHUNKS_MAX * self.chunk_bytes);
+                    } else if read < self.chunk_bytes / 4 {
+                        self.room_bytes = self.chunk_bytes;
                     }
                     if !begun {
                         self.since = Instant::now();
@@ -133,6 +145,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
+/// Room made at once at most, in chunks.
+const ROOM_CHUNKS_MAX: usize = 16;
 /// Where a frame's header has its kind.
 const KIND_AT: usize = 5;
 

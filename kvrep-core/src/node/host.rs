@@ -47,6 +47,8 @@ pub(super) struct TokioHost {
     pub(super) jobs: JoinSet<()>,
     /// A protocol event came: the status is worth publishing at once.
     pub(super) news: bool,
+    /// When the snapshot that is being received began to come.
+    receiving_since: Option<Instant>,
     /// The snapshot to be loaded next.
     pub(super) to_load: Option<SnapshotMeta>,
     /// A copy is being written.
@@ -78,6 +80,7 @@ impl TokioHost {
             fatal: None,
             jobs: JoinSet::new(),
             news: false,
+            receiving_since: None,
             to_load: None,
             copying: false,
             events,
@@ -135,6 +138,9 @@ impl Host for TokioHost {
         if self.fatal.is_some() {
             return;
         }
+        if let Some(StorageOp::SnapshotChunk { offset: 0, .. }) = ops.first() {
+            self.receiving_since = Some(Instant::now());
+        }
         let result = match &mut self.log {
             Log::Thread(thread) => {
                 thread.persist(token, ops);
@@ -190,7 +196,8 @@ impl Host for TokioHost {
     fn write_snapshot(&mut self, last: LogPoint, state: FrozenState) {
         let (created, mailbox) = (self.snapshots.create(last), self.mailbox.clone());
         self.jobs.spawn_blocking(move || {
-            let written = snapshots::write(created, state);
+            let begun = Instant::now();
+            let written = snapshots::write(created, state).map(|meta| (meta, begun.elapsed()));
             mailbox.tell(Control::Done(Done::SnapshotWritten(written)));
         });
     }
@@ -198,13 +205,21 @@ impl Host for TokioHost {
     fn read_snapshot(&mut self, peer: ReplicaId, offset: u64, bytes_max: usize) {
         let (store, mailbox) = (Arc::clone(&self.snapshots), self.mailbox.clone());
         let open = self.open.remove(&peer).map(|(snapshot, _)| snapshot);
-        self.jobs.spawn_blocking(move || {
+        let read = move || {
             let piece = snapshots::read_piece(&*store, open, offset, bytes_max);
             mailbox.tell(Control::Done(Done::SnapshotPiece { peer, piece }));
-        });
+        };
+        match self.log {
+            // A piece of memory is at hand: waiting for another thread's turn would take longer.
+            Log::Inline { .. } => read(),
+            Log::Thread(_) => drop(self.jobs.spawn_blocking(read)),
+        }
     }
 
     fn load_snapshot(&mut self, meta: SnapshotMeta) {
+        if let Some(since) = self.receiving_since.take() {
+            self.telemetry.received(meta.bytes, since.elapsed());
+        }
         self.to_load = Some(meta);
     }
 
@@ -288,8 +303,8 @@ impl Host for TokioHost {
 pub(super) type ReadPiece =
     Result<Option<(SnapshotPiece, OpenSnapshot)>, crate::storage::StorageError>;
 
-/// What a job wrote.
-pub(super) type Written = Result<SnapshotMeta, SnapshotError>;
+/// What a job wrote, and how long it took.
+pub(super) type Written = Result<(SnapshotMeta, Duration), SnapshotError>;
 
 /// After how long without use a snapshot that was being sent is closed.
 const OPEN_UNUSED: Duration = Duration::from_secs(30);

@@ -24,6 +24,8 @@
 //! | `kvrep_request_batch` | histogram | requests proposed together |
 //! | `kvrep_applied_total` | counter | entries applied |
 //! | `kvrep_transfers_total` | counter | snapshots of a primary that were put into the state machine |
+//! | `kvrep_transfer_receive_seconds`, `kvrep_transfer_load_seconds` | histogram | per snapshot of a primary: time from its first piece to all of it durable, and to put it into the state machine |
+//! | `kvrep_snapshot_write_seconds` | histogram | per snapshot of the own state: time to write it |
 //! | `kvrep_log_sync_seconds`, `_batches`, `_bytes` | histogram | per sync of the log: time to write and sync, batches and bytes |
 //! | `kvrep_last_index`, `kvrep_durable_index`, `kvrep_commit_index`, `kvrep_applied_index` | gauge | how far the replica is: proposed, durable, committed, applied |
 //! | `kvrep_role` | gauge | 0 seeking, 1 candidate, 2 backup, 3 primary, 4 witness |

@@ -304,8 +304,9 @@ impl Core {
             Done::LogPanicked => self
                 .host
                 .fail(NodeError::Panicked("the storage panicked".into())),
-            Done::SnapshotWritten(Ok(meta)) => {
-                tracing::info!(last = ?meta.last, bytes = meta.bytes, "snapshot written");
+            Done::SnapshotWritten(Ok((meta, took))) => {
+                self.host.telemetry.snapshot_written(took);
+                tracing::info!(last = ?meta.last, bytes = meta.bytes, ?took, "snapshot written");
                 self.engine.on_snapshot_written(now, meta, &mut self.host);
             }
             Done::SnapshotWritten(Err(SnapshotError::Storage(StorageError::Superseded))) => {
@@ -409,9 +410,10 @@ impl Core {
         let now = self.now();
         match snapshots::open_current(&*self.host.snapshots) {
             Ok(Some((found, mut state))) if found == meta => {
-                self.host.telemetry.transferred();
+                let begun = Instant::now();
                 self.engine
                     .on_snapshot_loaded(now, meta, &mut state, &mut self.host);
+                self.host.telemetry.loaded(begun.elapsed());
             }
             Ok(found) => self.host.fail(NodeError::Fatal(format!(
                 "the snapshot installed at {} is not there (found {:?}): start this replica again",

@@ -95,4 +95,6 @@ impl Read for SnapshotStream {
     }
 }
 
-const PIECE_BYTES: usize = 256 << 10;
+/// Written and read at once. As large as the chunks in which a snapshot is received, so that a storage that keeps those
+/// reads them back without a copy.
+const PIECE_BYTES: usize = 128 << 10;

@@ -29,6 +29,16 @@ pub struct NodeCounters {
     pub synced_bytes: u64,
     /// Snapshots of a primary that were put into the state machine.
     pub transfers: u64,
+    /// Bytes of the last of them.
+    pub transfer_bytes: u64,
+    /// How long it took to receive the last of them: from its first piece to the last one durable, in microseconds.
+    pub transfer_receive_micros: u64,
+    /// How long it took to put the last of them into the state machine, in microseconds.
+    pub transfer_load_micros: u64,
+    /// Snapshots of this replica's own state that were written.
+    pub snapshots: u64,
+    /// How long it took to write the last of them, once it was frozen, in microseconds.
+    pub snapshot_write_micros: u64,
 }
 
 pub(super) struct Telemetry {
@@ -42,6 +52,9 @@ pub(super) struct Telemetry {
     transfers: Counter,
     request_batch: Histogram,
     sync_seconds: Histogram,
+    transfer_receive_seconds: Histogram,
+    transfer_load_seconds: Histogram,
+    snapshot_write_seconds: Histogram,
     sync_batches: Histogram,
     sync_bytes: Histogram,
     role: Gauge,
@@ -79,6 +92,9 @@ impl Telemetry {
             transfers: counter("kvrep_transfers_total"),
             request_batch: histogram("kvrep_request_batch"),
             sync_seconds: histogram("kvrep_log_sync_seconds"),
+            transfer_receive_seconds: histogram("kvrep_transfer_receive_seconds"),
+            transfer_load_seconds: histogram("kvrep_transfer_load_seconds"),
+            snapshot_write_seconds: histogram("kvrep_snapshot_write_seconds"),
             sync_batches: histogram("kvrep_log_sync_batches"),
             sync_bytes: histogram("kvrep_log_sync_bytes"),
             role: gauge("kvrep_role"),
@@ -107,8 +123,24 @@ impl Telemetry {
         self.counters.applied += entries as u64;
     }
 
-    pub(super) fn transferred(&mut self) {
+    /// A snapshot of a primary is durable here.
+    pub(super) fn received(&mut self, bytes: u64, took: Duration) {
+        self.counters.transfer_bytes = bytes;
+        self.counters.transfer_receive_micros = micros(took);
+        self.transfer_receive_seconds.record(took.as_secs_f64());
+    }
+
+    /// It is in the state machine.
+    pub(super) fn loaded(&mut self, took: Duration) {
         self.counters.transfers += 1;
+        self.counters.transfer_load_micros = micros(took);
+        self.transfer_load_seconds.record(took.as_secs_f64());
+    }
+
+    pub(super) fn snapshot_written(&mut self, took: Duration) {
+        self.counters.snapshots += 1;
+        self.counters.snapshot_write_micros = micros(took);
+        self.snapshot_write_seconds.record(took.as_secs_f64());
     }
 
     pub(super) fn busy(&mut self, n: u64) {
@@ -163,4 +195,8 @@ impl Telemetry {
         self.frames_refused.absolute(transport.refused);
         self.messages_dropped.absolute(status.dropped);
     }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }

@@ -247,6 +247,7 @@ impl SnapshotStore for MemorySnapshotStore {
             snapshots: Arc::clone(&self.0),
             last,
             pieces: Pieces::default(),
+            piece: Vec::new(),
             digest: Box::default(),
         }))
     }
@@ -311,16 +312,30 @@ struct MemoryWriter {
     snapshots: Arc<MemorySnapshots>,
     generation: u64,
     last: LogPoint,
+    /// All of the same size, so that what is read in that size is not copied.
     pieces: Pieces,
+    /// The one being filled.
+    piece: Vec<u8>,
     digest: Box<Xxh3>,
+}
+
+impl MemoryWriter {
+    fn complete_piece(&mut self) {
+        self.pieces.push(std::mem::take(&mut self.piece).into());
+    }
 }
 
 impl io::Write for MemoryWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Larger writes would need larger stretches of memory.
-        let bytes = &bytes[..bytes.len().min(PIECE_BYTES_MAX)];
+        if self.piece.is_empty() && self.pieces.bytes() > 0 {
+            self.piece.reserve_exact(PIECE_BYTES); // a small snapshot takes only what it needs
+        }
+        let bytes = &bytes[..bytes.len().min(PIECE_BYTES - self.piece.len())];
         self.digest.update(bytes);
-        self.pieces.push(Bytes::copy_from_slice(bytes));
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() == PIECE_BYTES {
+            self.complete_piece();
+        }
         Ok(bytes.len())
     }
 
@@ -330,7 +345,8 @@ impl io::Write for MemoryWriter {
 }
 
 impl SnapshotWriter for MemoryWriter {
-    fn finish(self: Box<Self>) -> Result<SnapshotMeta, StorageError> {
+    fn finish(mut self: Box<Self>) -> Result<SnapshotMeta, StorageError> {
+        self.complete_piece();
         let meta = SnapshotMeta {
             last: self.last,
             bytes: self.pieces.bytes(),
@@ -366,8 +382,8 @@ impl SnapshotReader for MemoryReader {
     }
 }
 
-/// Largest stretch of memory of a snapshot.
-const PIECE_BYTES_MAX: usize = 1 << 20;
+/// A stretch of memory of a snapshot that is written here: what a transfer reads at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -438,6 +438,10 @@ impl Protocol for Passive {
             Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
         };
         self.local.snapshot_ready(meta, floor, out);
+        if !self.local.restoring {
+            // Enough may have come while it was written.
+            self.local.maybe_snapshot(out);
+        }
     }
 
     fn on_snapshot_dropped(&mut self, _: Time, _: &mut Outbox) {
