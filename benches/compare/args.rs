@@ -27,6 +27,10 @@ pub(crate) struct Args {
     /// Concurrent clients, a row each [default: 1,64,1024,4096 in one process; 1,64 over TCP]
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) clients: Vec<u32>,
+    /// Within one process: threads of the runtime; each contestant counts with the number that serves it best
+    /// [default: 1 and as many as there are processors]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) workers: Vec<u32>,
     /// How many turns each contestant has; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: u32,
@@ -85,6 +89,20 @@ impl Args {
         let all = Section::value_variants().iter().copied();
         all.filter(|s| self.only.is_empty() || self.only.contains(s))
             .collect()
+    }
+
+    /// The numbers of threads in a section; one `None` where contestants are processes of their own.
+    pub(crate) fn workers_in(&self, section: Section) -> Vec<Option<u32>> {
+        match (self.workers.as_slice(), section) {
+            (_, Section::TcpMemory | Section::TcpDurable) => vec![None],
+            ([], Section::InProcess) => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                let mut workers = vec![Some(1), u32::try_from(processors).ok()];
+                workers.dedup();
+                workers
+            }
+            (given, Section::InProcess) => given.iter().copied().map(Some).collect(),
+        }
     }
 
     /// The numbers of clients in a section.

@@ -60,7 +60,7 @@ fn turns(args: &Args, section: Section) -> u64 {
                 .count()
         })
         .sum();
-    rows as u64 * u64::from(args.rounds)
+    (rows * args.workers_in(section).len()) as u64 * u64::from(args.rounds)
 }
 
 /// A contestant with its servers.
@@ -105,7 +105,11 @@ async fn table(
     }
     for clients in args.clients_in(section) {
         for entrant in &mut entrants {
-            entrant.rows.push(Row::new(&entrant.contestant, clients));
+            for workers in args.workers_in(section) {
+                entrant
+                    .rows
+                    .push(Row::new(&entrant.contestant, clients, workers));
+            }
         }
         for round in 0..args.rounds as usize {
             for turn in 0..entrants.len() {
@@ -119,8 +123,10 @@ async fn table(
                     section.name(),
                     entrant.contestant.name
                 ));
-                entrant.turn(args, clients).await;
-                bar.inc(1);
+                for workers in args.workers_in(section) {
+                    entrant.turn(args, clients, workers).await;
+                    bar.inc(1);
+                }
             }
         }
     }
@@ -139,8 +145,9 @@ async fn table(
 
 impl Entrant {
     /// One run. One that fails puts the contestant out, with the reason: its figures would mean nothing.
-    async fn turn(&mut self, args: &Args, clients: u32) {
-        let Some(row) = self.rows.last_mut() else {
+    async fn turn(&mut self, args: &Args, clients: u32, workers: Option<u32>) {
+        let mut rows = self.rows.iter_mut().rev();
+        let Some(row) = rows.find(|row| row.clients == clients && row.workers == workers) else {
             return;
         };
         let servers = match &self.state {
@@ -150,7 +157,7 @@ impl Entrant {
                 return;
             }
         };
-        match run_clients(args, self.contestant.target, clients, servers).await {
+        match run_clients(args, self.contestant.target, (clients, workers), servers).await {
             Ok(sample) => row.add(sample),
             Err(why) => {
                 row.measured = Measured::Not(why.clone());
@@ -163,7 +170,7 @@ impl Entrant {
 async fn run_clients(
     args: &Args,
     target: Target,
-    clients: u32,
+    (clients, workers): (u32, Option<u32>),
     servers: Option<&Servers>,
 ) -> Result<Sample, String> {
     let measure = Duration::from_secs_f64(args.seconds);
@@ -173,6 +180,9 @@ async fn run_clients(
         .args(["--clients", &clients.to_string()])
         .args(["--measure-ms", &measure.as_millis().to_string()])
         .args(["--warm-up-ms", &WARM_UP.as_millis().to_string()]);
+    if let Some(workers) = workers {
+        command.args(["--workers", &workers.to_string()]);
+    }
     if let Some(servers) = servers {
         command.args(["--at", &servers.addresses.join(",")]);
     }

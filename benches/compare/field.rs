@@ -45,7 +45,7 @@ pub(crate) struct Wanted {
 pub(crate) fn title(section: Section) -> &'static str {
     match section {
         Section::InProcess => {
-            "One process, three replicas, channels, logs in memory; empty commands; no fsync"
+            "One process, three replicas, channels, logs in memory; empty commands; no fsync; each with the threads that serve it best"
         }
         Section::TcpMemory => {
             "TCP loopback, three processes, a connection per client; 256-byte values; in memory, no fsync"

@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn every_row_is_drawn_or_said_not_to_be_measured() {
         let contestants = field::contestants(Section::TcpMemory);
-        let mut rows: Vec<Row> = contestants.iter().map(|c| Row::new(c, 1)).collect();
+        let mut rows: Vec<Row> = contestants.iter().map(|c| Row::new(c, 1, None)).collect();
         rows[0].add(Sample {
             per_s: 1_234.0,
             p50_us: 1.0,

@@ -50,7 +50,7 @@ use crate::time::Timestamp;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::io::{self, Read};
 
 /// A command as it stands in an entry's payload.
@@ -254,7 +254,9 @@ impl Machine {
             Err(Malformed(why)) => return Applied::Malformed(why),
         };
         match envelope {
-            Opened::Plain(command) => self.execute(&mut context, command).into(),
+            Opened::Plain(command) => {
+                execute(&mut *self.inner, &mut self.executed, &mut context, command).into()
+            }
             Opened::Open => {
                 let id = SessionId(entry.hash);
                 self.sessions.open(id, (entry.index.0, entry.timestamp));
@@ -275,23 +277,15 @@ impl Machine {
                     Admission::Repeated(answer) => answer.into(),
                     Admission::Expired => Applied::Expired,
                     Admission::OutOfWindow => Applied::OutOfWindow,
-                    Admission::First => {
-                        let answer = self.execute(&mut context, command);
-                        self.sessions.keep(session, seq, answer.clone());
+                    Admission::First(place) => {
+                        let answer =
+                            execute(&mut *self.inner, &mut self.executed, &mut context, command);
+                        place.keep(answer.clone());
+                        self.sessions.trim();
                         answer.into()
                     }
                 }
             }
-        }
-    }
-
-    fn execute(&mut self, context: &mut ApplyContext, command: &[u8]) -> Answer {
-        match self.inner.apply(context, command) {
-            Ok(response) => {
-                self.executed += 1;
-                Answer::Response(response)
-            }
-            Err(Malformed(why)) => Answer::Malformed(why),
         }
     }
 
@@ -395,6 +389,21 @@ impl Machine {
     }
 }
 
+fn execute(
+    inner: &mut dyn RawStateMachine,
+    executed: &mut u64,
+    context: &mut ApplyContext,
+    command: &[u8],
+) -> Answer {
+    match inner.apply(context, command) {
+        Ok(response) => {
+            *executed += 1;
+            Answer::Response(response)
+        }
+        Err(Malformed(why)) => Answer::Malformed(why),
+    }
+}
+
 /// What a snapshot keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
@@ -438,11 +447,26 @@ struct Session {
     answers: VecDeque<(Seq, Answer)>,
 }
 
-enum Admission {
-    First,
+enum Admission<'a> {
+    First(Place<'a>),
     Repeated(Answer),
     Expired,
     OutOfWindow,
+}
+
+/// Where the answer to a new request is kept.
+struct Place<'a> {
+    answers: &'a mut VecDeque<(Seq, Answer)>,
+    at: usize,
+    seq: Seq,
+    answer_bytes: &'a mut usize,
+}
+
+impl Place<'_> {
+    fn keep(self, answer: Answer) {
+        *self.answer_bytes += answer.bytes();
+        self.answers.insert(self.at, (self.seq, answer));
+    }
 }
 
 struct Sessions {
@@ -498,14 +522,15 @@ impl Sessions {
         seq: Seq,
         done_below: Seq,
         (index, now): (u64, Timestamp),
-    ) -> Admission {
-        let Some(session) = self.table.get_mut(&id) else {
+    ) -> Admission<'_> {
+        let btree_map::Entry::Occupied(session) = self.table.entry(id) else {
             return Admission::Expired;
         };
-        if now.0.saturating_sub(session.used_at.0) > self.ttl_micros {
-            self.close(id);
+        if now.0.saturating_sub(session.get().used_at.0) > self.ttl_micros {
+            self.answer_bytes -= session.remove().answer_bytes();
             return Admission::Expired;
         }
+        let session = session.into_mut();
         session.used_at = now;
         session.used_index = index;
         // A client cannot be done with what it has not asked yet.
@@ -524,17 +549,17 @@ impl Sessions {
         // A new number is mostly the highest: looked for where it would be.
         match session.position_of(seq) {
             Ok(at) => Admission::Repeated(session.answers[at].1.clone()),
-            Err(_) => Admission::First,
+            Err(at) => Admission::First(Place {
+                answers: &mut session.answers,
+                at,
+                seq,
+                answer_bytes: &mut self.answer_bytes,
+            }),
         }
     }
 
-    fn keep(&mut self, id: SessionId, seq: Seq, answer: Answer) {
-        if let Some(session) = self.table.get_mut(&id)
-            && let Err(at) = session.position_of(seq)
-        {
-            self.answer_bytes += answer.bytes();
-            session.answers.insert(at, (seq, answer));
-        }
+    /// Lets sessions go until the answers fit their bound.
+    fn trim(&mut self) {
         while self.answer_bytes > self.answer_bytes_max && !self.table.is_empty() {
             self.expire_oldest();
         }

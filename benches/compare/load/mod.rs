@@ -73,6 +73,9 @@ pub(crate) struct Load {
     /// Concurrent clients
     #[arg(long, default_value_t = 1)]
     pub(crate) clients: u32,
+    /// Threads of the runtime, if the replicas are in this process [default: as many as there are processors]
+    #[arg(long)]
+    pub(crate) workers: Option<usize>,
     /// Milliseconds measured
     #[arg(long, default_value_t = 2_000)]
     pub(crate) measure_ms: u64,
@@ -85,7 +88,11 @@ pub(crate) struct Load {
 pub(crate) fn run(load: &Load) -> Result<Sample, String> {
     // One thread serves any number of connections with the least work; within one process replicas need all cores.
     let mut runtime = if load.target.is_in_process() {
-        tokio::runtime::Builder::new_multi_thread()
+        let mut threads = tokio::runtime::Builder::new_multi_thread();
+        if let Some(workers) = load.workers {
+            threads.worker_threads(workers.max(1));
+        }
+        threads
     } else {
         tokio::runtime::Builder::new_current_thread()
     };
