@@ -129,7 +129,9 @@ pub struct Limits {
     /// Bytes of entries kept before the last snapshot, at most. 16 MiB by default.
     pub retained_bytes: usize,
     /// Entries after which replicas compare the digests of their states, where the state machine has one
-    /// ([`StateMachine::digest`](crate::StateMachine::digest)); a replica that differs is repaired. 10,000 by default; 0: never.
+    /// ([`StateMachine::digest`](crate::StateMachine::digest)); a replica that differs is repaired (a fixed primary,
+    /// [`Takeover::Never`], only reported). The table of sessions is not part of it: `Node::digest` has that.
+    /// 10,000 by default; 0: never.
     pub digest_every_entries: u64,
     /// Reads waiting for a confirmation or for the log. 65,536 by default.
     pub pending_reads_max: usize,

@@ -3,7 +3,7 @@
 
 mod sim_support;
 
-use kvrep_core::sim::{AuthorityKind, Cell, Policy};
+use kvrep_core::sim::{AuthorityKind, Cell, DetectorKind, Policy};
 use sim_support::run_all;
 
 fn check(seeds_a_cell: u64, cells: impl Fn(&Cell) -> bool) {
@@ -39,21 +39,32 @@ fn check(seeds_a_cell: u64, cells: impl Fn(&Cell) -> bool) {
     assert!(sum(|s| s.transfers) > 0, "snapshots are transferred");
 }
 
+fn is_standard(cell: &Cell) -> bool {
+    cell.policy == Policy::STANDARD && cell.detector == DetectorKind::Fixed
+}
+
 #[test]
 fn with_a_witness_every_promise_holds_under_every_fault() {
     check(39, |cell| {
-        cell.policy == Policy::STANDARD && cell.authority == AuthorityKind::Witness
+        is_standard(cell) && cell.authority == AuthorityKind::Witness
     });
 }
 
 #[test]
 fn without_a_witness_crashes_break_nothing_and_divergence_is_reported() {
     check(39, |cell| {
-        cell.policy == Policy::STANDARD && cell.authority == AuthorityKind::Alone
+        is_standard(cell) && cell.authority == AuthorityKind::Alone
     });
 }
 
 #[test]
 fn every_other_legal_choice_of_policies_keeps_its_promise() {
-    check(4, |cell| cell.policy != Policy::STANDARD);
+    check(4, |cell| {
+        cell.policy != Policy::STANDARD && cell.detector == DetectorKind::Fixed
+    });
+}
+
+#[test]
+fn a_detector_that_learns_breaks_no_promise() {
+    check(20, |cell| cell.detector == DetectorKind::Phi);
 }

@@ -65,6 +65,7 @@ fn hunt(mutation: Mutation) -> Option<Report> {
         let run = || match mutation {
             Mutation::DigestNotCompared
             | Mutation::FaultyPrimaryStays
+            | Mutation::RepairNotFenced
             | Mutation::RepairedBeforeDropped => simulation().disturbed(),
             _ => simulation(),
         };

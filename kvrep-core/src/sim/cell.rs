@@ -1,6 +1,6 @@
 //! What is promised under what: the cells of the promise table, as data.
 
-use super::policy::{Policy, TakeoverKind};
+use super::policy::{ConfirmKind, Policy, TakeoverKind};
 use crate::config::{Ack, Authority, Visibility};
 use std::fmt;
 
@@ -64,12 +64,23 @@ pub enum Promise {
 pub struct Cell {
     /// What the group has chosen.
     pub policy: Policy,
+    /// Who suspects.
+    pub detector: DetectorKind,
     /// Who decides who may be primary.
     pub authority: AuthorityKind,
     /// Where the log is.
     pub medium: Medium,
     /// What goes wrong.
     pub faults: Faults,
+}
+
+/// How replicas suspect each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DetectorKind {
+    /// After a fixed time ([`FixedDetector`](crate::detector::fixed::FixedDetector)).
+    Fixed,
+    /// After a time that learns ([`PhiDetector`](crate::detector::phi::PhiDetector)).
+    Phi,
 }
 
 /// [`Authority`], ordered.
@@ -93,6 +104,7 @@ impl From<AuthorityKind> for Authority {
 const fn cell(authority: AuthorityKind, medium: Medium, faults: Faults) -> Cell {
     Cell {
         policy: Policy::STANDARD,
+        detector: DetectorKind::Fixed,
         authority,
         medium,
         faults,
@@ -117,7 +129,8 @@ impl Cell {
         cell(AuthorityKind::Alone, Medium::Wal, Faults::Pauses),
     ];
 
-    /// The whole table: the standard policies, and every other legal choice with the worst that it is proof against.
+    /// The whole table: the standard policies, every other legal choice with the worst that it is proof against, and some with
+    /// another detector.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let mut all = Self::STANDARD.to_vec();
@@ -128,7 +141,29 @@ impl Cell {
                 }
             }
         }
+        all.extend(Self::of_phi());
         all
+    }
+
+    /// Another detector suspects sooner or later, and wrongly more often; it changes no promise where suspicions may be wrong.
+    fn of_phi() -> Vec<Self> {
+        let (witness, alone) = (AuthorityKind::Witness, AuthorityKind::Alone);
+        let mut cells = vec![
+            cell(witness, Medium::Wal, Faults::All),
+            cell(witness, Medium::Memory, Faults::Pauses),
+            cell(alone, Medium::Wal, Faults::Pauses),
+        ];
+        cells.push(Self {
+            policy: Policy {
+                confirm: ConfirmKind::Lease,
+                ..Policy::STANDARD
+            },
+            ..cells[0]
+        });
+        for cell in &mut cells {
+            cell.detector = DetectorKind::Phi;
+        }
+        cells
     }
 
     fn of(policy: Policy, authority: AuthorityKind) -> Vec<Self> {
@@ -160,6 +195,7 @@ impl Cell {
         rows.into_iter()
             .map(|(medium, faults)| Self {
                 policy,
+                detector: DetectorKind::Fixed,
                 authority,
                 medium,
                 faults,
@@ -248,6 +284,9 @@ impl fmt::Display for Cell {
         };
         if self.policy != Policy::STANDARD {
             write!(f, "{}/", self.policy)?;
+        }
+        if self.detector == DetectorKind::Phi {
+            f.write_str("phi/")?;
         }
         write!(f, "{authority}/{medium}/{faults}")
     }

@@ -25,7 +25,8 @@ impl World {
             let newest = self.newest.as_ref();
             node.is_up() && newest.is_some_and(|c| c.has(node.id, node.disk.store()))
         };
-        let whole = (0..self.plan.members).all(counts);
+        // A spare that never ran is not missed.
+        let whole = (0..self.plan.members).all(|n| self.nodes[n].absent || counts(n));
         let late = self.now + REPAIRED_WITHIN > self.heal_at;
         if !whole || late || self.disturbed.is_some() {
             return;

@@ -284,7 +284,6 @@ impl World {
         } = self;
         let world = invariants::World {
             at: *now,
-            members: &plan.group.members,
             ack: plan.group.ack,
             agreed,
             register: register.as_ref(),

@@ -203,11 +203,7 @@ impl World {
 
     fn draw_fault(&mut self) -> Kind {
         let mut menu = CRASHES.to_vec();
-        if self.plan.changes_members() {
-            menu.extend(MEMBERS);
-        } else {
-            menu.push(Kind::Handover);
-        }
+        menu.extend(MEMBERS);
         if self.plan.witness {
             menu.extend(WITNESS);
         }

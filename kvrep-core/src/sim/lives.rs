@@ -1,5 +1,6 @@
 //! The lives of a node: it starts, dies, stops, goes on.
 
+use super::cell::DetectorKind;
 use super::disk::Death;
 use super::invariants::Sight;
 use super::ledger::{Ledger, Window};
@@ -7,6 +8,7 @@ use super::node::Asker;
 use super::queue::Happening;
 use super::world::{World, broken};
 use crate::client_wire::Outcome;
+use crate::detector::phi::{PhiConfig, PhiDetector};
 use crate::engine::{Engine, Identity};
 use crate::id::LogPoint;
 use crate::protocol::Protocol;
@@ -129,7 +131,15 @@ impl World {
         let mut options = Options::new(id, self.plan.group.clone(), self.rng.next());
         options.mutation = self.mutation;
         options.start = self.nodes[n].start;
-        Box::new(Passive::new(options, recovered).expect("the replica wrote its hard state"))
+        let passive = match self.cell.detector {
+            DetectorKind::Fixed => Passive::new(options, recovered),
+            DetectorKind::Phi => {
+                let config = PhiConfig::for_timing(&self.plan.group.timing);
+                let detector = PhiDetector::new(config).expect("it fits any legal timing");
+                Passive::with_detector(options, recovered, Box::new(detector))
+            }
+        };
+        Box::new(passive.expect("the replica wrote its hard state"))
     }
 
     /// Ends a node, and has it start again later.

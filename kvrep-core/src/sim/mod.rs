@@ -70,7 +70,7 @@ mod trace;
 mod workload;
 mod world;
 
-pub use cell::{AuthorityKind, Cell, Faults, Medium, Promise};
+pub use cell::{AuthorityKind, Cell, DetectorKind, Faults, Medium, Promise};
 pub use ledger::CommandId;
 pub use policy::{ConfirmKind, Policy, TakeoverKind};
 pub use report::{Failure, Report, Stats};

@@ -57,11 +57,6 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Members come and go only where everybody in sync counts and anybody may take over: there the others would only wait.
-    pub(super) fn changes_members(&self) -> bool {
-        self.group.ack == Ack::AllInSync && self.group.takeover == Takeover::MostAdvanced
-    }
-
     pub(super) fn draw(cell: Cell, rng: &mut Rng) -> Self {
         let members = match rng.below(16) {
             0 if cell.medium == Medium::Wal => 1,
@@ -110,7 +105,6 @@ impl Plan {
             drift_ppm: policies.1,
         };
         let spares = [0, 0, 1, 2][rng.below(4) as usize];
-        let spares = if plan.changes_members() { spares } else { 0 };
         Self {
             members: members + spares,
             ..plan

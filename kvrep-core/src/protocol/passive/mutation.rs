@@ -58,6 +58,8 @@ pub enum Mutation {
     FaultyPrimaryStays,
     /// A replica throws its state and log away while it still counts.
     RepairedBeforeDropped,
+    /// What a replica acknowledged before it threw its log away counts afterwards.
+    RepairNotFenced,
     /// A candidate does not wait out the lease that it granted.
     LeaseNotWaitedOut,
     /// A lease counts that all but one of the members granted.
@@ -78,7 +80,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -106,6 +108,7 @@ impl Mutation {
         Self::DigestNotCompared,
         Self::FaultyPrimaryStays,
         Self::RepairedBeforeDropped,
+        Self::RepairNotFenced,
         Self::LeaseNotWaitedOut,
         Self::LeaseByAllButOne,
         Self::GrantForgotten,

@@ -25,9 +25,15 @@
 //! * with `Ack::All` nothing is acknowledged from the moment at which a backup is found wrong until it has everything anew;
 //! * digests are compared at equal places of the log only, by (index, term, hash).
 //!
+//! Where the primary is fixed (`Takeover::Never`) and it is the one that differs, nobody can repair it while it serves: it
+//! reports (`Event::StatesDiffer`) and goes on. Its operator stops it and starts it with an empty storage, under the same id:
+//! then the others give it what they have, through a regent, before it serves again. (With `Ack::Primary` that loses what
+//! it alone had acknowledged.)
+//!
 //! Caveats: between the fault and the next comparison clients may be answered from a wrong state. If most replicas are wrong
 //! in the same way, the right one is "repaired". An unfit replica serves again after a restart, from its disk. The digest is
-//! the state machine's: the table of sessions is not compared.
+//! the state machine's: the table of sessions is not compared, for that would cost the fold of every session at each place;
+//! it is compared by whoever takes `Node::digest` of all replicas.
 
 use super::backup::Backup;
 use super::local::Local;
@@ -329,6 +335,12 @@ impl Primary {
         // What it acknowledged before carries an older round.
         self.round = self.round.next();
         let round = self.round;
+        #[cfg(feature = "sim")]
+        let round = if local.mutated(Mutation::RepairNotFenced) {
+            Nonce(0)
+        } else {
+            round
+        };
         if let Some(peer) = self.peers.get_mut(&from).filter(|p| p.incarnation == life) {
             peer.begin_anew(round, now);
         }

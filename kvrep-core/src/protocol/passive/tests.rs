@@ -43,6 +43,9 @@ impl StateMachine for Journal {
     fn restore(&mut self, state: Vec<u64>) {
         self.0 = state;
     }
+    fn digest(&self) -> Option<u64> {
+        Some(xxhash_rust::xxh3::xxh3_64(&encode(&self.0)))
+    }
 }
 
 /// What a node wants done.

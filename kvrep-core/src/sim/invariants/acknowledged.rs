@@ -1,6 +1,6 @@
 //! Acknowledged means durable: at the moment of the acknowledgement the entry is on the disk of everybody whom the group's
 //! [`Ack`] names: every member of the in-sync set, as the acknowledging primary knows it and as the witness's register
-//! says; every member of the group; or the primary alone. And nobody ever reports that acknowledged writes were lost.
+//! says; every full member of the group; or the primary alone. And nobody ever reports that acknowledged writes were lost.
 //!
 //! (That every acknowledged write is in the final history, once, is checked in the end.)
 
@@ -38,7 +38,11 @@ impl Invariant for AcknowledgedMeansDurable {
                             everybody_has(*life, *token, set, world)?;
                         }
                     }
-                    Ack::All => self.all_have(*life, *token, world)?,
+                    Ack::All => {
+                        if let Some(configuration) = configuration {
+                            self.all_have(*life, *token, configuration, world)?;
+                        }
+                    }
                     Ack::Primary => {
                         let own = (world.holds)(life.replica, token.index, token.term);
                         if own.is_some_and(|(_, has)| !has) {
@@ -61,8 +65,15 @@ impl Invariant for AcknowledgedMeansDurable {
 }
 
 impl AcknowledgedMeansDurable {
-    fn all_have(&self, life: Life, token: Token, world: &World<'_>) -> Result<(), String> {
-        for member in world.members {
+    fn all_have(
+        &self,
+        life: Life,
+        token: Token,
+        configuration: &Configuration,
+        world: &World<'_>,
+    ) -> Result<(), String> {
+        let members = configuration.members.keys();
+        for member in members.filter(|id| configuration.is_full(**id)) {
             if let Some((store, false)) = (world.holds)(*member, token.index, token.term)
                 && self.counted.contains(&store)
             {

@@ -22,7 +22,6 @@ use crate::config::{Ack, Token};
 use crate::id::{Configuration, Incarnation, Index, LogPoint, ReplicaId, StoreId, Term};
 use crate::protocol::{Event, ProtocolStatus};
 use crate::time::Time;
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// One life of one replica.
@@ -130,8 +129,6 @@ pub struct World<'a> {
     pub agreed: &'a Agreed,
     /// What the witness's register holds durably, where there is a witness.
     pub register: Option<&'a Configuration>,
-    /// Everybody who belongs to the group.
-    pub members: &'a BTreeSet<ReplicaId>,
     /// Who must have a write before it is acknowledged.
     pub ack: Ack,
     /// The newest configuration that is known to count.

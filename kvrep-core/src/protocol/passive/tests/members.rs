@@ -1,6 +1,7 @@
 //! Who belongs: joining, learners, leaving, removal, replacement.
 
 use super::*;
+use crate::config::Ack;
 use crate::id::{Configuration, MemberKind};
 use crate::manage::Manage;
 
@@ -47,6 +48,44 @@ fn a_newcomer_joins_catches_up_counts_and_takes_over() {
             g.read(newcomer, Read::Linearizable).map(|v| v.len()),
             Some(10)
         );
+    }
+}
+
+#[test]
+fn with_a_fixed_primary_others_come_and_go_and_what_would_take_its_place_is_refused() {
+    let home = ReplicaId(2);
+    for ack in [Ack::AllInSync, Ack::All, Ack::Primary] {
+        let mut config = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Alone);
+        config.takeover = Takeover::Never { primary: home };
+        config.ack = ack;
+        let mut g = Group::of(config);
+        for id in [1, 2, 3].map(ReplicaId) {
+            g.start(id);
+        }
+        g.pass(SECOND);
+        for (request, why) in [
+            (Manage::Handover { to: None }, "Takeover::Never"),
+            (Manage::Remove(home), "Takeover::Never"),
+            (
+                Manage::Add {
+                    id: home,
+                    kind: MemberKind::Learner,
+                },
+                "hand over first",
+            ),
+        ] {
+            let outcome = manage(&mut g, home, request);
+            let refused = |o: &Outcome| matches!(o, Outcome::Refused(said) if said.contains(why));
+            assert!(outcome.as_ref().is_some_and(refused), "{why}: {outcome:?}");
+        }
+        let removed = manage(&mut g, home, Manage::Remove(ReplicaId(1)));
+        assert!(matches!(removed, Some(Outcome::Managed(_))), "{removed:?}");
+        g.start_as(ReplicaId(5), Start::Join(Join::full()));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [2, 3, 5]);
+        assert_eq!(g.in_sync(), 3);
+        assert!(matches!(g.write(home, 7), Some(Outcome::Done { .. })));
+        assert_eq!(g.primary(), home);
     }
 }
 

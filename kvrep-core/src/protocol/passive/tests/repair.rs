@@ -1,4 +1,5 @@
-//! A log whose bytes differ at an equal index and term is found by its hash, and shipped anew.
+//! A log whose bytes differ at an equal index and term is found by its hash, and shipped anew; a fixed primary whose state
+//! differs is reported.
 
 use super::*;
 
@@ -37,4 +38,44 @@ fn an_entry_that_was_altered_on_its_way_is_found_with_the_next_message_and_repla
         let events = &g.nodes[&victim].effects.events;
         assert!(events.iter().any(|e| replaced(e) || reset(e)), "{events:?}");
     }
+}
+
+/// Nobody may take its place, so it cannot resign. Its operator gives it an empty storage: a regent fills that.
+#[cfg(feature = "sim")]
+#[test]
+fn a_fixed_primary_whose_state_differs_from_all_others_is_reported_and_repaired_by_starting_it_with_nothing()
+ {
+    let home = ReplicaId(2);
+    let mut config = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Alone);
+    config.takeover = Takeover::Never { primary: home };
+    config.limits.digest_every_entries = 5;
+    let mut g = Group::of(config);
+    for id in [1, 2, 3].map(ReplicaId) {
+        g.start(id);
+    }
+    g.pass(SECOND);
+    g.write(home, 1);
+    let node = g.nodes.get_mut(&home).unwrap();
+    node.engine.disturb(&encode(&MARKED));
+    for n in 2..12 {
+        g.write(home, n);
+        g.pass(SECOND / 10);
+    }
+    let reports = |g: &Group| {
+        let told = g.nodes[&home].effects.events.iter();
+        told.filter(|e| matches!(e, Event::StatesDiffer { .. }))
+            .count()
+    };
+    assert!(reports(&g) > 0, "{:?}", g.nodes[&home].effects.events);
+    assert_eq!(g.primary(), home, "it goes on, from the state it has");
+    assert!(g.read(home, Read::Local).unwrap().contains(&MARKED));
+
+    g.crash(home);
+    g.pass(SECOND);
+    g.start(home);
+    g.pass(3 * SECOND);
+    assert_eq!(g.primary(), home);
+    let expected: Vec<u64> = (1..12).collect();
+    assert_eq!(g.read(home, Read::Linearizable), Some(expected));
+    assert_eq!(reports(&g), 0, "this life has nothing to report");
 }
