@@ -48,7 +48,13 @@ fn compare(args: &Args) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    let report = runtime.block_on(contest::run(args))?;
+    let report = runtime.block_on(async {
+        // Whoever ends it early leaves neither its processes nor its directory behind.
+        tokio::select! {
+            report = contest::run(args) => report,
+            () = told_to_end() => Err("interrupted; all processes were ended".into()),
+        }
+    })?;
     if args.json {
         println!("{}", json::of(&report)?);
     } else {
@@ -58,4 +64,21 @@ fn compare(args: &Args) -> Result<(), String> {
         std::fs::write(file, svg::of(&report)).map_err(|e| format!("{}: {e}", file.display()))?;
     }
     Ok(())
+}
+
+/// Ctrl-C, or what a terminal or a service manager sends.
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut hangup)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+    ) else {
+        drop(tokio::signal::ctrl_c().await);
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
+        _ = hangup.recv() => {}
+    }
 }
