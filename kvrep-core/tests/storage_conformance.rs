@@ -8,10 +8,9 @@ use kvrep_core::testing::storage_suite;
 use kvrep_core::{GroupId, Incarnation, ReplicaId, StoreId};
 
 fn options(segment_bytes: u64) -> WalOptions {
-    WalOptions {
-        segment_bytes,
-        ..WalOptions::new(GroupId(1), ReplicaId(1), 7)
-    }
+    let mut options = WalOptions::new(GroupId(1), ReplicaId(1), 7);
+    options.segment_bytes = segment_bytes;
+    options
 }
 
 #[test]

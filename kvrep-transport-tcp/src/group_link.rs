@@ -12,8 +12,7 @@
 //! a redirect is recognised while it is connected, and becomes a second target otherwise; that costs nothing but a
 //! connection.
 
-use crate::greeting::Refusal;
-use crate::link::{ConnectError, LinkLimits, TcpLink};
+use crate::link::{Lasts, LinkLimits, TcpLink};
 use async_trait::async_trait;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{Client, ClientLink, LinkError};
@@ -97,14 +96,30 @@ enum State {
     Idle,
     Connecting(watch::Receiver<Option<Attempt>>),
     Connected(Arc<TcpLink>),
-    /// Another group is there: not asked again at once, and told with every other failure.
-    Foreign {
+    /// It is no address of this group: not asked again at once, and told with every other failure.
+    Wrong {
         why: String,
         since: Instant,
     },
 }
 
-type Attempt = Result<Arc<TcpLink>, String>;
+type Attempt = Result<Arc<TcpLink>, NoLink>;
+
+/// Why there is no connection.
+#[derive(Clone)]
+struct NoLink {
+    why: String,
+    lasts: Lasts,
+}
+
+impl NoLink {
+    fn for_now(why: &str) -> Self {
+        Self {
+            why: why.into(),
+            lasts: Lasts::AWhile,
+        }
+    }
+}
 
 impl TcpGroupLink {
     /// A link to the group of this name, at these addresses (`HOST:PORT`). Connects when it is first used.
@@ -138,13 +153,13 @@ impl TcpGroupLink {
         self.targets.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every address at which another group was met, for the one who reads the error.
-    fn foreign(&self, but: &Target) -> String {
+    /// Every other address that is none of this group, for the one who reads the error.
+    fn wrong(&self, but: &Target) -> String {
         let targets = self.read().clone();
         let others = targets.iter().filter(|t| t.address != but.address);
         others
             .filter_map(|target| match &*target.state() {
-                State::Foreign { why, .. } => Some(format!("; {}: {why}", target.address)),
+                State::Wrong { why, .. } => Some(format!("; {}: {why}", target.address)),
                 State::Idle | State::Connecting(_) | State::Connected(_) => None,
             })
             .collect()
@@ -157,20 +172,20 @@ impl TcpGroupLink {
     ) -> Result<Arc<TcpLink>, LinkError> {
         let mut attempt = match target.attempt(self.group, self.limits) {
             Ok(attempt) => attempt,
-            Err(why) => return Err(self.not_sent(target, &why)),
+            Err(why) => return Err(self.not_sent(target, why)),
         };
         let finished = timeout_at(deadline, attempt.wait_for(Option::is_some)).await;
         let why = match finished.map(|finished| finished.map(|result| result.clone())) {
             Ok(Ok(Some(Ok(link)))) => return Ok(link),
             Ok(Ok(Some(Err(why)))) => why,
-            Ok(Ok(None) | Err(_)) => "the runtime that connected was shut down".into(),
-            Err(_) => "not connected in time".into(),
+            Ok(Ok(None) | Err(_)) => NoLink::for_now("the runtime that connected was shut down"),
+            Err(_) => NoLink::for_now("not connected in time"),
         };
-        Err(self.not_sent(target, &why))
+        Err(self.not_sent(target, why))
     }
 
-    fn not_sent(&self, target: &Target, why: &str) -> LinkError {
-        LinkError::NotSent(format!("{}: {why}{}", target.address, self.foreign(target)))
+    fn not_sent(&self, target: &Target, NoLink { why, lasts }: NoLink) -> LinkError {
+        lasts.error(format!("{}: {why}{}", target.address, self.wrong(target)))
     }
 }
 
@@ -230,9 +245,7 @@ impl Target {
     fn connected(&self) -> Option<Arc<TcpLink>> {
         match &*self.state() {
             State::Connected(link) if !link.is_closed() => Some(Arc::clone(link)),
-            State::Connected(_) | State::Idle | State::Connecting(_) | State::Foreign { .. } => {
-                None
-            }
+            State::Connected(_) | State::Idle | State::Connecting(_) | State::Wrong { .. } => None,
         }
     }
 
@@ -246,7 +259,7 @@ impl Target {
         self: &Arc<Self>,
         group: GroupId,
         limits: LinkLimits,
-    ) -> Result<watch::Receiver<Option<Attempt>>, String> {
+    ) -> Result<watch::Receiver<Option<Attempt>>, NoLink> {
         let mut state = self.state();
         match &*state {
             // A sender that is gone without a result went with its runtime.
@@ -256,10 +269,13 @@ impl Target {
             State::Connected(link) if !link.is_closed() => {
                 return Ok(watch::channel(Some(Ok(Arc::clone(link)))).1);
             }
-            State::Foreign { why, since } if since.elapsed() < FOREIGN_FOR => {
-                return Err(why.clone());
+            State::Wrong { why, since } if since.elapsed() < WRONG_FOR => {
+                return Err(NoLink {
+                    why: why.clone(),
+                    lasts: Lasts::UntilChanged,
+                });
             }
-            State::Idle | State::Connecting(_) | State::Connected(_) | State::Foreign { .. } => {}
+            State::Idle | State::Connecting(_) | State::Connected(_) | State::Wrong { .. } => {}
         }
         let (result, attempt) = watch::channel(None);
         *state = State::Connecting(attempt.clone());
@@ -279,15 +295,17 @@ impl Target {
                 let link = Arc::new(link);
                 (State::Connected(Arc::clone(&link)), Ok(link))
             }
-            Err(ConnectError::Refused(refusal @ Refusal::OtherGroup { .. })) => {
-                let (why, since) = (refusal.to_string(), Instant::now());
-                let state = State::Foreign {
-                    why: why.clone(),
-                    since,
+            Err(error) => {
+                let (why, lasts) = (error.to_string(), error.lasts());
+                let state = match lasts {
+                    Lasts::AWhile => State::Idle,
+                    Lasts::UntilChanged => State::Wrong {
+                        why: why.clone(),
+                        since: Instant::now(),
+                    },
                 };
-                (state, Err(why))
+                (state, Err(NoLink { why, lasts }))
             }
-            Err(error) => (State::Idle, Err(error.to_string())),
         };
         *self.state() = state;
         attempt
@@ -316,8 +334,8 @@ const TARGETS_MAX: usize = 64;
 const ADDRESS_BYTES_MAX: usize = 253 + 6;
 /// For a connection to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
-/// For how long an address at which another group was met is not asked again.
-const FOREIGN_FOR: Duration = Duration::from_secs(1);
+/// For how long an address that is none of this group is not asked again.
+const WRONG_FOR: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

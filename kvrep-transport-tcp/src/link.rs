@@ -32,6 +32,9 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) enum ConnectError {
     #[error("{0}")]
     Failed(String),
+    /// It is no address.
+    #[error("{0}")]
+    BadAddress(String),
     /// The replica does not talk to this client; trying again does not help.
     #[error("{0}")]
     Refused(Refusal),
@@ -47,6 +50,42 @@ pub struct LinkLimits {
     pub calls_max: usize,
     /// Bytes of requests waiting to be written; more are not sent. 32 MiB by default.
     pub request_bytes_max: usize,
+}
+
+impl ConnectError {
+    /// What it is for whoever wanted to call.
+    pub(crate) fn lasts(&self) -> Lasts {
+        match self {
+            Self::Failed(_) | Self::Refused(Refusal::TooManyClients { .. }) => Lasts::AWhile,
+            Self::BadAddress(_)
+            | Self::Refused(
+                Refusal::OtherGroup { .. }
+                | Refusal::OtherConfiguration { .. }
+                | Refusal::WrongReplica { .. }
+                | Refusal::NotListed { .. }
+                | Refusal::OtherVersion { .. },
+            ) => Lasts::UntilChanged,
+        }
+    }
+}
+
+/// Whether trying again helps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lasts {
+    /// It may.
+    AWhile,
+    /// Not before somebody changes an address, a name or a program.
+    UntilChanged,
+}
+
+impl Lasts {
+    /// The error with these words.
+    pub(crate) fn error(self, why: String) -> LinkError {
+        match self {
+            Self::AWhile => LinkError::NotSent(why),
+            Self::UntilChanged => LinkError::Hopeless(why),
+        }
+    }
 }
 
 impl Default for LinkLimits {
@@ -114,7 +153,8 @@ impl TcpLink {
     /// Connects to the replica at `address` (`HOST:PORT`), which must belong to the group.
     ///
     /// # Errors
-    /// [`LinkError::NotSent`] when it cannot be reached by the deadline, or refuses.
+    /// [`LinkError::NotSent`] when it cannot be reached by the deadline; [`LinkError::Hopeless`] when it is no address, or
+    /// not one of this group.
     pub async fn connect(
         address: &str,
         group: GroupId,
@@ -122,7 +162,7 @@ impl TcpLink {
         deadline: Instant,
     ) -> Result<Self, LinkError> {
         let connected = Self::dial(address, group, limits, deadline).await;
-        connected.map_err(|error| LinkError::NotSent(format!("{address}: {error}")))
+        connected.map_err(|error| error.lasts().error(format!("{address}: {error}")))
     }
 
     pub(crate) async fn dial(
@@ -138,7 +178,11 @@ impl TcpLink {
 
     async fn open(address: &str, group: GroupId, limits: LinkLimits) -> Result<Self, ConnectError> {
         let failed = |error: std::io::Error| ConnectError::Failed(error.to_string());
-        let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+        let connected = TcpStream::connect(address).await;
+        let mut stream = connected.map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidInput => ConnectError::BadAddress(error.to_string()),
+            _ => failed(error),
+        })?;
         if stream.local_addr().ok() == stream.peer_addr().ok() {
             // TCP lets a port without listener connect to itself, if the system chooses it as our own.
             return Err(failed(std::io::ErrorKind::ConnectionRefused.into()));

@@ -125,7 +125,7 @@ async fn a_client_of_another_group_is_told_so() {
     let other = GroupId::named("other");
     let refused = TcpLink::connect(&node.address(), other, LinkLimits::default(), soon()).await;
     let error = refused.unwrap_err();
-    assert!(matches!(error, LinkError::NotSent(_)));
+    assert!(matches!(error, LinkError::Hopeless(_)));
     assert!(error.to_string().contains("correct the address"), "{error}");
 }
 

@@ -3,10 +3,10 @@
 mod common;
 
 use common::{GROUP, Node, PATIENCE, me};
-use kvrep_core::ReplicaId;
 use kvrep_core::client_wire::{Op, Outcome, Reply, Request};
-use kvrep_core::node::{ClientLink, LinkError};
+use kvrep_core::node::{Client, ClientError, ClientLink, ClientOptions, LinkError};
 use kvrep_core::transport::Transport;
+use kvrep_core::{Fold, ReplicaId};
 use kvrep_transport_tcp::{TcpConfig, TcpGroupLink, TcpTransport};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +96,7 @@ async fn another_group_at_one_address_is_told_with_the_failure_of_the_other() {
     let node = Node::alone(|config| config).await;
     let link = TcpGroupLink::new("other", [node.address(), nobody().await]);
     let refused = link.call(0, Op::Status, soon()).await.unwrap_err();
+    assert!(matches!(refused, LinkError::Hopeless(_)), "{refused}");
     assert!(refused.to_string().contains("another group"), "{refused}");
     let dead = link.call(1, Op::Status, soon()).await.unwrap_err();
     assert!(matches!(dead, LinkError::NotSent(_)), "{dead}");
@@ -121,4 +122,33 @@ async fn a_request_that_the_replica_would_not_read_is_answered_here_and_disturbs
     assert_eq!(link.resolve(ReplicaId(1), None), Some(0));
     assert_eq!(ask(&link, &node).await, Ok(Outcome::Busy));
     assert_eq!(node.transport.counters().refused, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_pass_is_told_at_once() {
+    let node = Node::alone(|config| config).await;
+    let mut options = ClientOptions::default();
+    options.deadline = PATIENCE;
+    for (group, addresses, why) in [
+        (
+            GROUP,
+            vec!["nonsense".to_owned(), "127.0.0.1:99999".into()],
+            "nonsense",
+        ),
+        ("other", vec![node.address()], "another group"),
+        (
+            "other",
+            vec![node.address(), "nonsense".into()],
+            "another group",
+        ),
+    ] {
+        let began = Instant::now();
+        let link = TcpGroupLink::new(group, addresses);
+        let client = Client::<Fold<i64, i64>>::with_options(link, options);
+        let error = client.execute(1).await.unwrap_err();
+        assert!(began.elapsed() < PATIENCE / 2, "{:?}", began.elapsed());
+        let said = error.to_string();
+        assert!(matches!(error, ClientError::Unavailable { .. }), "{said}");
+        assert!(said.contains(why), "{said}");
+    }
 }

@@ -47,6 +47,7 @@ use std::time::Duration;
 /// assert!(PhiDetector::new(config).is_err());
 /// ```
 #[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct PhiConfig {
     /// How often a peer should be heard: the mean before there are samples.
     pub expected: Duration,

@@ -9,8 +9,8 @@
 //! * targets are only ever added, so a number stays good;
 //! * [`call`](ClientLink::call) returns soon after its deadline, whatever the other side does, and many calls may be
 //!   under way together;
-//! * [`LinkError::NotSent`] is a promise: the replica has not seen and will not see the request. In doubt it is
-//!   [`LinkError::Lost`].
+//! * [`LinkError::NotSent`] and [`LinkError::Hopeless`] are a promise: the replica has not seen and will not see the
+//!   request. In doubt it is [`LinkError::Lost`].
 
 use crate::client_wire::{Op, Outcome};
 use crate::id::ReplicaId;
@@ -67,6 +67,10 @@ pub enum LinkError {
     /// The request did not reach the replica and never will.
     #[error("not sent: {0}")]
     NotSent(String),
+    /// The same, and no later one will either as things are: the address is none, or belongs to another group. A client whose
+    /// every target says so gives up at once.
+    #[error("not sent, and never will be: {0}")]
+    Hopeless(String),
     /// The request was sent, or may have been, and no answer came. It may still be carried out.
     #[error("no answer: {0}")]
     Lost(String),

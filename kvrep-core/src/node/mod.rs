@@ -127,6 +127,7 @@ pub struct NodeIdentity {
 
 /// What a node knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeStatus {
     /// Role, term, positions.
     pub protocol: ProtocolStatus,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// What a node has done since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeCounters {
     /// Requests taken from the queue.
     pub requests: u64,

@@ -82,7 +82,8 @@ pub struct ClientOptions {
     pub deadline: Duration,
     /// How long one attempt waits for an answer before another replica is tried (default 400 ms); doubles with every
     /// attempt that was not answered. Longer than the group's `Timing::suspect_after`, so that a primary that waits for
-    /// a stopped backup has dropped it, and answers, before it is given up.
+    /// a stopped backup has dropped it, and answers, before it is given up. A read that any replica may answer
+    /// ([`Read::Local`], [`Read::AtLeast`]) begins with an eighth of it.
     pub attempt: Duration,
     /// Commands under way at once in the session (default 1,024); more wait. At most the group's
     /// `Limits::session_window`.
@@ -114,8 +115,9 @@ impl Default for ClientOptions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody took it before the deadline. Nothing was done.
-    #[error("nothing was done: no replica took the request before the deadline ({last})")]
+    /// Nobody took it before the deadline; or nobody ever will, as when every address is wrong or belongs to another group: then
+    /// this comes at once. Nothing was done.
+    #[error("nothing was done: no replica took the request ({last})")]
     Unavailable {
         /// What the last attempt met.
         last: String,

@@ -3,11 +3,15 @@
 //! One attempt at a time. A redirect is followed at once; a target that did not answer is *suspect* for a moment: it is
 //! passed over, also when redirects lead to it, because those who give them may not have noticed yet. Each target is
 //! tried once without a pause, then pauses grow to [`PAUSE_MAX`]. What is known of the targets is shared by all
-//! operations of a client.
+//! operations of a client. When every target is hopeless, the operation ends at once.
+//!
+//! What any replica may answer is asked of another one soon (after [`ANYWHERE_PART`] of an attempt): most often nothing must be
+//! waited for there, so silence means a replica that is stopped, not one that is busy deciding.
 
 use crate::client_wire::{Op, Outcome};
 use crate::node::link::{ClientLink, LinkError};
 use crate::random::splitmix;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -109,6 +113,10 @@ pub(super) struct Route<'a> {
     sends: Sends,
     deadline: Instant,
     attempt: Duration,
+    /// For how long a target that did not answer is passed over, at least.
+    passed_over: Duration,
+    /// Targets that said last that asking them again is of no use.
+    hopeless: BTreeSet<usize>,
     target: usize,
     moves: usize,
     redirects: usize,
@@ -125,9 +133,12 @@ impl<'a> Route<'a> {
         deadline: Instant,
         attempt: Duration,
     ) -> Self {
-        let target = match start {
-            Start::Primary => routes.primary.load(Ordering::Relaxed),
-            Start::Anywhere => routes.next.fetch_add(1, Ordering::Relaxed),
+        let (target, first) = match start {
+            Start::Primary => (routes.primary.load(Ordering::Relaxed), attempt),
+            Start::Anywhere => {
+                let next = routes.next.fetch_add(1, Ordering::Relaxed);
+                (next, attempt / ANYWHERE_PART)
+            }
         };
         Self {
             link,
@@ -135,7 +146,9 @@ impl<'a> Route<'a> {
             start,
             sends: Sends::Repeatedly,
             deadline,
-            attempt,
+            attempt: first,
+            passed_over: attempt,
+            hopeless: BTreeSet::new(),
             target,
             moves: 0,
             redirects: 0,
@@ -170,7 +183,11 @@ impl<'a> Route<'a> {
                 Sends::Repeatedly => self.deadline.min(now + self.attempt),
                 Sends::UntilTaken => self.deadline,
             };
-            let met = match self.link.call(self.target, op(), until).await {
+            let met = self.link.call(self.target, op(), until).await;
+            if !matches!(met, Err(LinkError::Hopeless(_))) {
+                self.hopeless.remove(&self.target);
+            }
+            let met = match met {
                 Ok(Outcome::NotPrimary { primary, address }) => {
                     let hinted =
                         primary.and_then(|primary| self.link.resolve(primary, address.as_deref()));
@@ -215,6 +232,16 @@ impl<'a> Route<'a> {
                 }
                 Err(error @ LinkError::NotSent(_)) => {
                     self.routes.suspect(self.target, now, SUSPECT_FOR);
+                    error.to_string()
+                }
+                Err(error @ LinkError::Hopeless(_)) => {
+                    self.hopeless.insert(self.target);
+                    if self.hopeless.len() >= self.link.targets() {
+                        return Err(GaveUp {
+                            maybe_done: self.maybe_done,
+                            last: error.to_string(),
+                        });
+                    }
                     error.to_string()
                 }
                 Err(error @ LinkError::Lost(_)) => {
@@ -266,7 +293,8 @@ impl<'a> Route<'a> {
         let now = Instant::now();
         if now - begun >= self.attempt {
             // Others are asked for as long as this one has kept us waiting, then it gets more time.
-            self.routes.suspect(self.target, now, self.attempt);
+            let time = self.attempt.max(self.passed_over);
+            self.routes.suspect(self.target, now, time);
             self.attempt *= 2;
         }
     }
@@ -299,6 +327,8 @@ impl<'a> Route<'a> {
     }
 }
 
+/// What anybody may answer is asked of another after this part of an attempt.
+const ANYWHERE_PART: u32 = 8;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// How often, at the least, a client looks for a new primary.
 const PAUSE_MAX: Duration = Duration::from_millis(25);

@@ -86,3 +86,57 @@ async fn a_command_without_a_session_is_not_sent_again_once_it_may_have_been_tak
         assert_eq!(script.asked.lock().unwrap().len(), 1);
     }
 }
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn when_every_target_is_hopeless_nothing_is_waited_for_and_one_that_is_not_is_found() {
+    let hopeless = || Err(LinkError::Hopeless("another group".into()));
+    let began = Instant::now();
+    let (client, script) = scripted(vec![hopeless(), hopeless(), hopeless()]);
+    let ended = client.execute_at_most_once(4).await;
+    let all =
+        matches!(&ended, Err(ClientError::Unavailable { last }) if last.contains("another group"));
+    assert!(all, "{ended:?}");
+    assert_eq!(script.asked.lock().unwrap().len(), 3);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    let not_sent = Err(LinkError::NotSent("refused".into()));
+    let (client, _) = scripted(vec![hopeless(), not_sent, hopeless(), hopeless(), done(9)]);
+    assert_eq!(client.execute_at_most_once(4).await, Ok(9));
+}
+
+/// Three targets, the first of which is stopped.
+struct OneStopped;
+
+#[async_trait]
+impl ClientLink for OneStopped {
+    fn targets(&self) -> usize {
+        3
+    }
+
+    fn resolve(&self, _: crate::ReplicaId, _: Option<&str>) -> Option<usize> {
+        None
+    }
+
+    async fn call(&self, target: usize, _: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        if target == 0 {
+            tokio::time::sleep_until(deadline).await;
+            return Err(LinkError::Lost("no reply in time".into()));
+        }
+        done(9)
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn a_read_that_anybody_may_answer_waits_only_a_little_for_a_stopped_replica() {
+    let client = Client::<Sum>::shared(Arc::new(OneStopped), ClientOptions::default());
+    let mut longest = Duration::ZERO;
+    let mut waited = 0;
+    for _ in 0..12 {
+        let began = Instant::now();
+        assert_eq!(client.query(Read::Local, ()).await, Ok(9));
+        longest = longest.max(began.elapsed());
+        waited += usize::from(!began.elapsed().is_zero());
+    }
+    let part = ClientOptions::default().attempt / 8;
+    assert!(longest <= part + Duration::from_millis(2), "{longest:?}");
+    assert_eq!(waited, 1, "then it is passed over");
+}

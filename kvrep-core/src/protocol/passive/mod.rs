@@ -111,6 +111,7 @@ pub enum OnDivergence {
 
 /// What one replica needs to know.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Options {
     /// Which member it is.
     pub replica: ReplicaId,

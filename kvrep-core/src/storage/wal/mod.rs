@@ -55,6 +55,7 @@ use std::sync::Arc;
 
 /// Settings of a [`Wal`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WalOptions {
     /// Whose log it is; a directory of another group is refused.
     pub group: GroupId,
