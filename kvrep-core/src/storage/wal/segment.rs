@@ -124,9 +124,35 @@ pub(super) struct Active<File> {
     pub(super) offset: u64,
     /// Whether something was written since the last sync.
     pub(super) dirty: bool,
+    /// Up to here everything was written once, records or zeros.
+    filled: u64,
+    /// So much is written ahead.
+    ahead_bytes: u64,
+    /// Nothing is written ahead from here on.
+    full_at: u64,
 }
 
 impl<File: FsFile> Active<File> {
+    /// A segment that is open for writing, with records up to `offset`.
+    pub(super) fn at(
+        (file, path): (File, PathBuf),
+        (number, salt): (u64, u32),
+        offset: u64,
+        segment_bytes: u64,
+    ) -> Self {
+        Self {
+            file,
+            path,
+            number,
+            salt,
+            offset,
+            dirty: false,
+            filled: offset,
+            ahead_bytes: (segment_bytes / 16).min(AHEAD_BYTES_MAX),
+            full_at: segment_bytes,
+        }
+    }
+
     /// Makes a new segment, durable with its name.
     pub(super) fn create<F: Fs<File = File>>(
         fs: &F,
@@ -144,14 +170,9 @@ impl<File: FsFile> Active<File> {
         file.write_at(0, &bytes).map_err(io_error("write", &tmp))?;
         file.sync().map_err(io_error("sync", &tmp))?;
         put_in_place(fs, &tmp, &path)?;
-        Ok(Self {
-            file,
-            path,
-            number: header.number,
-            salt: header.salt(),
-            offset: bytes.len() as u64,
-            dirty: false,
-        })
+        let identity = (header.number, header.salt());
+        let offset = bytes.len() as u64;
+        Ok(Self::at((file, path), identity, offset, segment_bytes))
     }
 
     /// Writes records behind the last one.
@@ -161,6 +182,25 @@ impl<File: FsFile> Active<File> {
             .map_err(io_error("write", &self.path))?;
         self.offset += records.len() as u64;
         self.dirty = true;
+        self.fill_ahead()
+    }
+
+    /// Writes zeros behind the records now and then: a sync of what overwrites them has no block to allocate and no
+    /// metadata to make durable, which costs it more than the records do.
+    fn fill_ahead(&mut self) -> Result<(), StorageError> {
+        if self.offset <= self.filled {
+            return Ok(());
+        }
+        self.filled = self.offset;
+        let upto = (self.offset + self.ahead_bytes).min(self.full_at);
+        while self.filled < upto {
+            let room = usize::try_from(upto - self.filled).unwrap_or(usize::MAX);
+            let zeros = &ZEROS[..room.min(ZEROS.len())];
+            self.file
+                .write_at(self.filled, zeros)
+                .map_err(io_error("write", &self.path))?;
+            self.filled += zeros.len() as u64;
+        }
         Ok(())
     }
 
@@ -183,6 +223,9 @@ pub(super) struct Sealed {
 /// First bytes of a segment; the last is its version.
 const MAGIC: [u8; 8] = *b"KVRPWAL1";
 const SHORT: &str = "it ends within its header";
+/// Zeros are written ahead in stretches of at most this: one sync of so many takes a little longer.
+const AHEAD_BYTES_MAX: u64 = 1 << 20;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// No segment is larger, whatever its options said.
 pub(super) const SEGMENT_BYTES_MAX: u64 = 1 << 32;
 

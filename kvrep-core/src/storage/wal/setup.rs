@@ -296,14 +296,8 @@ impl<F: Fs> Setup<'_, F> {
         // failed, and a record of old garbage might fit behind a new one. Durable with the sync below, before anything
         // is written there.
         file.set_len(end).map_err(io_error("cut", &path))?;
-        let mut active = Active {
-            file,
-            number: found.tail.number,
-            salt: found.tail.salt,
-            offset: end,
-            dirty: false,
-            path,
-        };
+        let identity = (found.tail.number, found.tail.salt);
+        let mut active = Active::at((file, path), identity, end, self.segment_bytes());
         if !found.tail.unsynced.is_empty() {
             active
                 .file
