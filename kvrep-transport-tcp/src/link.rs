@@ -14,6 +14,7 @@ use crate::writer::write_frames;
 use bytes::BytesMut;
 use kvrep_core::client_wire::{Op, Outcome, Reply, Request};
 use kvrep_core::node::LinkError;
+use kvrep_core::node::linger::Linger;
 use kvrep_core::wire::{FrameKind, HEADER_BYTES};
 use kvrep_core::{GroupId, ReplicaId};
 use std::collections::BTreeMap;
@@ -361,8 +362,9 @@ async fn read_replies<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
     reply_bytes_max: usize,
 ) -> ReadError {
+    let mut linger = Linger::new();
     loop {
-        match reader.next(|_| reply_bytes_max).await {
+        match linger.on(reader.next(|_| reply_bytes_max)).await {
             Ok((FrameKind::Reply, body)) => {
                 let Ok(Reply { id, outcome }) = Reply::from_body(&body) else {
                     return ReadError::Unexpected;

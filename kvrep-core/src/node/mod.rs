@@ -46,6 +46,7 @@ mod copy;
 mod feed;
 mod guard;
 mod host;
+pub mod linger;
 pub mod link;
 mod local;
 mod log_thread;

@@ -6,6 +6,7 @@
 
 use super::copy::CopyReply;
 use super::host::{ReadPiece, TokioHost, Written};
+use super::linger::Linger;
 use super::log_thread::Synced;
 use super::pace::{Alarm, Gathering};
 use super::pending::{AtDeadline, Waiter};
@@ -103,6 +104,7 @@ pub(super) async fn run(core: Box<Core>, mut mail: Mail) -> Result<Stop, NodeErr
 async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop, NodeError>) {
     let mut alarm = Alarm::new();
     let mut gathering = Gathering::default();
+    let mut linger = Linger::new();
     let mut draining_until: Option<Instant> = None;
     let mut rounds = 0_u32;
     core.start();
@@ -119,11 +121,11 @@ async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop,
             return (core, Ok(Stop::Graceful));
         }
         alarm.set(core.next_deadline(draining_until));
-        poll_fn(|context| match mail.poll_take(context) {
+        let woken = poll_fn(|context| match mail.poll_take(context) {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => alarm.poll_ring(context),
-        })
-        .await;
+        });
+        linger.on(woken).await;
         // Only requests are worth standing back for: what peers send has been under way long enough.
         if !mail.taken.requests.is_empty() && gathering.is_worth_it() {
             gather(mail, &mut gathering).await;
