@@ -64,6 +64,14 @@
 //! - Nothing read is believed or allocated for before its size is checked; a connection that is silent, slow with half a
 //!   frame, or one too many is closed. A crowd of silent connections cannot keep a peer out.
 //!
+//! # The runtime
+//!
+//! A process that serves one replica does best on a single-threaded tokio runtime (`#[tokio::main(flavor =
+//! "current_thread")]`, as `kvrep-witness` has): reading, running and writing then happen on one thread and wake no
+//! other, frames and replies are written where they are made, and node and [`TcpLink`] look for more
+//! [for a moment](kvrep_core::node::linger) before they sleep, as long as that pays. A log on disk has a thread of its
+//! own in any case. Several threads are for processes that have more to do than this.
+//!
 //! # Caveats
 //!
 //! - Nothing is encrypted, and the handshake is no authentication: run it in a network you trust.
