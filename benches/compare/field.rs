@@ -14,7 +14,7 @@ pub(crate) enum Side {
     Ours,
     /// Something else that people use.
     Peer,
-    /// What nobody can be faster than.
+    /// What nobody who sleeps between two messages can be faster than.
     Limit,
 }
 
