@@ -101,6 +101,7 @@ impl Default for Timing {
 ///
 /// * The log in memory holds at most `snapshot_log_bytes` + `retained_bytes` + *W* + `uncommitted_bytes_max`, and about 100
 ///   bytes beside each entry. While a snapshot is being sent to a peer, the primary keeps what follows it: up to 4 × `snapshot_log_bytes` in all.
+///   A newer one is taken meanwhile only when the log has grown to 3 × its limits.
 /// * The directory of a write-ahead log holds the same, rounded up to whole segments (`WalOptions::segment_bytes`) plus
 ///   two segments, one snapshot, and a second one while it is being written or received.
 /// * The state machine's own memory comes on top, twice while a snapshot is written if `snapshot` clones it; and

@@ -52,6 +52,8 @@ pub(super) struct Local {
     pub(super) restarting: bool,
     pub(super) snapshot: Option<SnapshotMeta>,
     pub(super) snapshotting: bool,
+    /// As primary: at least until then a peer is being sent a snapshot.
+    pub(super) sending_until: Time,
     /// A snapshot is being installed: the state machine is behind the log.
     pub(super) restoring: bool,
     pub(super) lives: BTreeMap<ReplicaId, Incarnation>,
@@ -283,7 +285,7 @@ impl Local {
         self.apply(now, out);
     }
 
-    pub(super) fn apply(&mut self, _now: Time, out: &mut Outbox) {
+    pub(super) fn apply(&mut self, now: Time, out: &mut Outbox) {
         let upto = if self.shows_early() {
             self.visible
         } else {
@@ -297,7 +299,7 @@ impl Local {
             out.push(Action::Apply(run));
         }
         self.release_reads(out);
-        self.maybe_snapshot(out);
+        self.maybe_snapshot(now, out);
     }
 
     fn release_reads(&mut self, out: &mut Outbox) {
@@ -340,11 +342,20 @@ impl Local {
         }
     }
 
-    pub(super) fn maybe_snapshot(&mut self, out: &mut Outbox) {
+    pub(super) fn maybe_snapshot(&mut self, now: Time, out: &mut Outbox) {
         let after = self.snapshot.map_or(Index::ZERO, |s| s.last.index);
         let limits = &self.group.limits;
-        let due = self.applied.0 - after.0.min(self.applied.0) >= limits.snapshot_log_entries
-            || self.log.bytes_between(after, self.applied) >= limits.snapshot_log_bytes as u64;
+        // While a peer is sent a snapshot, the log behind that is kept for it: a newer one would free nothing, and writing it
+        // would slow down the transfer and the writes beside it.
+        let times = if now < self.sending_until {
+            POSTPONED_TIMES
+        } else {
+            1
+        };
+        let entries_max = limits.snapshot_log_entries.saturating_mul(times);
+        let bytes_max = (limits.snapshot_log_bytes as u64).saturating_mul(times);
+        let due = self.applied.0 - after.0.min(self.applied.0) >= entries_max
+            || self.log.bytes_between(after, self.applied) >= bytes_max;
         // Not before everything that is in it is durable: it must not overtake what the storage has still to do.
         let settled = self.durable.index() >= self.applied;
         if due && settled && !self.snapshotting && self.applied > after {
@@ -381,7 +392,7 @@ impl Local {
         let kept = self
             .log
             .bytes_between(self.log.base().index, meta.last.index);
-        if kept < 4 * self.group.limits.snapshot_log_bytes as u64 {
+        if kept < KEPT_TIMES * self.group.limits.snapshot_log_bytes as u64 {
             upto = floor.map_or(upto, |f| upto.min(f));
         }
         if upto > self.log.base().index {
@@ -439,6 +450,12 @@ impl Local {
         out.push(Action::ResetMachine);
     }
 }
+
+/// The log that is kept for peers that are being brought up to date takes less than so many times `snapshot_log_bytes`.
+const KEPT_TIMES: u64 = 4;
+/// While a peer is being sent a snapshot, a newer one is taken when the log has grown to so many times its usual limit: early
+/// enough to be there before the log is given up.
+const POSTPONED_TIMES: u64 = 3;
 
 /// Why a stopped replica does nothing.
 pub(super) fn stopped_words(from: Index) -> String {

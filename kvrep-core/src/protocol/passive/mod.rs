@@ -240,6 +240,7 @@ impl Passive {
                 restarting: true,
                 snapshot: recovered.snapshot,
                 snapshotting: false,
+                sending_until: Time::ZERO,
                 restoring: false,
                 lives: BTreeMap::new(),
                 gone: BTreeSet::new(),
@@ -404,7 +405,7 @@ impl Protocol for Passive {
     fn on_persisted(&mut self, now: Time, token: PersistToken, out: &mut Outbox) {
         self.local.durable.persisted(token);
         if !self.local.restoring {
-            self.local.maybe_snapshot(out);
+            self.local.maybe_snapshot(now, out);
         }
         match &mut self.role {
             Part::Primary(primary) => {
@@ -433,7 +434,7 @@ impl Protocol for Passive {
         self.pump(now, out);
     }
 
-    fn on_snapshot_ready(&mut self, _: Time, meta: SnapshotMeta, out: &mut Outbox) {
+    fn on_snapshot_ready(&mut self, now: Time, meta: SnapshotMeta, out: &mut Outbox) {
         let floor = match &self.role {
             Part::Primary(primary) => primary.needed_from(&self.local),
             Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
@@ -441,7 +442,7 @@ impl Protocol for Passive {
         self.local.snapshot_ready(meta, floor, out);
         if !self.local.restoring {
             // Enough may have come while it was written.
-            self.local.maybe_snapshot(out);
+            self.local.maybe_snapshot(now, out);
         }
     }
 

@@ -214,6 +214,7 @@ impl Primary {
             match &mut peer.pace {
                 Pace::Snapshot(sending) => {
                     sending.pump(local, id, now, out);
+                    local.sending_until = now + local.group.timing.suspect_after;
                     return;
                 }
                 Pace::Probing(_) | Pace::Streaming if too_far => {
