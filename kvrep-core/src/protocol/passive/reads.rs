@@ -8,7 +8,8 @@
 use super::local::Local;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
-use super::primary::{Fill, Primary};
+use super::primary::Primary;
+use super::shipping::Fill;
 use crate::error::ReadError;
 use crate::id::{Nonce, ReplicaId, StoreId, Ticket};
 use crate::protocol::{Action, Outbox};
