@@ -14,10 +14,11 @@ use crate::load::{Load, Workload};
 use crate::network::Kind;
 use crate::serve::Scale;
 use crate::sites::{Sites, Strike};
-use crate::verdict::{Promise, copies, violations};
+use crate::verdict::{Copy, Promise, copies, violations};
 use indicatif::ProgressBar;
 use kvrep_core::{Authority, ReplicaId};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -137,7 +138,7 @@ impl SyncSites {
         let played = script.play(&load).await;
         wrong.extend(played.err());
         let recorded = load.finish().await?;
-        match copies(&script.group, WITHIN).await {
+        match script.copies().await {
             Ok(copies) => {
                 let told = script.group.told()?;
                 wrong.extend(violations(Promise::Linearizable, &recorded, &copies, &told));
@@ -208,6 +209,21 @@ impl Script {
                 Ok(_) if self.group.pid(self.victim).is_some() => return Ok(()),
                 Err(why) if Instant::now() >= deadline => return Err(format!("{when}: {why}")),
                 Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// What every replica holds. One that was struck while the clients ended is started again first.
+    async fn copies(&mut self) -> Result<BTreeMap<ReplicaId, Copy>, String> {
+        loop {
+            let struck_before = self.struck;
+            let found = match self.in_sync("once the clients had ended").await {
+                Ok(()) => copies(&self.group, WITHIN).await,
+                Err(why) => Err(why),
+            };
+            self.revive().await?;
+            if found.is_ok() || self.struck == struck_before {
+                return found;
             }
         }
     }
