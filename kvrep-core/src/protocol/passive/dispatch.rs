@@ -192,7 +192,7 @@ impl Passive {
                 self.on_join(now, (from, life), Join { kind, replaces }, out);
             }
             Message::NotAdmitted { why } => self.on_not_admitted(why, out),
-            Message::NotMember { configuration } => self.on_not_member(&configuration, out),
+            Message::NotMember { configuration } => self.on_not_member(now, &configuration, out),
             Message::Leave => self.on_leave(now, from, out),
             Message::TakeOver { term, last } => self.on_take_over(now, from, (term, last), out),
             Message::Register {

@@ -117,6 +117,12 @@ impl Local {
         if self.joining.is_some() {
             members.extend(self.group.members.iter().copied());
         }
+        self.set_members(now, members);
+    }
+
+    /// These belong, as far as this replica knows. Whoever is new is watched from now on: whoever is not watched counts as
+    /// dead for ever.
+    fn set_members(&mut self, now: Time, members: impl IntoIterator<Item = ReplicaId>) {
         let before = self.membership.view().members.clone();
         if self.membership.set_members(members) {
             let after = self.membership.view().members.clone();
@@ -335,7 +341,12 @@ impl Passive {
     }
 
     /// Somebody shows a newer configuration without this replica.
-    pub(super) fn on_not_member(&mut self, configuration: &Configuration, out: &mut Outbox) {
+    pub(super) fn on_not_member(
+        &mut self,
+        now: Time,
+        configuration: &Configuration,
+        out: &mut Outbox,
+    ) {
         let news = self
             .local
             .hard
@@ -343,16 +354,18 @@ impl Passive {
             .as_ref()
             .is_none_or(|known| known.rank() < configuration.rank());
         let named = configuration.members.contains_key(&self.local.me);
-        if named || !news {
+        let joins = self.local.joining.is_some();
+        if !news || (named && !joins) {
             return;
         }
-        if self.local.joining.is_some() {
-            // It asks all of them from now on.
+        if joins {
+            // It asks all of them from now on. (Where it is named already, an earlier life of it, without its storage, was let
+            // in; the primary must hear of this one, and may be none of those whom it knows.)
             let mut asked = self.local.membership.view().members.clone();
             asked.extend(configuration.members.keys());
             asked.remove(&self.local.me);
             if asked.len() <= 2 * MEMBERS_MAX {
-                self.local.membership.set_members(asked);
+                self.local.set_members(now, asked);
             }
         } else {
             self.local.learn(Some(configuration), out);
