@@ -168,10 +168,10 @@ pub async fn start(replicas: u32) -> Result<Vec<Node>, Failed> {
     let mut group = GroupConfig::new((1..=replicas).map(ReplicaId), Authority::Alone);
     // A busy machine may let a task wait for long; that is not what is measured here.
     group.timing.suspect_after = PATIENCE / 2;
-    // The state is one number: a snapshot costs nothing, and a short log stays in the processor's caches. (openraft takes
-    // one every 5,000 entries by default.)
-    group.limits.snapshot_log_entries = 20_000;
-    group.limits.retained_entries = 4_000;
+    // As often as openraft does by default, and as much kept: the state is one number, and a short log stays in the
+    // processor's caches.
+    group.limits.snapshot_log_entries = 5_000;
+    group.limits.retained_entries = 1_000;
     let mut nodes = Vec::new();
     for id in group.members.clone() {
         let node = Node::builder("bench", id)

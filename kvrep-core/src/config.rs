@@ -264,27 +264,33 @@ impl GroupConfig {
         if t.heartbeat_every.is_zero() || t.probe_window.is_zero() || t.resend_every.is_zero() {
             return Err("heartbeat_every, probe_window and resend_every must not be zero".into());
         }
-        if t.suspect_after < t.heartbeat_every * 3 {
+        if t.suspect_after < t.heartbeat_every.saturating_mul(3) {
             return Err("suspect_after must be at least three times heartbeat_every".into());
         }
         self.validate_policies()?;
-        if l.command_bytes_max == 0 || l.frame_bytes_max < l.command_bytes_max + 4_096 {
+        let zero = [
+            ("command_bytes_max", l.command_bytes_max == 0),
+            ("uncommitted_entries_max", l.uncommitted_entries_max == 0),
+            ("inflight_bytes_max", l.inflight_bytes_max == 0),
+            ("pending_reads_max", l.pending_reads_max == 0),
+            ("sessions_max", l.sessions_max == 0),
+            ("session_window", l.session_window == 0),
+            ("session_ttl", l.session_ttl.is_zero()),
+            ("session_answer_bytes_max", l.session_answer_bytes_max == 0),
+            ("snapshot_log_entries", l.snapshot_log_entries == 0),
+            ("snapshot_log_bytes", l.snapshot_log_bytes == 0),
+        ];
+        if let Some((name, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
+            return Err(format!("Limits::{name} must not be zero"));
+        }
+        if l.frame_bytes_max < l.command_bytes_max.saturating_add(4_096) {
             return Err("frame_bytes_max must exceed command_bytes_max by 4096 bytes".into());
         }
         if l.frame_bytes_max > u32::MAX as usize / 2 {
             return Err("frame_bytes_max must be below 2 GiB".into());
         }
-        if l.uncommitted_entries_max == 0
-            || l.uncommitted_bytes_max < l.command_bytes_max
-            || l.inflight_bytes_max == 0
-            || l.pending_reads_max == 0
-            || l.sessions_max == 0
-            || l.session_window == 0
-            || l.snapshot_log_entries == 0
-        {
-            return Err(
-                "limits must not be zero, and uncommitted_bytes_max must hold a command".into(),
-            );
+        if l.uncommitted_bytes_max < l.command_bytes_max {
+            return Err("uncommitted_bytes_max must hold a command".into());
         }
         Ok(())
     }

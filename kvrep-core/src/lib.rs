@@ -47,9 +47,9 @@
 //! | question | knob | answers to choose from |
 //! |---|---|---|
 //! | Who orders the writes? | the scheme, a [`Protocol`](protocol::Protocol) | one primary ([`protocol::passive`]); or a scheme of your own |
-//! | Who has a write before the client hears OK? | [`Ack`] | every member of the in-sync set, each as durable as its [`Storage`](storage::Storage) makes it |
+//! | Who has a write before the client hears OK? | [`Ack`] | every member of the in-sync set, each as durable as its [`Storage`](storage::Storage) makes it; every member of the group; the primary alone, with a bounded loss window |
 //! | Who answers a read? | [`Read`], with each call | any replica; any that is at least as new as a [`Token`]; the primary, confirmed by all in sync |
-//! | Who takes over, and how does a returner catch up? | [`Takeover`], [`Authority`] | the most advanced log; the missing suffix, or a snapshot where there is none any more |
+//! | Who takes over, and how does a returner catch up? | [`Takeover`], [`Authority`] | the most advanced log, at once or when a client asks; nobody; the missing suffix, or a snapshot where there is none any more |
 //!
 //! # What is promised
 //!
@@ -119,9 +119,9 @@
 //!
 //! # What is not done
 //!
-//! The members of a group are fixed when it starts; only who of them is in sync changes. There is one scheme, and one
-//! choice each of [`Ack`] and [`Takeover`]. A snapshot is always the whole state. Nothing is encrypted, and nobody is
-//! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
+//! There is one scheme. A snapshot is always the whole state. Nothing is encrypted, and nobody is
+//! authenticated: run it in a network you trust, and never run two processes under one replica id. A member whose disk hangs
+//! (neither writes nor fails) is not dropped, and writes wait for it. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 
 pub mod client_wire;

@@ -75,6 +75,8 @@ pub struct NodeBuilder {
     replica: ReplicaId,
     config: GroupConfig,
     start: Start,
+    /// Both joined and forced were asked for.
+    contradicts: bool,
     on_divergence: OnDivergence,
     detector: Option<Box<dyn FailureDetector>>,
     seed: Option<u64>,
@@ -227,6 +229,7 @@ impl NodeBuilder {
             replica,
             config: GroupConfig::new([replica], Authority::Alone),
             start: Start::Normal,
+            contradicts: false,
             on_divergence: OnDivergence::default(),
             detector: None,
             seed: None,
@@ -298,6 +301,7 @@ impl NodeBuilder {
     /// Serves without the members that never return. **What only they had is lost**; for the operator's hand.
     #[must_use]
     pub fn forced(mut self) -> Self {
+        self.contradicts |= matches!(self.start, Start::Join(_));
         self.start = Start::Forced;
         self
     }
@@ -330,7 +334,7 @@ impl NodeBuilder {
     }
 
     /// Asks the [members](Self::members) to let this replica into the running group. Once its directory says that it belongs
-    /// to the group, a start is a normal one, with or without this.
+    /// to the group, a start with this is a normal one. (Without it the replica must be among the [members](Self::members).)
     ///
     /// ```
     /// use kvrep_core::node::{Client, LocalLink, Node};
@@ -365,6 +369,7 @@ impl NodeBuilder {
     /// ```
     #[must_use]
     pub fn join(mut self, join: Join) -> Self {
+        self.contradicts |= self.start == Start::Forced;
         self.start = Start::Join(join);
         self
     }
@@ -405,6 +410,12 @@ impl NodeBuilder {
     pub async fn start(mut self) -> Result<Node, StartError> {
         let config = self.config;
         config.validate().map_err(StartError::Config)?;
+        if self.contradicts {
+            return Err(StartError::Config(
+                "a replica either joins a running group or is forced to serve without its members: drop join(…) or forced()"
+                    .into(),
+            ));
+        }
         let joins = matches!(self.start, Start::Join(_));
         if !joins && !config.members.contains(&self.replica) {
             return Err(StartError::Config(format!(

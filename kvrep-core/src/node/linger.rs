@@ -69,6 +69,9 @@ impl Linger {
 
     /// Awaits `future`, for a moment without sleeping.
     pub async fn on<F: Future>(&mut self, future: F) -> F::Output {
+        if !self.allowed {
+            return future.await;
+        }
         let mut future = pin!(future);
         let mut poll = |cx: &mut Context<'_>| future.as_mut().poll(cx);
         // What is there already says nothing about looking.
@@ -117,7 +120,7 @@ impl Linger {
             self.rest -= 1;
             return false;
         }
-        self.allowed
+        true
     }
 
     fn ended(&mut self, ended: Ended) {

@@ -186,7 +186,9 @@ impl Log {
         }
         let at = self.find(index);
         let bytes = at.map_or(self.bytes_base, |at| self.chunks[at].bytes_upto(index));
-        self.searched.set(Some((index, bytes)));
+        if at.is_some_and(|at| at + NEAR_CHUNKS < self.chunks.len()) {
+            self.searched.set(Some((index, bytes)));
+        }
         bytes
     }
 
