@@ -120,7 +120,7 @@ impl Linger {
             self.rest -= 1;
             return false;
         }
-        true
+        self.allowed
     }
 
     fn ended(&mut self, ended: Ended) {
