@@ -12,6 +12,8 @@
 //! * no clock, no randomness, no I/O, no iteration in hash order in `apply`; and no floating point whose rounding
 //!   differs between the machines of the group;
 //! * the same version of the code on every replica, or one that answers every command of the log in the same way;
+//! * no panic, whatever the command: it would end every replica that carries the command out, and again at each start, for the
+//!   command is in the log. What cannot be done is a response that says so;
 //! * what [`snapshot`](StateMachine::snapshot) freezes is *everything* that later answers depend on.
 //!
 //! Caveats: `apply`, `query` and `snapshot` run on the node's own task, so what takes long there delays heartbeats.
