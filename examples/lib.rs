@@ -1,5 +1,6 @@
 //! Complete systems assembled from the parts of kvrep.
 
+pub mod common;
 pub mod demo;
 
 /// The README's programs compile.

@@ -5,7 +5,6 @@ pub mod catalog;
 mod cut;
 pub mod input;
 pub mod load;
-pub mod operator;
 pub mod plot;
 pub mod processes;
 pub mod report;

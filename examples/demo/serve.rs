@@ -1,8 +1,8 @@
 //! One process of the group: a replica of the catalog, or the witness.
 
 use super::catalog::Catalog;
-use super::operator::{sentence, tell};
 use super::processes::GROUP;
+use crate::common::operator::{attend, tell};
 use kvrep_core::{Authority, GroupConfig, Node, ReplicaId, Timing};
 use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
 use std::collections::BTreeMap;
@@ -86,25 +86,15 @@ pub async fn serve(served: Served) -> Result<(), String> {
             .await
     };
     let node = node.map_err(|e| e.to_string())?;
-    let mut watch = node.watch();
-    let (mut events, mut waited_for) = (node.events(), String::new());
-    let mut input = std::pin::pin!(until_input_ends());
-    loop {
-        tokio::select! {
-            () = &mut input => return node.shutdown().await.map_err(|e| e.to_string()),
-            ended = node.wait() => return ended.map_err(|e| e.to_string()),
-            Ok(event) = events.recv() => if let Some(what) = sentence(&event) {
-                tell(served.id, &what);
-            },
-            Ok(()) = watch.changed() => {
-                let now = watch.borrow_and_update().protocol.waiting_for.clone();
-                if now != waited_for && !now.is_empty() {
-                    tell(served.id, &now);
-                }
-                waited_for = now;
-            }
-        }
+    let ended = tokio::select! {
+        () = until_input_ends() => None,
+        ended = attend(&node, |what| tell(served.id, what)) => Some(ended),
+    };
+    match ended {
+        None => node.shutdown().await,
+        Some(ended) => ended,
     }
+    .map_err(|e| e.to_string())
 }
 
 /// The parent holds the other end: it is closed however the parent ends.

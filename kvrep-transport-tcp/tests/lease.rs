@@ -252,7 +252,12 @@ async fn a_read_under_a_lease_asks_nobody_and_one_without_asks_everybody() {
         if leased {
             // What each of them publishes after its next heartbeat's answer tells of all that it sent before.
             let seen: Vec<u64> = group.sent_by_each().collect();
-            let more = || group.sent_by_each().zip(&seen).all(|(now, then)| now > *then);
+            let more = || {
+                group
+                    .sent_by_each()
+                    .zip(&seen)
+                    .all(|(now, then)| now > *then)
+            };
             until("each answered another heartbeat", more).await;
             let answers = group.answers() - before;
             assert!(answers < READS / 2, "{answers} answers for {READS} reads");

@@ -1,10 +1,68 @@
-//! What the operator of a process is told: one sentence a line, on standard output.
+//! What the operator of a process is told, one sentence a line, and how he asks it to end.
 
 use kvrep_core::ReplicaId;
-use kvrep_core::node::NodeEvent;
+use kvrep_core::node::{Node, NodeError, NodeEvent};
 use kvrep_core::protocol::Event;
 use kvrep_core::storage::StorageEvent;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+
+/// Tells what must not be missed, and what the node waits for as that changes, until the node ends by itself. May be dropped
+/// at any time, as when the program is to end.
+///
+/// # Errors
+/// Why the node ended.
+pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeError> {
+    let (mut events, mut watch) = (node.events(), node.watch());
+    let mut waited_for = String::new();
+    loop {
+        tokio::select! {
+            ended = node.wait() => return ended,
+            Ok(event) = events.recv() => if let Some(what) = sentence(&event) {
+                tell(&what);
+            },
+            Ok(()) = watch.changed() => {
+                let now = watch.borrow_and_update().protocol.waiting_for.clone();
+                if now != waited_for && !now.is_empty() {
+                    tell(&now);
+                }
+                waited_for = now;
+            }
+        }
+    }
+}
+
+/// Ends when the process is asked to end, by Ctrl-C or SIGTERM. They are listened for from the call on, so that none is
+/// missed while a program starts.
+///
+/// # Errors
+/// When the system does not let this process listen for signals.
+#[cfg(unix)]
+pub fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Ends when the process is asked to end, by Ctrl-C.
+///
+/// # Errors
+/// None here.
+#[cfg(not(unix))]
+pub fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+    Ok(async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
+}
 
 /// The sentence for what must not be missed; `None` for what happens every day.
 #[must_use]
@@ -49,10 +107,10 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
     }
 }
 
-/// Prints a line.
+/// Prints a line on standard output.
 pub fn tell(me: ReplicaId, what: &str) {
     // Whoever closed the other end does not want to read it.
-    drop(writeln!(std::io::stdout(), "{me}: {what}"));
+    drop(writeln!(io::stdout(), "{me}: {what}"));
 }
 
 fn list<'a>(ids: impl IntoIterator<Item = &'a ReplicaId>) -> String {

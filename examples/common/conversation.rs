@@ -1,0 +1,339 @@
+//! An application's own wire on one connection: messages in, messages out, each with a deadline and a bound.
+//!
+//! A codec of [`tokio_util::codec`] says where a message ends; this adds what a server needs that strangers talk to. The
+//! library hands such a connection over with the bytes it has read already ([`ForeignService::serve`]), so a conversation
+//! begins with those.
+//!
+//! # Invariants
+//!
+//! * Every wait has a deadline: for the next message to begin, for the rest of one that has begun (however many bytes
+//!   trickle in meanwhile), for the other side to take an answer.
+//! * It holds one message each way and a chunk more, and gives large buffers back once they are empty. How large a message
+//!   may be, the codec decides: give it a limit.
+//! * It reads only when asked to: whoever sends requests faster than they are answered is slowed down by TCP.
+//! * Whatever the other side sends, the worst that happens is that this conversation ends, with the reason.
+//!
+//! Caveat: after [`Ended`] nothing more can be read: where a message began is not known any more.
+//!
+//! ```
+//! use kvrep_examples::common::conversation::{Conversation, Manners};
+//! use tokio_util::codec::LinesCodec;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (one, other) = tokio::io::duplex(64); // in a server: the TcpStream and the first bytes
+//! let lines = || LinesCodec::new_with_max_length(100);
+//! let mut client = Conversation::new(one, lines(), Manners::default());
+//! let mut server = Conversation::new(other, lines(), Manners::default());
+//! client.send("ping").await?;
+//! assert_eq!(server.next().await?, Some("ping".to_owned()));
+//! drop(client);
+//! assert_eq!(server.next().await?, None);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`ForeignService::serve`]: kvrep_transport_tcp::ForeignService::serve
+
+use bytes::BytesMut;
+use std::fmt::Display;
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// How long each side of a conversation waits for the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manners {
+    /// For the next message to begin. 5 minutes by default.
+    pub idle: Duration,
+    /// For the rest of a message that has begun. 10 s by default.
+    pub message: Duration,
+    /// For the other side to take what is sent. 10 s by default.
+    pub write: Duration,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(300),
+            message: Duration::from_secs(10),
+            write: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why a conversation is over, other than by the other side's good-bye between two messages.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Ended {
+    /// No message began in time.
+    #[error("nothing came for {0:?}")]
+    Idle(Duration),
+    /// A message began and did not end in time.
+    #[error("a message was not complete after {0:?}")]
+    Slow(Duration),
+    /// The other side went in the middle of a message.
+    #[error("it ended in the middle of a message")]
+    Cut,
+    /// The other side did not take what was sent in time.
+    #[error("what was sent was not taken within {0:?}")]
+    Unread(Duration),
+    /// The bytes are no message, or a larger one than allowed.
+    #[error("not a message of this protocol: {0}")]
+    Malformed(String),
+    /// What was to be sent is no message; nothing was sent.
+    #[error("cannot be sent: {0}")]
+    Unsendable(String),
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// Messages of codec `C` over a connection.
+#[derive(Debug)]
+pub struct Conversation<S, C> {
+    stream: S,
+    codec: C,
+    manners: Manners,
+    received: BytesMut,
+    outgoing: BytesMut,
+    /// When the first byte of the message came that is not complete yet.
+    begun: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin, C> Conversation<S, C> {
+    /// A conversation that begins now.
+    pub fn new(stream: S, codec: C, manners: Manners) -> Self {
+        Self::continued(stream, &[], codec, manners)
+    }
+
+    /// A conversation of which these bytes were read already.
+    pub fn continued(stream: S, first: &[u8], codec: C, manners: Manners) -> Self {
+        Self {
+            stream,
+            codec,
+            manners,
+            received: BytesMut::from(first),
+            outgoing: BytesMut::new(),
+            begun: (!first.is_empty()).then(Instant::now),
+        }
+    }
+
+    /// The next message; `None` when the other side has said everything.
+    ///
+    /// May be dropped at any await: what was read stays for the next call.
+    ///
+    /// # Errors
+    /// [`Ended`]: there will be no more.
+    pub async fn next(&mut self) -> Result<Option<C::Item>, Ended>
+    where
+        C: Decoder,
+        C::Error: Display,
+    {
+        loop {
+            if let Some(message) = self.codec.decode(&mut self.received).map_err(malformed)? {
+                self.begun = (!self.received.is_empty()).then(Instant::now);
+                return Ok(Some(message));
+            }
+            give_back(&mut self.received);
+            self.received.reserve(CHUNK_BYTES);
+            let read = self.stream.read_buf(&mut self.received);
+            let read = match self.begun {
+                None => timeout(self.manners.idle, read)
+                    .await
+                    .map_err(|_| Ended::Idle(self.manners.idle))??,
+                Some(begun) => timeout_at(begun + self.manners.message, read)
+                    .await
+                    .map_err(|_| Ended::Slow(self.manners.message))??,
+            };
+            if read == 0 {
+                let last = self.codec.decode_eof(&mut self.received);
+                return match last.map_err(malformed)? {
+                    None if self.begun.take().is_some() => Err(Ended::Cut),
+                    last => Ok(last),
+                };
+            }
+            self.begun.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Sends a message and waits until the system has taken it.
+    ///
+    /// # Errors
+    /// [`Ended`]: the other side may have got a part of it.
+    pub async fn send<M>(&mut self, message: M) -> Result<(), Ended>
+    where
+        C: Encoder<M>,
+        <C as Encoder<M>>::Error: Display,
+    {
+        self.outgoing.clear();
+        self.codec
+            .encode(message, &mut self.outgoing)
+            .map_err(|e| Ended::Unsendable(e.to_string()))?;
+        timeout(self.manners.write, async {
+            self.stream.write_all(&self.outgoing).await?;
+            self.stream.flush().await
+        })
+        .await
+        .map_err(|_| Ended::Unread(self.manners.write))??;
+        self.outgoing.clear();
+        give_back(&mut self.outgoing);
+        Ok(())
+    }
+
+    /// Ends the conversation so that the other side gets what was sent last, even if it has said more than was read:
+    /// closing with unread bytes would take those words back.
+    pub async fn finish(mut self) {
+        let within = self.manners.write.min(FINISH_WITHIN);
+        // Whoever has gone already needs no good-bye.
+        let _ = timeout(within, async {
+            self.stream.shutdown().await?;
+            let mut rest = [0; 4_096];
+            let mut left = FINISH_READS_MAX;
+            while left > 0 && self.stream.read(&mut rest).await? > 0 {
+                left -= 1;
+            }
+            io::Result::Ok(())
+        })
+        .await;
+    }
+}
+
+/// Connects for requests and answers that are waited for.
+///
+/// # Errors
+/// When nobody answers there in time.
+pub async fn dial(address: &str, within: Duration) -> io::Result<TcpStream> {
+    let stream = match timeout(within, TcpStream::connect(address)).await {
+        Ok(connected) => connected?,
+        Err(_) => {
+            let what = format!("no answer from {address} within {within:?}");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+        }
+    };
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn malformed(error: impl Display) -> Ended {
+    Ended::Malformed(error.to_string())
+}
+
+/// An idle conversation holds no memory of its largest message.
+fn give_back(buffer: &mut BytesMut) {
+    if buffer.is_empty() && buffer.capacity() > KEPT_BYTES_MAX {
+        *buffer = BytesMut::new();
+    }
+}
+
+const CHUNK_BYTES: usize = 4 << 10;
+const KEPT_BYTES_MAX: usize = 64 << 10;
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
+const FINISH_READS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::duplex;
+    use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
+
+    fn hasty() -> Manners {
+        Manners {
+            idle: Duration::from_secs(60),
+            message: Duration::from_secs(5),
+            write: Duration::from_secs(5),
+        }
+    }
+
+    fn frames() -> LengthDelimitedCodec {
+        LengthDelimitedCodec::builder()
+            .max_frame_length(1_000)
+            .new_codec()
+    }
+
+    #[tokio::test]
+    async fn a_conversation_begins_with_the_bytes_that_were_read_already() {
+        let (mut far, near) = duplex(64);
+        let mut talk = Conversation::continued(near, &[0, 0, 0, 3, b'a'], frames(), hasty());
+        far.write_all(b"bc\0\0\0\x01d").await.unwrap();
+        assert_eq!(talk.next().await.unwrap().unwrap(), "abc");
+        assert_eq!(talk.next().await.unwrap().unwrap(), "d");
+        drop(far);
+        assert!(talk.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_one_and_one_that_trickles_half_a_message_are_both_given_up() {
+        let (_far, near) = duplex(64);
+        let mut talk = Conversation::new(near, frames(), hasty());
+        let began = Instant::now();
+        assert!(matches!(talk.next().await, Err(Ended::Idle(_))));
+        assert_eq!(began.elapsed(), hasty().idle);
+
+        let (mut far, near) = duplex(64);
+        let mut talk = Conversation::new(near, frames(), hasty());
+        far.write_all(&[0, 0, 1, 0]).await.unwrap(); // 256 bytes are to come
+        let trickle = tokio::spawn(async move {
+            while far.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        assert!(matches!(talk.next().await, Err(Ended::Slow(_))));
+        assert_eq!(began.elapsed(), hasty().message);
+        drop(talk);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_does_not_read_is_given_up() {
+        let (_far, near) = duplex(16);
+        let mut talk = Conversation::new(near, frames(), hasty());
+        let message = bytes::Bytes::from(vec![0; 100]);
+        assert!(matches!(talk.send(message).await, Err(Ended::Unread(_))));
+    }
+
+    #[tokio::test]
+    async fn garbage_huge_lengths_and_half_messages_end_it_with_a_reason() {
+        for (sent, why) in [
+            (&[0xff, 0xff, 0xff, 0xff][..], "not a message"),
+            (&[0, 0, 4, 0, 1], "not a message"),
+            (&[0, 0, 0, 9, 1, 2], "not a message"),
+            (&[0, 0, 0, 9], "it ended in the middle"),
+        ] {
+            let (mut far, near) = duplex(64);
+            let mut talk = Conversation::new(near, frames(), hasty());
+            far.write_all(sent).await.unwrap();
+            drop(far);
+            let ended = talk.next().await.unwrap_err().to_string();
+            assert!(ended.starts_with(why), "{sent:?}: {ended}");
+        }
+        let (mut far, near) = duplex(64);
+        let mut talk = Conversation::new(near, LinesCodec::new_with_max_length(10), hasty());
+        far.write_all(b"much longer than ten bytes").await.unwrap();
+        assert!(matches!(talk.next().await, Err(Ended::Malformed(_))));
+    }
+
+    #[tokio::test]
+    async fn the_last_words_arrive_although_more_was_said_than_was_read() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut talk = Conversation::new(stream, LinesCodec::new(), hasty());
+            talk.next().await.unwrap();
+            talk.send("enough").await.unwrap();
+            talk.finish().await;
+        });
+        let mut stream = dial(&address, Duration::from_secs(30)).await.unwrap();
+        stream.write_all(&[b'\n'; 5_000]).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "enough\n");
+        drop(stream);
+        server.await.unwrap();
+    }
+}

@@ -1,0 +1,7 @@
+//! What the systems share besides the library: a conversation over a connection, what an operator hears, and stories
+//! played with real processes.
+
+pub mod conversation;
+pub mod operator;
+pub mod processes;
+pub mod story;
