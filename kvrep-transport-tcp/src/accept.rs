@@ -1,10 +1,11 @@
 //! Takes connections and finds out what they are: a member of the group, a client, or somebody else.
 //!
-//! The first bytes decide. Those of a kvrep frame lead to a handshake or a request; any others go to the foreign
-//! service, if there is one. A connection that has not said what it is counts against a limit of its own, and there the
+//! The first bytes decide. Those of a kvrep frame lead to a handshake or a request, those of the members' own dialect to a
+//! handshake; any others go to the foreign service, if there is one. A connection that has not said what it is counts against a limit of its own, and there the
 //! oldest makes room for the newest: a crowd of silent connections cannot keep a healthy peer out.
 
 use crate::client::serve_client;
+use crate::codec::{Codec, Dialect, MemberFrame};
 use crate::config::Unlisted;
 use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
 use crate::peer::{End, carry};
@@ -97,7 +98,7 @@ async fn greet(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
         Caller::Foreign => serve_foreign(&shared, stream, rest.freeze(), from).await,
         Caller::Client(first) => match Arc::clone(&shared.clients).try_acquire_owned() {
             Ok(permit) => {
-                let welcome = welcome(&shared).to_frame();
+                let welcome = Dialect::Kvrep.greeting(welcome(&shared));
                 if first.is_some() || stream.write_all(&welcome).await.is_ok() {
                     serve_client(&shared, stream, rest, first).await;
                 }
@@ -105,32 +106,33 @@ async fn greet(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
             }
             Err(_) => {
                 let clients_max = shared.config.limits.clients_max as u64;
-                refuse(
-                    &shared,
-                    stream,
-                    from,
-                    Refusal::TooManyClients { clients_max },
-                )
-                .await;
+                let refusal = Refusal::TooManyClients { clients_max };
+                refuse(&shared, stream, from, Dialect::Kvrep, refusal).await;
             }
         },
         Caller::Peer(hello) => match admit(&shared, &hello) {
             Ok(peer) => serve_peer(&shared, &peer, id, stream, rest).await,
-            Err(refusal) => refuse(&shared, stream, from, refusal).await,
+            Err(refusal) => refuse(&shared, stream, from, shared.dialect(), refusal).await,
         },
     }
 }
 
-/// Reads the first bytes and, if they are kvrep's, the first frame. `None`: nobody to talk to.
+/// Reads the first bytes and, if they are kvrep's or a member's, the first frame. `None`: nobody to talk to.
 async fn identify(
     shared: &Shared,
     stream: &mut TcpStream,
     within: Duration,
 ) -> Option<(Caller, BytesMut)> {
     let mut first = BytesMut::with_capacity(1_024);
+    let codec = shared.config.codec.as_deref();
+    let openings = [Some(&MAGIC[..]), codec.map(Codec::opening)];
+    let undecided = |first: &[u8]| {
+        let mut openings = openings.iter().flatten();
+        openings.any(|opening| first.len() < opening.len() && opening.starts_with(first))
+    };
     // Neither time nor the end of the stream is an error here: the bytes that came decide.
     let _ = timeout(within, async {
-        while first.len() < MAGIC.len() && MAGIC.starts_with(&first) {
+        while undecided(&first) {
             if !matches!(stream.read_buf(&mut first).await, Ok(1..)) {
                 break;
             }
@@ -141,13 +143,16 @@ async fn identify(
         shared.counters.refused();
         return None;
     }
-    if !first.starts_with(&MAGIC) {
-        return Some((Caller::Foreign, first));
-    }
     let patience = Patience {
         idle: within,
         frame: within,
     };
+    if let Some(codec) = codec.filter(|codec| first.starts_with(codec.opening())) {
+        return identify_member(shared, codec, stream, first, patience).await;
+    }
+    if !first.starts_with(&MAGIC) {
+        return Some((Caller::Foreign, first));
+    }
     let request_bytes_max = shared.config.limits.request_bytes_max;
     let mut reader = FrameReader::new(&mut *stream, first, 1_024, patience);
     let frame = timeout(
@@ -163,13 +168,20 @@ async fn identify(
     let caller = match frame.await {
         Ok(Ok((FrameKind::Request, body))) => Some(Caller::Client(Some(body))),
         Ok(Ok((FrameKind::Handshake, body))) => match Greeting::from_body(&body) {
+            Some(Greeting::Peer(_)) if codec.is_some() => {
+                let replica = shared.me.replica;
+                let refusal = Refusal::OtherDialect { replica };
+                say(shared, stream, Dialect::Kvrep, refusal).await;
+                return None;
+            }
             Some(Greeting::Peer(hello)) => Some(Caller::Peer(hello)),
             Some(Greeting::Client { group }) if group == shared.me.group => {
                 Some(Caller::Client(None))
             }
             Some(Greeting::Client { .. }) => {
                 let replica = shared.me.replica;
-                say(shared, stream, &Refusal::OtherGroup { replica }).await;
+                let refusal = Refusal::OtherGroup { replica };
+                say(shared, stream, Dialect::Kvrep, refusal).await;
                 return None;
             }
             Some(
@@ -186,7 +198,8 @@ async fn identify(
             if shared.complaints.opens() {
                 warn!(me = %shared.me.replica, found, ours = VERSION, "refused a connection of another wire version; run the same kvrep version everywhere");
             }
-            say(shared, stream, &Refusal::OtherVersion { theirs: VERSION }).await;
+            let refusal = Refusal::OtherVersion { theirs: VERSION };
+            say(shared, stream, Dialect::Kvrep, refusal).await;
             return None;
         }
         Ok(Err(error)) => {
@@ -201,6 +214,30 @@ async fn identify(
     };
     let (_, rest) = reader.into_parts();
     Some((caller, rest))
+}
+
+/// Reads the greeting of a connection that began as one of a member, in the dialect of `codec`.
+async fn identify_member(
+    shared: &Shared,
+    codec: &dyn Codec,
+    stream: &mut TcpStream,
+    first: BytesMut,
+    patience: Patience,
+) -> Option<(Caller, BytesMut)> {
+    let mut reader = FrameReader::new(&mut *stream, first, 1_024, patience);
+    let frame = reader.next_of_member(Dialect::Own(codec), GREETING_BYTES_MAX);
+    let why = match timeout(patience.frame, frame).await {
+        Ok(Ok(MemberFrame::Greeting(Greeting::Peer(hello)))) => {
+            let (_, rest) = reader.into_parts();
+            return Some((Caller::Peer(hello), rest));
+        }
+        Ok(Ok(MemberFrame::Greeting(_) | MemberFrame::Message(_))) => ReadError::Unexpected,
+        Ok(Err(error)) => error,
+        Err(_) => ReadError::Half(patience.frame),
+    };
+    debug!(me = %shared.me.replica, %why, "refused a connection that began as a member's");
+    shared.counters.refused();
+    None
 }
 
 fn welcome(shared: &Shared) -> Greeting {
@@ -253,7 +290,10 @@ async fn serve_peer(shared: &Shared, peer: &Peer, id: u64, mut stream: TcpStream
         if stream.set_nodelay(true).is_err() {
             return ReadError::Ended;
         }
-        if let Err(error) = stream.write_all(&welcome(shared).to_frame()).await {
+        if let Err(error) = stream
+            .write_all(&shared.dialect().greeting(welcome(shared)))
+            .await
+        {
             return error.into();
         }
         peer.see();
@@ -265,7 +305,7 @@ async fn serve_peer(shared: &Shared, peer: &Peer, id: u64, mut stream: TcpStream
         why = serving => why,
         () = replaced => ReadError::Ended,
     };
-    if matches!(why, ReadError::Frame(_) | ReadError::Unexpected) {
+    if why.is_misconduct() {
         shared.counters.refused();
         if peer.complaints.opens() {
             warn!(me = %shared.me.replica, peer = %peer.id, %why, "closed a connection that sent what it must not");
@@ -286,7 +326,8 @@ async fn serve_connected(
         answers.open();
         for (replica, address) in shared.addresses(peer.id) {
             // It fits: there are fewer members than answers.
-            let _ = answers.push(Greeting::Knows { replica, address }.to_frame());
+            let knows = Greeting::Knows { replica, address };
+            let _ = answers.push(shared.dialect().greeting(knows));
         }
         return carry(shared, stream, rest, &answers, End::Accepted).await;
     }
@@ -318,17 +359,23 @@ async fn serve_foreign(shared: &Shared, stream: TcpStream, first: Bytes, from: S
     }
 }
 
-async fn refuse(shared: &Shared, mut stream: TcpStream, from: SocketAddr, refusal: Refusal) {
+async fn refuse(
+    shared: &Shared,
+    mut stream: TcpStream,
+    from: SocketAddr,
+    dialect: Dialect<'_>,
+    refusal: Refusal,
+) {
     if shared.complaints.opens() {
         warn!(me = %shared.me.replica, %from, "refused a connection, telling it: {refusal}");
     }
-    say(shared, &mut stream, &refusal).await;
+    say(shared, &mut stream, dialect, refusal).await;
 }
 
 /// Tells why, and gives the other side time to read it: closing with unread bytes would take the words back.
-async fn say(shared: &Shared, stream: &mut TcpStream, refusal: &Refusal) {
+async fn say(shared: &Shared, stream: &mut TcpStream, dialect: Dialect<'_>, refusal: Refusal) {
     shared.counters.refused();
-    let frame = Greeting::Refused(refusal.clone()).to_frame();
+    let frame = dialect.greeting(Greeting::Refused(refusal));
     let within = shared.config.timing.handshake_within.min(SAY_WITHIN);
     let _ = timeout(within, async {
         stream.write_all(&frame).await?;

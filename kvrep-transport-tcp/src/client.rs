@@ -52,7 +52,7 @@ pub(crate) async fn serve_client(
             Err(error) => error.into(),
         },
     };
-    if matches!(why, ReadError::Frame(_) | ReadError::Unexpected) {
+    if why.is_misconduct() {
         shared.counters.refused();
     }
     debug!(me = %shared.me.replica, %why, "client connection ended");

@@ -1,5 +1,6 @@
 //! Settings of the TCP transport. They are a node's own: replicas of one group may differ in them.
 
+use crate::codec::{self, Codec};
 use crate::foreign::ForeignService;
 use kvrep_core::ReplicaId;
 use std::collections::BTreeMap;
@@ -39,6 +40,9 @@ pub struct TcpConfig {
     pub timing: TcpTiming,
     /// Serves connections that do not speak kvrep's wire. Without one they are closed and counted.
     pub foreign: Option<Arc<dyn ForeignService>>,
+    /// How members speak to each other, the same on every one of them. Without one, in kvrep's own binary wire.
+    /// kvrep's clients are served beside it.
+    pub codec: Option<Arc<dyn Codec>>,
 }
 
 /// What to do with a member of the group that connects without being listed.
@@ -149,6 +153,7 @@ impl TcpConfig {
             limits: TcpLimits::default(),
             timing: TcpTiming::default(),
             foreign: None,
+            codec: None,
         }
     }
 
@@ -183,6 +188,13 @@ impl TcpConfig {
     #[must_use]
     pub fn foreign(mut self, service: Arc<dyn ForeignService>) -> Self {
         self.foreign = Some(service);
+        self
+    }
+
+    /// Lets members speak another dialect. See the [module](crate::codec).
+    #[must_use]
+    pub fn codec(mut self, codec: Arc<dyn Codec>) -> Self {
+        self.codec = Some(codec);
         self
     }
 
@@ -247,7 +259,7 @@ impl TcpConfig {
         {
             return Err("waits must be at least 1 ms, and backoff_max at least backoff_min".into());
         }
-        Ok(())
+        self.codec.as_deref().map_or(Ok(()), codec::check)
     }
 }
 
@@ -304,6 +316,7 @@ impl fmt::Debug for TcpConfig {
             .field("limits", &self.limits)
             .field("timing", &self.timing)
             .field("foreign", &self.foreign.is_some())
+            .field("codec", &self.codec.is_some())
             .finish()
     }
 }

@@ -21,6 +21,12 @@ pub fn greeting(bytes: &[u8]) -> bool {
 /// Greetings that are accepted.
 #[must_use]
 pub fn valid_greetings() -> Vec<Vec<u8>> {
+    greetings().iter().map(body).collect()
+}
+
+/// One of each greeting, for whoever tests a codec.
+#[must_use]
+pub fn greetings() -> Vec<Greeting> {
     let replica = ReplicaId(2);
     let hello = PeerHello {
         group: GroupId(7),
@@ -38,6 +44,7 @@ pub fn valid_greetings() -> Vec<Vec<u8>> {
         NotListed { replica, you: ReplicaId(1) },
         OtherVersion { theirs: 9 },
         TooManyClients { clients_max: 4_096 },
+        OtherDialect { replica },
     );
     let mut greetings = one_of_each!(Greeting:
         Peer(hello),
@@ -49,7 +56,7 @@ pub fn valid_greetings() -> Vec<Vec<u8>> {
         Knows { replica, address: listens },
     );
     greetings.extend(refusals.into_iter().map(Greeting::Refused));
-    greetings.iter().map(body).collect()
+    greetings
 }
 
 fn body(greeting: &Greeting) -> Vec<u8> {

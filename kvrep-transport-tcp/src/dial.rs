@@ -4,6 +4,7 @@
 //! connections stays. When a connection ends, the next attempt is made at once. If the peer's machine answers that
 //! nobody listens there, the process is gone, and the node hears of it in the time of a round trip.
 
+use crate::codec::{Dialect, MemberFrame};
 use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
 use crate::peer::{End, carry};
 use crate::reader::{FrameReader, Patience, ReadError};
@@ -12,7 +13,6 @@ use bytes::BytesMut;
 use kvrep_core::ReplicaId;
 use kvrep_core::random::Rng;
 use kvrep_core::transport::Hint;
-use kvrep_core::wire::FrameKind;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
                 let began = Instant::now();
                 let why = serve(&shared, &peer, stream, read_already).await;
                 info!(me = %shared.me.replica, peer = %peer.id, %address, %why, "connection ended");
-                if matches!(why, ReadError::Frame(_) | ReadError::Unexpected) {
+                if why.is_misconduct() {
                     shared.counters.refused();
                 }
                 short_lives = if began.elapsed() < SHORT {
@@ -129,8 +129,9 @@ async fn dial(
         }
         stream.set_nodelay(true)?;
         let hello = Greeting::Peer(PeerHello::new(&shared.me, to, shared.listens.clone()));
-        stream.write_all(&hello.to_frame()).await?;
-        hear_answer(stream, to, within).await
+        let dialect = shared.dialect();
+        stream.write_all(&dialect.greeting(hello)).await?;
+        hear_answer(stream, to, dialect, within).await
     });
     greeted.await.unwrap_or(Err(DialError::Timeout(within)))
 }
@@ -138,6 +139,7 @@ async fn dial(
 async fn hear_answer(
     stream: TcpStream,
     to: ReplicaId,
+    dialect: Dialect<'_>,
     within: Duration,
 ) -> Result<(TcpStream, BytesMut), DialError> {
     let patience = Patience {
@@ -145,9 +147,9 @@ async fn hear_answer(
         frame: within,
     };
     let mut reader = FrameReader::new(stream, BytesMut::new(), 1_024, patience);
-    let answer = match reader.next(|_| GREETING_BYTES_MAX).await {
-        Ok((FrameKind::Handshake, body)) => Greeting::from_body(&body),
-        Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Reply, _)) => None,
+    let answer = match reader.next_of_member(dialect, GREETING_BYTES_MAX).await {
+        Ok(MemberFrame::Greeting(greeting)) => Some(greeting),
+        Ok(MemberFrame::Message(_)) => None,
         Err(ReadError::Io(error)) => return Err(DialError::Io(error)),
         Err(ReadError::Ended) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         Err(why) => return Err(DialError::Stranger { here: to, why }),

@@ -3,9 +3,7 @@
 //! A peer or client says who it is and whom it means; the answer is a welcome, or a refusal that says why and what to
 //! do. The version of the wire is in every frame's header. Afterwards the same kind of frame carries signs of life.
 
-use bytes::Bytes;
 use kvrep_core::transport::LocalPeer;
-use kvrep_core::wire::{self, FrameKind};
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
 use serde::{Deserialize, Serialize};
 
@@ -15,9 +13,10 @@ pub(crate) const GREETING_BYTES_MAX: usize = 512;
 /// Longest address that is told or learned: a host name of 253 bytes, and a port.
 pub(crate) const ADDRESS_BYTES_MAX: usize = 260;
 
-/// The body of a handshake frame.
+/// What the transport itself says over a connection: who speaks to whom, whether all fits, and signs of life.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) enum Greeting {
+#[non_exhaustive]
+pub enum Greeting {
     /// From a dialling replica or witness.
     Peer(PeerHello),
     /// From a client; optional, a request may come first.
@@ -49,22 +48,28 @@ pub(crate) enum Greeting {
     },
 }
 
+/// Who dials, and whom.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub(crate) struct PeerHello {
-    pub(crate) group: GroupId,
-    pub(crate) from: ReplicaId,
-    pub(crate) incarnation: Incarnation,
-    pub(crate) config_hash: u64,
+#[non_exhaustive]
+pub struct PeerHello {
+    /// The group it belongs to.
+    pub group: GroupId,
+    /// Who it is.
+    pub from: ReplicaId,
+    /// In which life.
+    pub incarnation: Incarnation,
+    /// Hash of everything the group must agree on; 0 for a witness.
+    pub config_hash: u64,
     /// Who is meant.
-    pub(crate) to: ReplicaId,
+    pub to: ReplicaId,
     /// Where the others may dial it (`HOST:PORT`), if it knows.
-    pub(crate) listens: Option<String>,
+    pub listens: Option<String>,
 }
 
 /// Why a connection was refused, told to the refused one. Its text says what to do.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// The address belongs to another group.
     #[error("{replica} there belongs to another group; correct the address, or the group's name")]
     OtherGroup {
@@ -114,21 +119,29 @@ pub(crate) enum Refusal {
         /// The limit.
         clients_max: u64,
     },
-}
-
-impl Greeting {
-    pub(crate) fn to_frame(&self) -> Bytes {
-        let body = postcard::to_stdvec(self).expect("plain data serialises");
-        wire::encode_frame(FrameKind::Handshake, &body)
-    }
-
-    /// `None` when these bytes are no greeting.
-    pub(crate) fn from_body(body: &[u8]) -> Option<Self> {
-        postcard::from_bytes(body).ok()
-    }
+    /// The members there speak another dialect than kvrep's own.
+    #[error(
+        "{replica} there speaks another dialect (TcpConfig::codec); give all replicas the same"
+    )]
+    OtherDialect {
+        /// Who was reached.
+        replica: ReplicaId,
+    },
 }
 
 impl PeerHello {
+    /// One that fits nobody.
+    pub(crate) fn sample() -> Self {
+        Self {
+            group: GroupId(u64::MAX),
+            from: ReplicaId::NOBODY,
+            incarnation: Incarnation(u64::MAX),
+            config_hash: u64::MAX,
+            to: ReplicaId::NOBODY,
+            listens: Some("a \"quoted\" name:1".into()),
+        }
+    }
+
     pub(crate) fn new(me: &LocalPeer, to: ReplicaId, listens: Option<String>) -> Self {
         Self {
             group: me.group,
@@ -173,6 +186,7 @@ impl PeerHello {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvrep_core::wire::{self, FrameKind};
 
     fn me(replica: ReplicaId, config_hash: u64) -> LocalPeer {
         LocalPeer {

@@ -52,6 +52,8 @@
 //!   anybody else ── first bytes not kvrep's ─▶ n1         (ForeignService)
 //! ```
 //!
+//! What members say looks otherwise where a system fixes that: see [`codec`].
+//!
 //! # What holds
 //!
 //! - Frames of one connection arrive in order, whole and unchanged (a checksum beside TCP's own), or the connection
@@ -81,6 +83,7 @@
 
 mod accept;
 mod client;
+pub mod codec;
 mod config;
 #[cfg(feature = "testing")]
 #[doc(hidden)]

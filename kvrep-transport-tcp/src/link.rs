@@ -64,7 +64,8 @@ impl ConnectError {
                 | Refusal::OtherConfiguration { .. }
                 | Refusal::WrongReplica { .. }
                 | Refusal::NotListed { .. }
-                | Refusal::OtherVersion { .. },
+                | Refusal::OtherVersion { .. }
+                | Refusal::OtherDialect { .. },
             ) => Lasts::UntilChanged,
         }
     }

@@ -3,14 +3,14 @@
 //! The one that dialled sends its frames and signs of life; the one that accepted answers the signs. Both ends so
 //! notice within the idle deadline when the other is gone without a word, whatever else is sent.
 
-use crate::greeting::{GREETING_BYTES_MAX, Greeting};
+use crate::codec::MemberFrame;
+use crate::greeting::Greeting;
 use crate::queue::SendQueue;
 use crate::reader::{FrameReader, Patience, ReadError};
 use crate::shared::Shared;
 use crate::writer::{SignOfLife, write_frames};
 use bytes::BytesMut;
 use kvrep_core::transport::InboxEvent;
-use kvrep_core::wire::FrameKind;
 use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
@@ -37,7 +37,10 @@ pub(crate) async fn carry(
     let patience = Patience { idle, frame: idle };
     let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, patience);
     let alive = match end {
-        End::Dialled => Some(SignOfLife::new(Greeting::Ping.to_frame(), idle / 3)),
+        End::Dialled => {
+            let ping = shared.dialect().greeting(Greeting::Ping);
+            Some(SignOfLife::new(ping, idle / 3))
+        }
         End::Accepted => None,
     };
     tokio::select! {
@@ -55,46 +58,32 @@ async fn read_frames<R: AsyncRead + Unpin>(
     queue: &SendQueue,
 ) -> ReadError {
     let frame_bytes_max = shared.config.limits.frame_bytes_max;
+    let dialect = shared.dialect();
     loop {
-        let (kind, body) = match reader.next(|kind| limit(kind, frame_bytes_max)).await {
-            Ok(frame) => frame,
-            Err(error) => return error,
-        };
-        match kind {
-            FrameKind::Peer => {
+        match reader.next_of_member(dialect, frame_bytes_max).await {
+            Ok(MemberFrame::Message(body)) => {
                 // A node that does not keep up makes the sender's queue fill: that is where frames are dropped.
                 if !shared.deliver(InboxEvent::Peer(body)).await {
                     return ReadError::Ended;
                 }
                 shared.counters.received();
             }
-            FrameKind::Handshake => match Greeting::from_body(&body) {
-                Some(Greeting::Ping) => {
-                    // No room for it means that the other end does not read: let it miss the answer.
-                    let _ = queue.push(Greeting::Pong.to_frame());
-                }
-                Some(Greeting::Pong) => {}
-                Some(Greeting::Knows { replica, address }) => {
-                    shared.learn(replica, &address);
-                }
-                Some(
-                    Greeting::Peer(_)
-                    | Greeting::Client { .. }
-                    | Greeting::Welcome { .. }
-                    | Greeting::Refused(_),
-                )
-                | None => return ReadError::Unexpected,
-            },
-            FrameKind::Request | FrameKind::Reply => return ReadError::Unexpected,
+            Ok(MemberFrame::Greeting(Greeting::Ping)) => {
+                // No room for it means that the other end does not read: let it miss the answer.
+                let _ = queue.push(dialect.greeting(Greeting::Pong));
+            }
+            Ok(MemberFrame::Greeting(Greeting::Pong)) => {}
+            Ok(MemberFrame::Greeting(Greeting::Knows { replica, address })) => {
+                shared.learn(replica, &address);
+            }
+            Ok(MemberFrame::Greeting(
+                Greeting::Peer(_)
+                | Greeting::Client { .. }
+                | Greeting::Welcome { .. }
+                | Greeting::Refused(_),
+            )) => return ReadError::Unexpected,
+            Err(error) => return error,
         }
-    }
-}
-
-fn limit(kind: u8, frame_bytes_max: usize) -> usize {
-    if kind == FrameKind::Handshake as u8 {
-        GREETING_BYTES_MAX
-    } else {
-        frame_bytes_max
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reads frames, many with one system call, and does not wait for ever for the next one.
 
+use crate::codec::{Codec, Dialect, MemberFrame, NotAFrame};
+use crate::greeting::{GREETING_BYTES_MAX, Greeting};
 use bytes::{Bytes, BytesMut};
 use kvrep_core::wire::{self, FrameError, FrameKind, Taken};
 use std::io;
@@ -17,12 +19,24 @@ pub(crate) enum ReadError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Frame(#[from] FrameError),
+    #[error("{0}")]
+    Dialect(#[from] NotAFrame),
     #[error("nothing came for {0:?}")]
     Idle(Duration),
     #[error("a frame that has no place here")]
     Unexpected,
     #[error("half a frame came, the rest did not within {0:?}")]
     Half(Duration),
+}
+
+impl ReadError {
+    /// Whether the other side sent what it must not.
+    pub(crate) fn is_misconduct(&self) -> bool {
+        match self {
+            Self::Frame(_) | Self::Dialect(_) | Self::Unexpected => true,
+            Self::Ended | Self::Io(_) | Self::Idle(_) | Self::Half(_) => false,
+        }
+    }
 }
 
 /// How long to wait.
@@ -91,6 +105,56 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
+    /// What a member says next, in a body of at most `body_bytes_max`. Nothing is lost when the future is dropped.
+    pub(crate) async fn next_of_member(
+        &mut self,
+        dialect: Dialect<'_>,
+        body_bytes_max: usize,
+    ) -> Result<MemberFrame, ReadError> {
+        let codec = match dialect {
+            Dialect::Kvrep => {
+                let (kind, body) = self.next(|kind| limit(kind, body_bytes_max)).await?;
+                return match kind {
+                    FrameKind::Peer => Ok(MemberFrame::Message(body)),
+                    FrameKind::Handshake => Greeting::from_body(&body)
+                        .map(MemberFrame::Greeting)
+                        .ok_or(ReadError::Unexpected),
+                    FrameKind::Request | FrameKind::Reply => Err(ReadError::Unexpected),
+                };
+            }
+            Dialect::Own(codec) => codec,
+        };
+        self.next_encoded(codec, body_bytes_max).await
+    }
+
+    async fn next_encoded(
+        &mut self,
+        codec: &dyn Codec,
+        body_bytes_max: usize,
+    ) -> Result<MemberFrame, ReadError> {
+        let bytes_max = codec.encoded_bytes_max(body_bytes_max.max(GREETING_BYTES_MAX));
+        loop {
+            if !self.buffer.is_empty()
+                && let Some(frame) = codec.decode(&mut self.buffer)?
+            {
+                self.progressed = true;
+                return match frame {
+                    MemberFrame::Message(body) if body.len() > body_bytes_max => {
+                        let bytes = body.len();
+                        let bytes_max = body_bytes_max;
+                        Err(FrameError::TooLarge { bytes, bytes_max }.into())
+                    }
+                    MemberFrame::Message(_) | MemberFrame::Greeting(_) => Ok(frame),
+                };
+            }
+            let bytes = self.buffer.len();
+            if bytes >= bytes_max {
+                return Err(FrameError::TooLarge { bytes, bytes_max }.into());
+            }
+            self.fill(1).await?;
+        }
+    }
+
     /// Reads once; `missing` bytes are needed before anything can be done.
     async fn fill(&mut self, missing: usize) -> Result<(), ReadError> {
         if self.progressed {
@@ -142,6 +206,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
             }
         }
+    }
+}
+
+fn limit(kind: u8, body_bytes_max: usize) -> usize {
+    if kind == FrameKind::Handshake as u8 {
+        GREETING_BYTES_MAX
+    } else {
+        body_bytes_max
     }
 }
 

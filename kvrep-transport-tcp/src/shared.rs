@@ -1,5 +1,6 @@
 //! What the tasks of one transport share: who this is, the queues to the others, the counters.
 
+use crate::codec::Dialect;
 use crate::config::{TcpConfig, Unlisted};
 use crate::greeting::{ADDRESS_BYTES_MAX, Greeting};
 use crate::queue::{Push, SendQueue};
@@ -131,7 +132,15 @@ impl Shared {
         }
     }
 
-    /// Queues a frame for one member.
+    /// How members speak.
+    pub(crate) fn dialect(&self) -> Dialect<'_> {
+        match &self.config.codec {
+            None => Dialect::Kvrep,
+            Some(codec) => Dialect::Own(&**codec),
+        }
+    }
+
+    /// Queues a frame, encoded, for one member.
     pub(crate) fn send(&self, to: ReplicaId, frame: Bytes) {
         let pushed = match self.peers.get(&to) {
             Some(peer) => peer.queue.push(frame),
@@ -218,11 +227,10 @@ impl Shared {
         }
         self.learned.send_modify(|number| *number += 1);
         let address = address.to_owned();
-        let told = Greeting::Knows {
+        let told = self.dialect().greeting(Greeting::Knows {
             replica: id,
             address,
-        }
-        .to_frame();
+        });
         for peer in self.peers.values().chain(self.learners().values()) {
             if peer.id != id && peer.id != ReplicaId::WITNESS {
                 // Who is not connected is told when it is.

@@ -72,6 +72,34 @@ impl TcpTransport {
         Ok(transport)
     }
 
+    /// A transport over an address that is listened on already: by whoever started the process, or because connections were
+    /// served there before it was known who belongs to the group. `config.listen` is not used.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use kvrep_transport_tcp::{TcpConfig, TcpTransport};
+    /// use tokio::net::TcpListener;
+    ///
+    /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+    /// let address = listener.local_addr()?;
+    /// let transport = TcpTransport::from_listener(TcpConfig::new(address.to_string()), listener)?;
+    /// assert_eq!(transport.local_addr(), Some(address));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When a setting is wrong, or the listener cannot say where it listens.
+    pub fn from_listener(config: TcpConfig, listener: TcpListener) -> Result<Self, TransportError> {
+        config.validate().map_err(TransportError::Config)?;
+        let local = listener
+            .local_addr()
+            .map_err(|error| TransportError::Config(format!("not a listener: {error}")))?;
+        let transport = Self::new(config);
+        transport.local_addr.get_or_init(|| local);
+        *lock(&transport.listener) = Some(listener);
+        Ok(transport)
+    }
+
     /// Where this listens, once it does.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
@@ -149,13 +177,17 @@ impl Transport for TcpTransport {
 
     fn send(&self, to: Destination, frame: Bytes) {
         let fits = frame.len() <= self.frame_bytes_max + HEADER_BYTES;
-        if !fits || wire::own_body(&frame, FrameKind::Peer).is_none() {
+        let body = wire::own_body(&frame, FrameKind::Peer).filter(|_| fits);
+        let Some(body) = body else {
             return self.counters.refused();
-        }
-        match (self.running.get(), to) {
-            (Some(shared), Destination::One(peer)) => shared.send(peer, frame),
-            (Some(shared), Destination::Group) => shared.send_to_all(&frame),
-            (None, Destination::One(_) | Destination::Group) => self.counters.dropped(1),
+        };
+        let Some(shared) = self.running.get() else {
+            return self.counters.dropped(1);
+        };
+        let frame = shared.dialect().message(frame, body);
+        match to {
+            Destination::One(peer) => shared.send(peer, frame),
+            Destination::Group => shared.send_to_all(&frame),
         }
     }
 

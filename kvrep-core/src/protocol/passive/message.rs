@@ -288,7 +288,22 @@ impl Message {
     }
 
     /// Appends its encoding: length u16, postcard, then whatever the caller adds.
-    pub(crate) fn encode(&self, out: &mut BytesMut) {
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use kvrep_core::protocol::passive::Message;
+    ///
+    /// let mut out = BytesMut::new();
+    /// Message::Leave.encode(&mut out);
+    /// out.extend_from_slice(b"raw");
+    /// let mut body = out.freeze();
+    /// assert_eq!(Message::decode(&mut body), Ok(Message::Leave));
+    /// assert_eq!(body, "raw");
+    /// ```
+    ///
+    /// # Panics
+    /// When a configuration in it has more members than a group may have (64).
+    pub fn encode(&self, out: &mut BytesMut) {
         let bytes = Scratch::of(self);
         let bytes = bytes.as_slice();
         let length = u16::try_from(bytes.len()).expect("a configuration has at most 64 members");
@@ -296,8 +311,12 @@ impl Message {
         out.put_slice(bytes);
     }
 
-    /// Takes a message off the front; what is left is its raw part.
-    pub(crate) fn decode(body: &mut Bytes) -> Result<Self, Malformed> {
+    /// Takes a message off the front of what follows a peer frame's envelope; what is left is its raw part: the entries of an
+    /// append, or a piece of a snapshot.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is none. `body` is then unspecified.
+    pub fn decode(body: &mut Bytes) -> Result<Self, Malformed> {
         crate::state_machine::decode(&Self::split_head(body)?)
     }
 
