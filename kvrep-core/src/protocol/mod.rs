@@ -63,7 +63,7 @@ pub use outbox::{Action, Outbox};
 
 use crate::config::{Read, Visibility};
 use crate::error::ProposeError;
-use crate::id::{Configuration, Index, LogPoint, PersistToken, ReplicaId, Term, Ticket};
+use crate::id::{Configuration, Index, LogPoint, PersistToken, ReplicaId, StoreId, Term, Ticket};
 use crate::manage::{Manage, Managed};
 use crate::storage::SnapshotMeta;
 use crate::time::{Time, Timestamp};
@@ -216,6 +216,8 @@ pub enum Role {
 pub struct ProtocolStatus {
     /// Its role.
     pub role: Role,
+    /// The identity under which what it holds counts: its storage's, or another one since it threw away a history that was refuted.
+    pub store: StoreId,
     /// The highest term it has promised or serves.
     pub term: Term,
     /// The primary it knows.

@@ -27,7 +27,8 @@ use super::{Outbox, Protocol, ProtocolStatus, Role};
 use crate::config::Read;
 use crate::error::{ProposeError, ReadError};
 use crate::id::{
-    Configuration, Incarnation, Index, LogPoint, Nonce, PersistToken, ReplicaId, Term, Ticket,
+    Configuration, Incarnation, Index, LogPoint, Nonce, PersistToken, ReplicaId, StoreId, Term,
+    Ticket,
 };
 use crate::protocol::Action;
 use crate::state_machine::{Malformed, decode, encode};
@@ -44,6 +45,7 @@ pub struct Witness {
     written: PersistToken,
     done: PersistToken,
     dropped: u64,
+    store: StoreId,
 }
 
 impl Witness {
@@ -61,6 +63,7 @@ impl Witness {
             written: PersistToken(0),
             done: PersistToken(0),
             dropped: 0,
+            store: recovered.store,
         })
     }
 
@@ -136,6 +139,7 @@ impl Protocol for Witness {
     fn status(&self) -> ProtocolStatus {
         ProtocolStatus {
             role: Role::Witness,
+            store: self.store,
             term: self.register.as_ref().map_or(Term::ZERO, |c| c.term),
             primary: self.register.as_ref().map(|c| c.term.replica),
             serving: true,

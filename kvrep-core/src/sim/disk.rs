@@ -223,8 +223,9 @@ impl Disk {
         Some(format!("{} bit {bit}", path.display()))
     }
 
-    pub(super) fn store(&self) -> StoreId {
-        self.store
+    /// Whether it lay in memory, and its process died.
+    pub(super) fn is_gone(&self) -> bool {
+        self.store == StoreId::default()
     }
 
     /// What is certainly durable.

@@ -23,7 +23,7 @@ impl World {
         let counts = |n: usize| {
             let node = &self.nodes[n];
             let newest = self.newest.as_ref();
-            node.is_up() && newest.is_some_and(|c| c.has(node.id, node.disk.store()))
+            node.is_up() && newest.is_some_and(|c| c.has(node.id, node.store()))
         };
         // A spare that never ran is not missed.
         let whole = (0..self.plan.members).all(|n| self.nodes[n].absent || counts(n));

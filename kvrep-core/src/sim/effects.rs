@@ -129,6 +129,7 @@ impl World {
         };
         engine.check_invariants();
         let status = engine.status();
+        self.nodes[n].known_as = status.store;
         if n == self.plan.members {
             return;
         }
@@ -290,7 +291,7 @@ impl World {
             newest: newest.as_ref(),
             holds: &|replica, index, term| {
                 let node = nodes.iter().find(|node| node.id == replica)?;
-                Some((node.disk.store(), node.disk.shadow().holds(index, term)))
+                Some((node.store(), node.disk.shadow().holds(index, term)))
             },
         };
         let broken = rules

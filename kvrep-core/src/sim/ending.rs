@@ -111,7 +111,7 @@ impl World {
                 continue;
             };
             let status = engine.status();
-            let counts = configuration.has(node.id, node.disk.store());
+            let counts = configuration.has(node.id, node.store());
             if *kind == MemberKind::Full && !counts {
                 return Some(format!("{} is not in the in-sync set", node.id));
             }

@@ -421,7 +421,7 @@ impl World {
         let Some(newest) = &self.newest else {
             return false;
         };
-        if !newest.has(self.nodes[node].id, self.nodes[node].disk.store()) {
+        if !newest.has(self.nodes[node].id, self.nodes[node].store()) {
             return true;
         }
         self.is_calm() && self.holders(newest).any(|n| n != node)
@@ -447,7 +447,7 @@ impl World {
     ) -> impl Iterator<Item = usize> + 'a {
         (0..self.plan.members).filter(|&n| {
             let node = &self.nodes[n];
-            node.is_up() && configuration.has(node.id, node.disk.store())
+            node.is_up() && configuration.has(node.id, node.store())
         })
     }
 

@@ -95,6 +95,7 @@ impl World {
             self.register_coming.clear();
             self.registered(engine.status().configuration);
         }
+        self.nodes[n].known_as = engine.status().store;
         self.nodes[n].engine = Some(engine);
         self.note(n, text);
         if let Some(lost) = opened.lost {

@@ -6,7 +6,7 @@ use super::queue::Happening;
 use crate::client_wire::Outcome;
 use crate::engine::{Engine, Host};
 use crate::entry::Entry;
-use crate::id::{Incarnation, LogPoint, PersistToken, ReplicaId, Ticket};
+use crate::id::{Incarnation, LogPoint, PersistToken, ReplicaId, StoreId, Ticket};
 use crate::protocol::Event;
 use crate::protocol::passive::Start;
 use crate::state_machine::FrozenState;
@@ -50,6 +50,8 @@ pub(super) struct Node {
     pub(super) id: ReplicaId,
     pub(super) engine: Option<Engine>,
     pub(super) disk: Disk,
+    /// The identity under which what it holds counts, as far as it last said.
+    pub(super) known_as: StoreId,
     pub(super) effects: Effects,
     /// Counts the starts.
     pub(super) life: u32,
@@ -89,6 +91,7 @@ impl Node {
             id,
             engine: None,
             disk,
+            known_as: StoreId::default(),
             effects: Effects::default(),
             life: 0,
             incarnation: Incarnation::UNKNOWN,
@@ -110,6 +113,15 @@ impl Node {
             starting: false,
             absent: false,
             start: Start::Normal,
+        }
+    }
+
+    /// The identity under which what it holds counts; none while it lies in a memory that is gone.
+    pub(super) fn store(&self) -> StoreId {
+        if self.disk.is_gone() {
+            StoreId::default()
+        } else {
+            self.known_as
         }
     }
 

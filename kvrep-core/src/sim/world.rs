@@ -334,7 +334,7 @@ impl World {
         let node = &self.nodes[n];
         Life {
             replica: node.id,
-            store: node.disk.store(),
+            store: node.store(),
             incarnation: node.incarnation,
         }
     }
@@ -362,7 +362,7 @@ impl World {
                     )
                 }
             };
-            text.push_str(&format!("{} {}: {words}\n", node.id, node.disk.store()));
+            text.push_str(&format!("{} {}: {words}\n", node.id, node.store()));
         }
         text
     }

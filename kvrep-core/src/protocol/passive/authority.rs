@@ -5,8 +5,9 @@
 //!   configuration (it counts) or one beyond it (overtaken). The old value settles nothing: the request may still be
 //!   under way.
 //! * `Alone`: the proposer's intent is durable first; then the old members make the new configuration durable, then
-//!   those that are added; when all have, it counts. A member that is removed for good while it lives is among the old ones: it
-//!   must know, or it could take over as before.
+//!   those that are added; when all have, it counts. But before everything a live member that shall not count any more makes it
+//!   durable, even before the intent is: it must know, or it could take over as before, and a proposer that restarts with the
+//!   intent would go on without it. Until it agrees it is sent heartbeats as before, or it would take over for their lack.
 //!
 //! While a change is pending, whoever acknowledges needs every member of the old and of the new set.
 
@@ -14,22 +15,32 @@ use super::local::Local;
 use super::message::Message;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
-use crate::id::{Configuration, PersistToken, ReplicaId, Term, Version};
+use crate::id::{Configuration, Incarnation, PersistToken, ReplicaId, Term, Version};
 use crate::protocol::Outbox;
 use crate::time::Time;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) new: Configuration,
     expected: Option<(Term, Version)>,
     sent_at: Time,
-    /// What must be durable here before anybody hears of the change.
-    first: Option<PersistToken>,
+    first: First,
     olds: BTreeSet<ReplicaId>,
-    /// Those among them that the change removes: not waited for once they are dead.
-    leaving: BTreeSet<ReplicaId>,
+    /// `Alone`: live members that shall not count any more, in the lives that must agree: not waited for once they are dead.
+    leaving: BTreeMap<ReplicaId, Incarnation>,
     joiners: BTreeSet<ReplicaId>,
+}
+
+/// What comes before the other members hear of a change.
+#[derive(Debug, PartialEq, Eq)]
+enum First {
+    /// Those that shall not count any more agree.
+    Leaving,
+    /// The intent, or the higher term, is durable here.
+    Durable(PersistToken),
+    /// Nothing, or it has happened.
+    Done,
 }
 
 /// How a change ended.
@@ -48,52 +59,71 @@ impl Change {
         new: Configuration,
         out: &mut Outbox,
     ) -> Self {
-        let mut first = None;
-        if new.term > local.hard.promised {
-            local.hard.promised = new.term;
-            first = Some(PersistToken(0));
-        }
-        if local.is_alone() {
-            local.hard.intent = Some(new.clone());
-            first = Some(PersistToken(0));
-        }
         let others = || new.in_sync.keys().copied().filter(|id| *id != local.me);
         let is_new = |id: &ReplicaId| {
             old.is_some_and(|old| old.term == new.term && !old.in_sync.contains_key(id))
         };
-        // One that is to belong no more but lives must know it first: by itself it could take over as before.
-        let leaving: BTreeSet<ReplicaId> = old
+        let leaving = old
             .filter(|old| local.is_alone() && old.term == new.term)
             .into_iter()
             .flat_map(|old| old.in_sync.keys().copied())
-            .filter(|id| !new.members.contains_key(id) && local.is_live(*id))
+            .filter(|id| !new.in_sync.contains_key(id) && local.is_live(*id))
+            .map(|id| (id, local.life(id)))
             .collect();
-        let olds = others().filter(|id| !is_new(id));
+        #[cfg(feature = "sim")]
+        let leaving = if local.mutated(Mutation::LeaverNotAsked) {
+            BTreeMap::new()
+        } else {
+            leaving
+        };
         let mut change = Self {
             expected: old.map(Configuration::rank),
             sent_at: now,
-            first: None,
-            olds: olds.chain(leaving.iter().copied()).collect(),
+            first: First::Leaving,
+            olds: others().filter(|id| !is_new(id)).collect(),
             leaving,
             joiners: others().filter(is_new).collect(),
-            new: new.clone(),
+            new,
         };
-        #[cfg(feature = "sim")]
-        if local.mutated(Mutation::IntentNotDurable) && local.is_alone() {
-            local.hard.intent = None;
-            change.send(local, out);
-            return change;
-        }
-        #[cfg(feature = "sim")]
-        if local.mutated(Mutation::TermNotDurable) && !local.is_alone() {
-            first = None;
-        }
-        if first.is_some() {
-            change.first = Some(local.persist_hard(out));
+        if change.leaving.is_empty() {
+            change.record(local, out);
         } else {
             change.send(local, out);
         }
         change
+    }
+
+    /// Makes durable what must be, and then tells the others.
+    fn record(&mut self, local: &mut Local, out: &mut Outbox) {
+        let mut must = false;
+        if self.new.term > local.hard.promised {
+            local.hard.promised = self.new.term;
+            must = true;
+        }
+        if local.is_alone() {
+            local.hard.intent = Some(self.new.clone());
+            must = true;
+        }
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::IntentNotDurable) && local.is_alone() {
+            local.hard.intent = None;
+            must = false;
+        }
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::TermNotDurable) && !local.is_alone() {
+            must = false;
+        }
+        if must {
+            self.first = First::Durable(local.persist_hard(out));
+        } else {
+            self.first = First::Done;
+            self.send(local, out);
+        }
+    }
+
+    /// Whether this member, in this life, is still to agree that it shall not count any more.
+    pub(super) fn awaits(&self, id: ReplicaId, life: Incarnation) -> bool {
+        self.first == First::Leaving && self.leaving.get(&id) == Some(&life)
     }
 
     pub(super) fn on_persisted(
@@ -103,8 +133,8 @@ impl Change {
         token: PersistToken,
         out: &mut Outbox,
     ) -> Option<Settled> {
-        if self.first.is_some_and(|first| first <= token) {
-            self.first = None;
+        if matches!(self.first, First::Durable(first) if first <= token) {
+            self.first = First::Done;
             self.sent_at = now;
             self.send(local, out);
         }
@@ -112,17 +142,11 @@ impl Change {
     }
 
     pub(super) fn resend(&mut self, local: &mut Local, now: Time, out: &mut Outbox) {
-        let dead: Vec<_> = self
-            .leaving
-            .iter()
-            .copied()
-            .filter(|id| !local.is_live(*id))
-            .collect();
-        for id in dead {
-            self.leaving.remove(&id);
-            if self.olds.remove(&id) {
-                // Its end may be the end of the change: looked at with the next completion.
-                local.persist(Vec::new(), out);
+        if self.first == First::Leaving {
+            self.leaving
+                .retain(|id, life| local.is_live(*id) && local.life(*id) == *life);
+            if self.leaving.is_empty() {
+                self.record(local, out);
             }
         }
         if self.deadline(local).is_some_and(|deadline| now >= deadline) {
@@ -134,7 +158,10 @@ impl Change {
     /// When it is sent again; not while it waits for the storage.
     pub(super) fn deadline(&self, local: &Local) -> Option<Time> {
         let again = self.sent_at + local.group.timing.resend_every;
-        self.first.is_none().then_some(again)
+        match self.first {
+            First::Leaving | First::Done => Some(again),
+            First::Durable(_) => None,
+        }
     }
 
     fn send(&self, local: &Local, out: &mut Outbox) {
@@ -152,30 +179,34 @@ impl Change {
             }
             return;
         }
-        // The joiners hear of it only when every old member has it.
-        let addressees = if self.olds.is_empty() {
-            &self.joiners
-        } else {
-            &self.olds
-        };
         let message = Message::Propose {
             configuration: self.new.clone(),
             last: local.log.last(),
         };
-        for &to in addressees {
-            local.send(to, &message, out);
+        let tell = |to: &ReplicaId| local.send(*to, &message, out);
+        // The joiners hear of it only when every old member has it.
+        if self.first == First::Leaving {
+            self.leaving.keys().for_each(tell);
+        } else if self.olds.is_empty() {
+            self.joiners.iter().for_each(tell);
+        } else {
+            self.olds.iter().for_each(tell);
         }
     }
 
     /// `Alone`: a member has it durable.
     pub(super) fn on_accepted(
         &mut self,
-        local: &Local,
+        local: &mut Local,
         from: ReplicaId,
         rank: (Term, Version),
         out: &mut Outbox,
     ) -> Option<Settled> {
-        if rank == self.new.rank() && self.first.is_none() {
+        if rank == self.new.rank() && self.first == First::Leaving {
+            if self.leaving.remove(&from).is_some() && self.leaving.is_empty() {
+                self.record(local, out);
+            }
+        } else if rank == self.new.rank() && self.first == First::Done {
             if self.olds.remove(&from) && self.olds.is_empty() && !self.joiners.is_empty() {
                 self.send(local, out);
             } else if self.olds.is_empty() {
@@ -186,7 +217,7 @@ impl Change {
     }
 
     fn alone_outcome(&self, local: &Local) -> Option<Settled> {
-        let done = self.first.is_none() && self.olds.is_empty() && self.joiners.is_empty();
+        let done = self.first == First::Done && self.olds.is_empty() && self.joiners.is_empty();
         (local.is_alone() && done).then_some(Settled::Counts)
     }
 

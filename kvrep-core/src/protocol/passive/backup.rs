@@ -116,6 +116,7 @@ impl Backup {
                     return;
                 }
                 local.reset(at, out);
+                local.introduce(self.primary, out);
                 self.matched = Index::ZERO;
                 self.mismatch(local, Index::ZERO, out);
             }

@@ -95,17 +95,12 @@ impl Primary {
         let forgets = local.mutated(Mutation::DownMemberForgotten);
         #[cfg(not(feature = "sim"))]
         let forgets = false;
-        // A learner never counts; whoever is about to be a full member does.
-        let counts = |id: &ReplicaId| {
-            let pending = self.changes.iter().map(|change| &change.new);
-            pending
-                .chain([&*self.configuration])
-                .any(|c| c.is_full(*id))
-        };
-        local
-            .others()
-            .filter(counts)
-            .filter(|id| !forgets || local.is_live(*id))
+        // A learner never counts; whoever is about to be a full member does, from the proposal on.
+        let pending = self.changes.iter().map(|change| &change.new);
+        pending
+            .chain([&*self.configuration])
+            .flat_map(|c| c.members.keys().copied().filter(|id| c.is_full(*id)))
+            .filter(|id| *id != local.me && (!forgets || local.is_live(*id)))
             .map(|id| {
                 let life = local.life(id);
                 let peer = self.peers.get(&id).filter(|p| p.incarnation == life);

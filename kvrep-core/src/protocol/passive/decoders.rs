@@ -49,6 +49,7 @@ pub(crate) fn valid_hard_states() -> Vec<Vec<u8>> {
         configuration: Some(configuration()),
         intent: Some(configuration()),
         refuted: Some(Index(3)),
+        renewed: Some(StoreId(7)),
     };
     vec![state.to_bytes().to_vec()]
 }

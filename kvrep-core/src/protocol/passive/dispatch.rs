@@ -313,10 +313,9 @@ impl Passive {
     ) {
         let local = &mut self.local;
         let counts = |c: &Configuration| c.has(local.me, local.store);
-        // It may also be that this one is to belong no more.
-        let leaves = !new.members.contains_key(&local.me)
-            && (local.hard.configuration.as_ref())
-                .is_some_and(|c| c.term == new.term && (counts(c) || *c == new));
+        // It may also be that this one shall not count any more.
+        let leaves = !new.in_sync.contains_key(&local.me)
+            && (local.hard.configuration.as_ref()).is_some_and(|c| c.term == new.term);
         if !local.is_alone()
             || local.stopped
             || !is_plausible(&new)
@@ -324,6 +323,10 @@ impl Passive {
             || !(counts(&new) || leaves)
         {
             local.dropped += 1;
+            let known = |c: &Configuration| c.in_sync.contains_key(&local.me) && !counts(c);
+            if local.is_alone() && is_plausible(&new) && known(&new) {
+                local.introduce(from, out);
+            }
             return;
         }
         let promotes = local
@@ -367,13 +370,15 @@ impl Passive {
     ) {
         match &mut self.role {
             Part::Candidate(candidate) => {
-                let settled = candidate.change.on_accepted(&self.local, from, rank, out);
+                let settled = candidate
+                    .change
+                    .on_accepted(&mut self.local, from, rank, out);
                 self.settle_candidate(settled, now, out);
             }
             Part::Primary(primary) => {
                 let mut ended = None;
                 for (at, change) in primary.changes.iter_mut().enumerate() {
-                    if let Some(settled) = change.on_accepted(&self.local, from, rank, out) {
+                    if let Some(settled) = change.on_accepted(&mut self.local, from, rank, out) {
                         ended = Some((at, settled));
                     }
                 }

@@ -1,7 +1,7 @@
 //! What a replica must never forget: the highest term it has promised, the newest configuration it knows, and the
 //! change it has begun.
 
-use crate::id::{Configuration, Index, Term};
+use crate::id::{Configuration, Index, StoreId, Term};
 use crate::state_machine::{Malformed, decode, encode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,9 @@ pub(super) struct HardState {
     pub(super) intent: Option<Configuration>,
     /// Histories differ from here on, though this one was acknowledged; the operator has not said yet to give it up.
     pub(super) refuted: Option<Index>,
+    /// Who the storage is since a history in it was thrown away: not the member that was counted with that history. `None`:
+    /// its own identity still holds.
+    pub(super) renewed: Option<StoreId>,
 }
 
 impl HardState {

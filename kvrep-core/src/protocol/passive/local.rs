@@ -20,7 +20,7 @@ use crate::id::{
 use crate::membership::{Membership, dynamic::DynamicMembership};
 use crate::protocol::{Action, Event, Outbox};
 use crate::random::Rng;
-use crate::storage::{SnapshotMeta, StorageOp};
+use crate::storage::{SnapshotMeta, StorageOp, Tail};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -239,6 +239,20 @@ impl Local {
         self.commit.max(self.visible)
     }
 
+    /// Whether the group counts a member of this name with another storage than this one.
+    pub(super) fn is_mistaken(&self) -> bool {
+        let configuration = self.hard.configuration.as_ref();
+        let counted = configuration.and_then(|c| c.in_sync.get(&self.me));
+        counted.is_some_and(|store| *store != self.store)
+    }
+
+    /// Tells a primary who this is: it counts, or will count, another storage.
+    pub(super) fn introduce(&mut self, primary: ReplicaId, out: &mut Outbox) {
+        let nonce = self.next_nonce();
+        let standing = self.standing(Posture::Following);
+        self.send(primary, &Message::Probe { nonce, standing }, out);
+    }
+
     pub(super) fn hard_op(&self) -> StorageOp {
         StorageOp::HardState(self.hard.to_bytes())
     }
@@ -415,19 +429,25 @@ impl Local {
         out.push(Action::Event(Event::Refused(self.waiting_for.clone())));
     }
 
-    /// Throws the whole history away, keeping it aside: it was refuted below the commit point.
+    /// Throws the whole history away, keeping it aside: it was refuted below the commit point. What it vouched for is gone, so
+    /// from here on it is another member, as one is that lost its disk: it cannot take over before it was added again.
     pub(super) fn reset(&mut self, from: Index, out: &mut Outbox) {
         out.push(Action::Event(Event::AcknowledgedWritesLost {
             from,
             commit: self.commit,
         }));
         self.begin_anew(out);
-        self.persist(
-            vec![StorageOp::Reset {
-                tail: crate::storage::Tail::SaveAside,
-            }],
-            out,
-        );
+        #[cfg(feature = "sim")]
+        let renewed = !self.mutated(Mutation::RefutedCounts);
+        #[cfg(not(feature = "sim"))]
+        let renewed = true;
+        if renewed {
+            self.store = StoreId(self.rng.next());
+            self.hard.renewed = Some(self.store);
+        }
+        // In this order: as another member it may still hold the old history, but not the other way round.
+        let tail = Tail::SaveAside;
+        self.hard_token = self.persist(vec![self.hard_op(), StorageOp::Reset { tail }], out);
     }
 
     /// Empty again, in memory.

@@ -385,8 +385,15 @@ impl Passive {
 
     /// A heartbeat of the primary: the time to repeat what it may not have heard.
     pub(super) fn on_heartbeat(&mut self, out: &mut Outbox) {
-        if let (Part::Backup(backup), Some(_)) = (&self.role, self.local.leaving) {
-            self.local.send(backup.primary, &Message::Leave, out);
+        let Part::Backup(backup) = &self.role else {
+            return;
+        };
+        let primary = backup.primary;
+        if self.local.leaving.is_some() {
+            self.local.send(primary, &Message::Leave, out);
+        }
+        if self.local.is_mistaken() {
+            self.local.introduce(primary, out);
         }
     }
 

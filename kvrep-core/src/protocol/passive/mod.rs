@@ -225,7 +225,7 @@ impl Passive {
             heard: Repeated::default(),
             local: Local {
                 me: options.replica,
-                store: recovered.store,
+                store: hard.renewed.unwrap_or(recovered.store),
                 incarnation: recovered.incarnation,
                 durable: Durable::new(log.last().index),
                 log,
@@ -604,6 +604,7 @@ impl Protocol for Passive {
         };
         ProtocolStatus {
             role: self.role_name(),
+            store: local.store,
             term: local.hard.promised,
             primary,
             serving,
@@ -629,6 +630,7 @@ impl Protocol for Passive {
             configuration,
             intent: None,
             refuted: None,
+            renewed: None,
         };
         Some(hard.to_bytes())
     }

@@ -52,6 +52,10 @@ pub enum Mutation {
     DownMemberForgotten,
     /// `Ack::Primary`: the loss window is not kept.
     LossUnbounded,
+    /// `Ack::Primary`: a replica whose history was refuted counts as before.
+    RefutedCounts,
+    /// `Alone`: a live member that shall not count any more need not agree.
+    LeaverNotAsked,
     /// The primary does not compare digests of the state.
     DigestNotCompared,
     /// A primary whose state differs from that of all others goes on.
@@ -80,7 +84,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -105,6 +109,8 @@ impl Mutation {
         Self::HomeInsists,
         Self::DownMemberForgotten,
         Self::LossUnbounded,
+        Self::RefutedCounts,
+        Self::LeaverNotAsked,
         Self::DigestNotCompared,
         Self::FaultyPrimaryStays,
         Self::RepairedBeforeDropped,

@@ -268,9 +268,11 @@ impl Primary {
 
     /// `Alone`: whether `id` is a member that a pending change removes. If it comes back before the change is settled, an
     /// append would end its restart in the old configuration, and it could take over from there without ever hearing
-    /// that it was dropped.
+    /// that it was dropped. (One that must agree to it first is different, as long as it lives.)
     pub(super) fn is_being_dropped(&self, local: &Local, id: ReplicaId) -> bool {
-        let dropped = |change: &Change| !change.new.in_sync.contains_key(&id);
+        let life = local.life(id);
+        let dropped =
+            |change: &Change| !change.new.in_sync.contains_key(&id) && !change.awaits(id, life);
         local.is_alone()
             && self.configuration.in_sync.contains_key(&id)
             && self.changes.iter().any(dropped)

@@ -338,12 +338,42 @@ fn is_fit((_, standing): &(&ReplicaId, &Standing)) -> bool {
     standing.posture != Posture::Unfit
 }
 
-/// The newest configuration that this replica or anybody heard knows; intents count.
+/// The newest configuration that this replica or anybody heard knows; intents count, as long as they may have come to
+/// something.
 fn newest_known<'a>(s: &Situation<'a>) -> Option<&'a Configuration> {
+    let own = s.intent.filter(|intent| !is_void(s, intent));
+    let intents = s.heard.values().filter_map(|h| {
+        let trying = matches!(
+            h.posture,
+            Posture::Candidate | Posture::Successor | Posture::Primary
+        );
+        h.intent.as_ref().filter(|i| trying || !is_void(s, i))
+    });
     s.heard
         .values()
-        .flat_map(|h| [h.configuration.as_ref(), h.intent.as_ref()])
-        .fold(newest(s.configuration, s.intent), newest)
+        .filter_map(|h| h.configuration.as_ref())
+        .chain(intents)
+        .fold(newest(s.configuration, own), |best, next| {
+            newest(best, Some(next))
+        })
+}
+
+/// Whether an intent that its author does not pursue any more came to nothing: it needed the agreement of a member that says
+/// it has not agreed. Without this rule a successor that died before anybody agreed to its reign would come back with a higher
+/// term than the reign that was instead, and two replicas that know less than all would go on from there.
+fn is_void(s: &Situation<'_>, intent: &Configuration) -> bool {
+    let author = intent.term.replica;
+    let not_agreed =
+        |known: Option<&Configuration>| known.map(Configuration::rank) < Some(intent.rank());
+    intent.in_sync.iter().any(|(id, store)| {
+        *id != author
+            && if *id == s.me {
+                *store == s.store && not_agreed(s.configuration)
+            } else {
+                let told = s.heard.get(id).filter(|h| h.store == *store);
+                told.is_some_and(|h| not_agreed(h.configuration.as_ref()))
+            }
+    })
 }
 
 fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {

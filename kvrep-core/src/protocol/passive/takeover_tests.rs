@@ -234,6 +234,37 @@ fn alone_the_newest_set_that_anybody_knows_counts_and_intents_do_too() {
 }
 
 #[test]
+fn alone_an_intent_that_a_member_says_it_has_not_agreed_to_counts_no_more() {
+    // n1 meant to succeed with n2, and died before n2 heard of it; n2 reigned instead, and dropped n1.
+    let mut case = Case::new(Authority::Alone);
+    case.known = Some(config(2, 2, &[2]));
+    case.restarting = true;
+    let mut case = case.hear(1, at(1, 4), Posture::Restarting);
+    let abandoned = config(3, 1, &[1, 2]);
+    let intends = |case: &mut Case, posture| {
+        let heard = case.heard.get_mut(&n(1)).expect("n1 was heard");
+        heard.intent = Some(abandoned.clone());
+        heard.posture = posture;
+    };
+    intends(&mut case, Posture::Restarting);
+    assert_eq!(case.outcome(), Ok(vec![2]), "the reign that was goes on");
+    intends(&mut case, Posture::Candidate);
+    assert_eq!(
+        case.outcome(),
+        Ok(vec![1, 2]),
+        "one that is pursued may still come to something"
+    );
+    intends(&mut case, Posture::Restarting);
+    case.known = Some(abandoned);
+    case.last = at(1, 3);
+    assert_eq!(
+        case.outcome(),
+        Err(String::new()),
+        "n2 has agreed: n1 leads"
+    );
+}
+
+#[test]
 fn alone_a_continuous_member_leaves_out_a_restarted_one_that_is_ahead() {
     let case = Case::new(Authority::Alone).hear(3, at(1, 8), Posture::Restarting);
     assert_eq!(

@@ -153,6 +153,64 @@ fn a_learner_that_is_made_a_full_member_counts() {
 }
 
 #[test]
+fn alone_a_live_member_agrees_that_it_counts_no_more_before_anything_else() {
+    let learner = |id| Manage::Add {
+        id,
+        kind: MemberKind::Learner,
+    };
+    for change in [learner, Manage::Remove] {
+        let mut g = group(2, Authority::Alone);
+        let primary = g.primary();
+        let other = ReplicaId(3 - primary.0);
+        // The primary's disk takes its time, and what is sent meanwhile is no append.
+        g.stuck.insert(primary);
+        let ticket = g.ask(primary, Op::Manage(change(other)));
+        g.pass(SECOND);
+        assert_eq!(g.primary(), primary, "nobody takes over");
+        assert_eq!(g.in_sync(), 2, "it does not count before it is durable");
+        assert_eq!(g.nodes[&primary].effects.replies.get(&ticket), None);
+        let agreed = g.nodes[&other].engine.status().configuration.unwrap();
+        assert!(!agreed.in_sync.contains_key(&other), "{agreed:?}");
+    }
+}
+
+#[test]
+fn with_ack_all_a_write_waits_for_a_newcomer_from_the_proposal_on() {
+    let mut config = GroupConfig::new([1].map(ReplicaId), Authority::Alone);
+    let home = ReplicaId(1);
+    config.takeover = Takeover::Never { primary: home };
+    config.ack = Ack::All;
+    let mut g = Group::of(config);
+    g.start(home);
+    g.pass(SECOND);
+    assert!(matches!(g.write(home, 1), Some(Outcome::Done { .. })));
+    // The change and a write become durable at the same time.
+    let (now, id) = (g.now, ReplicaId(2));
+    let node = g.nodes.get_mut(&home).expect("it runs");
+    let kind = MemberKind::Full;
+    let asked = [
+        (Ticket(90), Op::Manage(Manage::Add { id, kind })),
+        (Ticket(91), Op::Plain(encode(&2_u64))),
+    ];
+    node.engine
+        .on_requests(now, Timestamp(1), asked, &mut node.effects);
+    g.pass(SECOND);
+    let replies = &g.nodes[&home].effects.replies;
+    assert!(matches!(
+        replies.get(&Ticket(90)),
+        Some(Outcome::Managed(_))
+    ));
+    assert_eq!(replies.get(&Ticket(91)), None, "the newcomer has it not");
+    g.start_as(id, Start::Join(Join::full()));
+    g.pass(SECOND);
+    let replies = &g.nodes[&home].effects.replies;
+    assert!(matches!(
+        replies.get(&Ticket(91)),
+        Some(Outcome::Done { .. })
+    ));
+}
+
+#[test]
 fn a_removed_member_hears_so_stays_outside_and_may_join_again() {
     for authority in both() {
         let mut g = group(3, authority);

@@ -51,8 +51,8 @@ fn reply(g: &Group, at: ReplicaId, ticket: Ticket) -> Option<&Outcome> {
 // ---- OnDivergence::Stop -----------------------------------------------------------------------------------------
 
 /// A group alone, parted: the old primary and the others have each acknowledged what the other side lacks.
-fn parted() -> (Group, ReplicaId, ReplicaId) {
-    let mut g = three_that(OnDivergence::Stop, Authority::Alone, |_| ());
+fn parted(then: OnDivergence) -> (Group, ReplicaId, ReplicaId) {
+    let mut g = three_that(then, Authority::Alone, |_| ());
     g.pass(SECOND);
     let old = g.primary();
     g.write(old, 1);
@@ -86,8 +86,26 @@ fn assert_stopped(g: &mut Group, id: ReplicaId) {
 }
 
 #[test]
+fn a_replica_that_throws_a_refuted_history_away_is_another_member_and_is_added_anew() {
+    let (mut g, old, new) = parted(OnDivergence::SaveAndRejoin);
+    let renewed = g.nodes[&old].engine.status().store;
+    assert_ne!(renewed, g.nodes[&old].store, "not the one that was counted");
+    let counts = |g: &Group| {
+        let configuration = g.nodes[&new].engine.status().configuration.unwrap();
+        assert!(configuration.has(old, renewed), "{configuration:?}");
+    };
+    counts(&g);
+    g.crash(old);
+    g.restart(old);
+    g.pass(SECOND * 2);
+    let again = g.nodes[&old].engine.status().store;
+    assert_eq!(again, renewed, "also in its next life");
+    counts(&g);
+}
+
+#[test]
 fn a_refuted_replica_stops_and_stays_stopped_until_it_is_told_to_give_its_history_up() {
-    let (mut g, old, new) = parted();
+    let (mut g, old, new) = parted(OnDivergence::Stop);
     let lost = |e: &Event| matches!(e, Event::AcknowledgedWritesLost { .. });
     assert_eq!(
         g.nodes[&old]
