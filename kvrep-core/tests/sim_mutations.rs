@@ -18,7 +18,7 @@ fn cell_for(mutation: Mutation) -> Cell {
         Mutation::RegentServes | Mutation::HomeInsists => "never/alone/memory/crashes",
         Mutation::DownMemberForgotten => "never-all/alone/wal/all",
         Mutation::LossUnbounded | Mutation::RefutedCounts => "primary/witness/wal/partitions",
-        Mutation::LeaverNotAsked => "lease-stopped/alone/wal/pauses",
+        Mutation::LeaverNotAsked => "on-request/alone/wal/disks",
         Mutation::ReleasedEarly => "never-all-append/alone/wal/all",
         Mutation::LeaseNotWaitedOut
         | Mutation::LeaseByAllButOne
