@@ -7,8 +7,9 @@ use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{Client, ClientError, ClientOptions, LinkError, LocalLink};
 use kvrep_core::node::{Node, NodeBuilder, NodeError, StartError};
 use kvrep_core::storage::{Durability, StorageError};
+use kvrep_core::transport::memory::MemoryNetwork;
 use kvrep_core::{
-    ApplyContext, Authority, GroupConfig, Limits, Read, ReplicaId, StateMachine, Timing,
+    ApplyContext, Authority, Fold, GroupConfig, Limits, Read, ReplicaId, StateMachine, Timing,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -185,6 +186,44 @@ async fn at_the_deadline_a_command_is_unknown_and_a_full_node_is_busy() {
     assert_eq!(node.status().node.busy, 1);
     gate.set(Mode::Works);
     node.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_hangs_ends_its_node_and_the_group_goes_on_without_it() {
+    let network = MemoryNetwork::default();
+    let members = [1, 2, 3].map(ReplicaId);
+    let mut nodes = Vec::new();
+    let mut gates = Vec::new();
+    for id in members {
+        let (storage, gate) = GatedStorage::new(Durability::Disk);
+        let node = Node::builder("stalls", id)
+            .members(members)
+            .transport(network.transport())
+            .storage(storage)
+            .storage_stall_max(Duration::from_millis(400))
+            .shutdown_within(Duration::from_millis(500))
+            .state_machine(Fold::new(0_u64, |sum, by: u64| *sum += by));
+        nodes.push(node.start().await.unwrap());
+        gates.push(gate);
+    }
+    let client = Client::<Fold<u64, u64>>::new(LocalLink::new(&nodes));
+    assert_eq!(client.execute(1).await, Ok(1));
+    let primary = |nodes: &[Node]| nodes.iter().position(|n| n.status().protocol.serving);
+    // First a backup's, then the primary's.
+    let backup = (primary(&nodes).unwrap() + 1) % 3;
+    gates[backup].set(Mode::Stalls);
+    assert_eq!(client.execute(1).await, Ok(2), "it is dropped");
+    let ended = nodes[backup].wait().await;
+    assert!(
+        matches!(ended, Err(NodeError::StorageStalled { .. })),
+        "{ended:?}"
+    );
+    let first = primary(&nodes).unwrap();
+    gates[first].set(Mode::Stalls);
+    assert_eq!(client.execute(1).await, Ok(3), "another takes over");
+    for gate in &gates {
+        gate.set(Mode::Works);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,6 +212,15 @@ macro_rules! common_settings {
             self
         }
 
+        /// How long the storage may take to make a batch durable (default 15 s). Beyond that the node ends with
+        /// [`NodeError::StorageStalled`](crate::node::NodeError::StorageStalled), so that the others can go on without it: a
+        /// disk that hangs would otherwise stop all writes of the group. Time in which the process was stopped does not count.
+        #[must_use]
+        pub fn storage_stall_max(mut self, time: Duration) -> Self {
+            self.parts.options.storage_stall_max = time;
+            self
+        }
+
         /// How many bytes may wait for the disk before commands are answered
         /// [`Busy`](crate::client_wire::Outcome::Busy) (default 64 MiB).
         #[must_use]

@@ -99,6 +99,14 @@ impl TokioHost {
         }
     }
 
+    /// What the log's thread was given last, if there is one.
+    pub(super) fn queued(&self) -> Option<PersistToken> {
+        match &self.log {
+            Log::Inline { .. } => None,
+            Log::Thread(thread) => Some(thread.queued()),
+        }
+    }
+
     /// Bytes that wait for the disk.
     pub(super) fn log_backlog_bytes(&self) -> usize {
         match &self.log {

@@ -37,6 +37,7 @@ struct Batch {
 pub(super) struct LogThread {
     batches: mpsc::Sender<Batch>,
     backlog_bytes: Arc<AtomicUsize>,
+    queued: PersistToken,
 }
 
 /// The supervisor's end of the thread.
@@ -75,16 +76,23 @@ impl LogThread {
             Self {
                 batches,
                 backlog_bytes,
+                queued: PersistToken(0),
             },
             LogThreadEnd { abandon, ended },
         ))
     }
 
     /// Queues a batch. One that comes after the thread's end is never reported durable.
-    pub(super) fn persist(&self, token: PersistToken, ops: Vec<StorageOp>) {
+    pub(super) fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>) {
+        self.queued = token;
         let bytes = ops.iter().map(bytes_of).sum();
         self.backlog_bytes.fetch_add(bytes, Ordering::Relaxed);
         drop(self.batches.send(Batch { token, ops, bytes }));
+    }
+
+    /// What was queued last.
+    pub(super) fn queued(&self) -> PersistToken {
+        self.queued
     }
 
     /// Bytes queued and not yet durable.

@@ -56,6 +56,7 @@ mod pending;
 mod queue;
 mod runner;
 mod snapshots;
+mod stall;
 mod start;
 mod telemetry;
 
@@ -79,6 +80,7 @@ use local::Requests;
 use runner::{Control, Stop};
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
 
@@ -165,6 +167,15 @@ pub enum NodeError {
     /// removed.
     #[error("the storage failed: {0}")]
     Storage(Arc<StorageError>),
+    /// The storage did not answer for as long as [`NodeBuilder::storage_stall_max`] allows. What was not durable then is not
+    /// acknowledged; look at the disk, and start the node again.
+    #[error(
+        "the storage has not answered for {waited:?}: look at the disk (and the system's log), and start this replica again; what is slow by nature needs a longer storage_stall_max"
+    )]
+    StorageStalled {
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The node cannot go on.
     #[error("{0}")]
     Fatal(String),

@@ -12,11 +12,12 @@ use super::pace::{Alarm, Gathering};
 use super::pending::{AtDeadline, Waiter};
 use super::queue::{Asked, FromPeer, Mail};
 use super::snapshots::{self, SnapshotError};
+use super::stall::StallWatch;
 use super::{NodeError, NodeEvent, NodeStatus, StateDigest};
 use crate::client_wire::{Op, Outcome, Reply, Request};
 use crate::config::Read;
 use crate::engine::Engine;
-use crate::id::{ReplicaId, Ticket};
+use crate::id::{PersistToken, ReplicaId, Ticket};
 use crate::state_machine::Look;
 use crate::storage::copy::{CopyError, CopyInfo};
 use crate::storage::{SnapshotMeta, StorageError};
@@ -81,6 +82,9 @@ pub(super) struct Core {
     /// When the engine is next to be ticked.
     pub(super) due: Option<Time>,
     pub(super) batch: Vec<(Ticket, Op)>,
+    pub(super) stall: StallWatch,
+    /// The log is durable up to here, as far as its thread has said.
+    pub(super) synced: PersistToken,
 }
 
 /// Runs until stopped or failed. Whoever still waits then is told *unknown* (or *behind*).
@@ -300,6 +304,7 @@ impl Core {
                 for event in synced.events {
                     self.host.tell(NodeEvent::Storage(event));
                 }
+                self.synced = synced.token;
                 self.engine.on_persisted(now, synced.token, &mut self.host);
             }
             Done::LogFailed(error) => self.host.fail(NodeError::Storage(Arc::new(error))),
@@ -359,6 +364,12 @@ impl Core {
         } else {
             self.due = next;
         }
+        if let Some(queued) = self.host.queued()
+            && self.stall.look(now, self.synced, queued)
+        {
+            let waited = self.stall.max();
+            self.host.fail(NodeError::StorageStalled { waited });
+        }
         let expired = self.host.pending.expire(now);
         self.host.telemetry.unknown(expired);
         let due = now - self.published >= PUBLISH_EVERY;
@@ -369,7 +380,11 @@ impl Core {
 
     /// When the runner must wake at the latest.
     fn next_deadline(&self, draining_until: Option<Instant>) -> Option<Instant> {
-        let of_node = [self.due, self.host.pending.next_deadline()];
+        let of_node = [
+            self.due,
+            self.host.pending.next_deadline(),
+            self.stall.next_look(),
+        ];
         let publish = self.dirty.then(|| self.published + PUBLISH_EVERY);
         let of_node = of_node.into_iter().chain([publish]).flatten().min();
         let of_node = of_node.map(|at| self.origin + (at - Time::ZERO));

@@ -8,11 +8,12 @@ use super::log_thread::{LogThread, LogThreadEnd};
 use super::queue::{self, Room};
 use super::runner::{self, Bounds, Core, Stop};
 use super::snapshots;
+use super::stall::StallWatch;
 use super::telemetry::{NodeCounters, Telemetry};
 use super::{Node, NodeError, NodeIdentity, NodeStatus};
 use crate::config::Limits;
 use crate::engine::{Engine, Identity};
-use crate::id::{GroupId, LogPoint, ReplicaId};
+use crate::id::{GroupId, LogPoint, PersistToken, ReplicaId};
 use crate::protocol::Protocol;
 use crate::session::Machine;
 use crate::state_machine::{Malformed, RawStateMachine};
@@ -107,6 +108,7 @@ pub(super) struct Options {
     pub(super) reply_within: Duration,
     pub(super) shutdown_within: Duration,
     pub(super) log_backlog_bytes_max: usize,
+    pub(super) storage_stall_max: Duration,
 }
 
 impl Default for Options {
@@ -118,6 +120,7 @@ impl Default for Options {
             reply_within: Duration::from_secs(10),
             shutdown_within: Duration::from_secs(10),
             log_backlog_bytes_max: 64 << 20,
+            storage_stall_max: Duration::from_secs(15),
         }
     }
 }
@@ -235,6 +238,8 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         dirty: false,
         due: None,
         batch: Vec::new(),
+        stall: StallWatch::new(options.storage_stall_max),
+        synced: PersistToken(0),
     });
     let runner = tokio::spawn(runner::run(core, mail).instrument(span.clone()));
     let (ended, end_seen) = watch::channel(None);

@@ -121,6 +121,16 @@ impl Change {
         }
     }
 
+    /// Those whose agreement it waits for now.
+    pub(super) fn awaited(&self) -> BTreeSet<ReplicaId> {
+        match self.first {
+            First::Leaving => self.leaving.keys().copied().collect(),
+            First::Durable(_) => BTreeSet::new(),
+            First::Done if self.olds.is_empty() => self.joiners.clone(),
+            First::Done => self.olds.clone(),
+        }
+    }
+
     /// Whether this member, in this life, is still to agree that it shall not count any more.
     pub(super) fn awaits(&self, id: ReplicaId, life: Incarnation) -> bool {
         self.first == First::Leaving && self.leaving.get(&id) == Some(&life)

@@ -17,13 +17,14 @@
 //! machine has a digest ([`Limits::digest_every_entries`](crate::Limits::digest_every_entries)): a replica that differs from
 //! most is dropped and repaired by transfer, also if it is the primary. With two replicas it can only be reported.
 //!
-//! A file for each part: `primary` with `shipping`, `decision`, `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
+//! A file for each part: `primary` with `shipping`, `decision`, `blocked`, `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
 //! `members` (who belongs), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
 //! every role has).
 
 mod authority;
 mod backup;
+mod blocked;
 mod decision;
 #[cfg(feature = "testing")]
 pub(crate) mod decoders;

@@ -12,6 +12,7 @@
 //! * a member is a replica *with the storage it was counted with*: after losing its disk it counts for nothing.
 
 use super::authority::Change;
+use super::blocked::Blocked;
 use super::encoded::Encoded;
 use super::handover::Handover;
 use super::lease::Leases;
@@ -52,6 +53,7 @@ pub(super) struct Primary {
     pub(super) handover: Option<Handover>,
     pub(super) suspicions: Suspicions,
     pub(super) leases: Leases,
+    pub(super) blocked: Blocked,
     pub(super) heartbeat_at: Time,
     timestamp: Timestamp,
     pub(super) encoded: Encoded,
@@ -93,6 +95,7 @@ impl Primary {
             handover: None,
             suspicions: Suspicions::default(),
             leases: Leases::begin(now),
+            blocked: Blocked::begin(now),
             heartbeat_at: now,
             timestamp,
             encoded: Encoded::default(),
@@ -256,6 +259,7 @@ impl Primary {
         }
         self.heartbeat(local, now, out);
         self.ship(local, now, out);
+        self.explain(local, now);
     }
 
     pub(super) fn next_deadline(&self, local: &Local) -> Time {

@@ -189,6 +189,32 @@ fn a_joiner_stops_the_world_no_longer_than_it_makes_progress() {
 // ---- Ack::All -----------------------------------------------------------------------------------------------------
 
 #[test]
+fn a_primary_whose_writes_wait_says_for_whom_until_they_go_on() {
+    let mut g = three(Authority::Alone, |config| {
+        config.ack = Ack::All;
+        config.takeover = Takeover::Never {
+            primary: ReplicaId(1),
+        };
+    });
+    g.pass(SECOND);
+    let says = |g: &Group| g.nodes[&ReplicaId(1)].engine.status().waiting_for;
+    assert_eq!(says(&g), "");
+    g.crash(ReplicaId(3));
+    assert_eq!(g.write(ReplicaId(1), 1), None);
+    g.pass(SECOND * 3);
+    assert!(says(&g).contains("[n3]"), "{}", says(&g));
+    assert!(says(&g).contains("remove it"), "{}", says(&g));
+    g.start(ReplicaId(3));
+    g.pass(SECOND);
+    assert_eq!(says(&g), "");
+    // One that lives and makes nothing durable.
+    g.stuck.insert(ReplicaId(2));
+    assert_eq!(g.write(ReplicaId(1), 2), None);
+    g.pass(SECOND * 3);
+    assert!(says(&g).contains("[n2], which answer"), "{}", says(&g));
+}
+
+#[test]
 fn a_write_that_waits_for_all_waits_for_no_learner() {
     let home = ReplicaId(1);
     let mut g = three(Authority::Alone, |config| {
