@@ -126,11 +126,14 @@ pub enum InboxEvent {
 
 /// What a transport can see of a peer's health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Hint {
     /// A connection to it was made.
     Connected,
     /// The connection ended and the peer's machine says that nobody listens there any more: the process is gone.
     Gone,
+    /// It refused this replica, because it has heard a later life of it: another process runs under this one's name.
+    Superseded,
 }
 
 /// Where the reply to a client's request goes. Never blocks; a client that is gone or does not read is dropped by

@@ -248,9 +248,25 @@ fn welcome(shared: &Shared) -> Greeting {
     }
 }
 
-/// Who says hello, if it may.
+/// Who says hello, if it may: not one of whom a later life was here. What it says of where it listens is tried from now on.
 fn admit(shared: &Shared, hello: &PeerHello) -> Result<Arc<Peer>, Refusal> {
     hello.check(&shared.me)?;
+    let peer = member(shared, hello)?;
+    if !peer.lives_as(hello.incarnation) {
+        return Err(Refusal::Superseded {
+            replica: shared.me.replica,
+            you: hello.from,
+        });
+    }
+    if shared.config.unlisted == Unlisted::Learn
+        && let Some(address) = &hello.listens
+    {
+        peer.told(address);
+    }
+    Ok(peer)
+}
+
+fn member(shared: &Shared, hello: &PeerHello) -> Result<Arc<Peer>, Refusal> {
     let not_listed = || Refusal::NotListed {
         replica: shared.me.replica,
         you: hello.from,

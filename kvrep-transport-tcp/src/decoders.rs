@@ -45,6 +45,7 @@ pub fn greetings() -> Vec<Greeting> {
         OtherVersion { theirs: 9 },
         TooManyClients { clients_max: 4_096 },
         OtherDialect { replica },
+        Superseded { replica, you: ReplicaId(1) },
     );
     let mut greetings = one_of_each!(Greeting:
         Peer(hello),

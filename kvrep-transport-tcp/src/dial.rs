@@ -3,6 +3,9 @@
 //! Each member dials every other and sends over what it dialled only; so no two ends ever argue about which of two
 //! connections stays. When a connection ends, the next attempt is made at once. If the peer's machine answers that
 //! nobody listens there, the process is gone, and the node hears of it in the time of a round trip.
+//!
+//! Where a member says that it listens elsewhere than was listed (it came back on another machine), both are tried in turn;
+//! the listed one stays in the play, for what a member believes of its own address may mean nothing to others.
 
 use crate::codec::{Dialect, MemberFrame};
 use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
@@ -52,10 +55,18 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, address
 async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
     let mut backoff = Backoff::new(&shared, &peer);
     let mut short_lives = 0_u32;
+    let (listed, mut turn, mut absent) = (address, 0_usize, 0_usize);
     loop {
-        match dial(&shared, peer.id, &address).await {
+        let addresses: Vec<String> = [listed.clone()]
+            .into_iter()
+            .chain(peer.elsewhere())
+            .collect();
+        let address = &addresses[turn % addresses.len()];
+        match dial(&shared, peer.id, address).await {
             Ok((stream, read_already)) => {
                 backoff.reset();
+                absent = 0;
+                peer.reached_at(address);
                 let began = Instant::now();
                 let why = serve(&shared, &peer, stream, read_already).await;
                 info!(me = %shared.me.replica, peer = %peer.id, %address, %why, "connection ended");
@@ -72,6 +83,10 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
                 }
             }
             Err(error) => {
+                turn = turn.wrapping_add(1);
+                if matches!(error, DialError::Refused(Refusal::Superseded { .. })) {
+                    shared.hint(peer.id, Hint::Superseded).await;
+                }
                 let lasting = matches!(error, DialError::Refused(_) | DialError::Stranger { .. });
                 if lasting {
                     if peer.complaints.opens() {
@@ -80,7 +95,12 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
                     sleep(backoff.longest()).await;
                     continue;
                 }
-                if nobody_listens(&error) && peer.lose() {
+                absent = if nobody_listens(&error) {
+                    absent + 1
+                } else {
+                    0
+                };
+                if absent >= addresses.len() && peer.lose() {
                     info!(me = %shared.me.replica, peer = %peer.id, %address, "gone: nobody listens there any more");
                     shared.hint(peer.id, Hint::Gone).await;
                 }

@@ -119,6 +119,16 @@ pub enum Refusal {
         /// The limit.
         clients_max: u64,
     },
+    /// A later life of the refused one has been there.
+    #[error(
+        "{replica} there has heard a later life of {you}: another process runs as {you}. Stop one of the two; a replica of its own needs an id of its own"
+    )]
+    Superseded {
+        /// Who was reached.
+        replica: ReplicaId,
+        /// The refused one.
+        you: ReplicaId,
+    },
     /// The members there speak another dialect than kvrep's own.
     #[error(
         "{replica} there speaks another dialect (TcpConfig::codec); give all replicas the same"

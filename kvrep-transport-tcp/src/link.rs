@@ -65,7 +65,8 @@ impl ConnectError {
                 | Refusal::WrongReplica { .. }
                 | Refusal::NotListed { .. }
                 | Refusal::OtherVersion { .. }
-                | Refusal::OtherDialect { .. },
+                | Refusal::OtherDialect { .. }
+                | Refusal::Superseded { .. },
             ) => Lasts::UntilChanged,
         }
     }

@@ -6,12 +6,12 @@ use crate::greeting::{ADDRESS_BYTES_MAX, Greeting};
 use crate::queue::{Push, SendQueue};
 use crate::source::Source;
 use bytes::Bytes;
-use kvrep_core::ReplicaId;
 use kvrep_core::transport::{Hint, Inbox, InboxEvent, LocalPeer, TransportCounters};
+use kvrep_core::{Incarnation, ReplicaId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -64,6 +64,12 @@ pub(crate) struct Peer {
     pub(crate) retired: watch::Sender<bool>,
     /// Somebody keeps a connection to it.
     dialled: AtomicBool,
+    /// The latest life of it that was here.
+    life: AtomicU64,
+    /// Where it says that it listens, if that is not `address`.
+    elsewhere: Mutex<Option<String>>,
+    /// Where it was reached last.
+    reached: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -194,7 +200,7 @@ impl Shared {
             .values()
             .chain(learners.values())
             .filter(|peer| peer.id != to && peer.id != ReplicaId::WITNESS)
-            .filter_map(|peer| Some((peer.id, peer.address.clone()?)))
+            .filter_map(|peer| Some((peer.id, peer.current_address()?)))
             .filter(|(_, address)| address.len() <= ADDRESS_BYTES_MAX)
             .take(2 * GUESTS_MAX)
             .collect()
@@ -320,7 +326,38 @@ impl Peer {
             complaints: LogGate::default(),
             retired: watch::Sender::new(false),
             dialled: AtomicBool::new(false),
+            life: AtomicU64::new(0),
+            elsewhere: Mutex::default(),
+            reached: Mutex::default(),
         }
+    }
+
+    /// This life of it is here, unless a later one was. Returns whether it is the latest.
+    pub(crate) fn lives_as(&self, incarnation: Incarnation) -> bool {
+        self.life.fetch_max(incarnation.0, Ordering::Relaxed) <= incarnation.0
+    }
+
+    /// It says that it listens there.
+    pub(crate) fn told(&self, address: &str) {
+        let other = self.address.as_deref() != Some(address);
+        let fits = address.len() <= ADDRESS_BYTES_MAX;
+        let new = (other && fits).then(|| address.to_owned());
+        *lock(&self.elsewhere) = new;
+    }
+
+    /// It was reached there.
+    pub(crate) fn reached_at(&self, address: &str) {
+        *lock(&self.reached) = Some(address.to_owned());
+    }
+
+    /// Where it was reached last, or else where it is said to listen.
+    pub(crate) fn current_address(&self) -> Option<String> {
+        lock(&self.reached).clone().or_else(|| self.address.clone())
+    }
+
+    /// Where it says that it listens, if that is not the address that was given.
+    pub(crate) fn elsewhere(&self) -> Option<String> {
+        lock(&self.elsewhere).clone()
     }
 
     /// It is there.
@@ -392,6 +429,10 @@ impl LogGate {
         }
         open
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn semaphore(permits: usize) -> Arc<Semaphore> {

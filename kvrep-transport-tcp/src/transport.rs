@@ -201,7 +201,8 @@ impl Transport for TcpTransport {
 
     fn address_of(&self, peer: ReplicaId) -> Option<String> {
         let listed = match self.running.get() {
-            Some(shared) => shared.config.peers.get(&peer).cloned(),
+            Some(shared) if peer == shared.me.replica => shared.config.peers.get(&peer).cloned(),
+            Some(shared) => shared.peers.get(&peer).and_then(|p| p.current_address()),
             None => lock(&self.config).peers.get(&peer).cloned(),
         };
         let mine = || {

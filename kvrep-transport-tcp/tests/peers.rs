@@ -122,6 +122,41 @@ async fn a_member_that_is_not_listed_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_listed_member_that_comes_back_elsewhere_is_found_there() {
+    let (one, two) = two(|config| config).await;
+    one.await_hint(ReplicaId(2), Hint::Connected).await;
+    let (there, before) = (one.address(), two.address());
+    two.transport.close().await;
+    one.await_hint(ReplicaId(2), Hint::Gone).await;
+    let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(1), there);
+    let later = LocalPeer {
+        incarnation: me(2).incarnation.next(),
+        ..me(2)
+    };
+    let two = Node::start(later, TcpTransport::bind(config).await.unwrap()).await;
+    assert_ne!(two.address(), before);
+    reaches(&two, &one, 1).await;
+    reaches(&one, &two, 2).await;
+    let told = one.transport.address_of(ReplicaId(2));
+    assert_eq!(told, Some(two.address()), "clients are sent there, too");
+}
+
+#[tokio::test]
+async fn of_two_processes_under_one_id_the_earlier_is_refused_and_told_so() {
+    let (one, two) = two(|config| config).await;
+    reaches(&two, &one, 1).await;
+    let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(1), one.address());
+    let later = LocalPeer {
+        incarnation: me(2).incarnation.next(),
+        ..me(2)
+    };
+    let other = Node::start(later, TcpTransport::bind(config).await.unwrap()).await;
+    reaches(&other, &one, 2).await;
+    two.await_hint(ReplicaId(1), Hint::Superseded).await;
+    reaches(&other, &one, 3).await;
+}
+
+#[tokio::test]
 async fn a_peer_whose_process_ended_is_reported_gone_at_once() {
     let (one, two) = two(|config| config).await;
     one.await_hint(ReplicaId(2), Hint::Connected).await;

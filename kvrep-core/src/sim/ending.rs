@@ -104,6 +104,9 @@ impl World {
         let Some(configuration) = &primary.configuration else {
             return Some("nobody serves in a configuration".into());
         };
+        if self.newest.as_ref() != Some(configuration) {
+            return Some("the primary has not heard yet how the last change ended".into());
+        }
         for node in &self.nodes[..self.plan.members] {
             // Who was removed, or could not be let in, is outside.
             let (Some(engine), Some(kind)) = (&node.engine, configuration.members.get(&node.id))

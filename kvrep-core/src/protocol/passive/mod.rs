@@ -395,6 +395,10 @@ impl Protocol for Passive {
     }
 
     fn on_hint(&mut self, now: Time, peer: ReplicaId, hint: Hint, out: &mut Outbox) {
+        if hint == Hint::Superseded {
+            self.on_superseded(peer, out);
+            return;
+        }
         if self.local.is_member(peer) {
             self.local.detector.on_hint(now, peer, hint);
             if hint == Hint::Gone {

@@ -256,6 +256,21 @@ impl Passive {
         self.handover_ends(self.local.me, out);
     }
 
+    /// Another process runs under this replica's name, and is the later one: this one speaks for nobody any more.
+    pub(super) fn on_superseded(&mut self, told_by: ReplicaId, out: &mut Outbox) {
+        if self.local.stopped {
+            return;
+        }
+        let me = self.local.me;
+        self.local.stopped = true;
+        self.local.waiting_for = format!(
+            "stopped: {told_by} has heard a later life of {me}, so another process runs as {me}, too. Stop one of the two; a replica of its own needs an id of its own"
+        );
+        let why = self.local.waiting_for.clone();
+        out.push(Action::Event(Event::Refused(why)));
+        self.change_role(Part::Seeking(Seeking::idle()), out);
+    }
+
     /// Follows the primary of `term`, if it does not already.
     pub(super) fn follow(&mut self, term: Term, out: &mut Outbox) {
         self.local.waiting_for.clear();
