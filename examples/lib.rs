@@ -2,6 +2,8 @@
 
 pub mod common;
 pub mod demo;
+#[path = "zk-like-kv/mod.rs"]
+pub mod zk_like_kv;
 
 /// The README's programs compile.
 #[cfg(doctest)]

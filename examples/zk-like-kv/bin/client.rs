@@ -1,0 +1,71 @@
+//! A client of system 3. See `examples/zk-like-kv/README.md`.
+
+use clap::Parser;
+use kvrep_examples::common::operator::asked_to_end;
+use kvrep_examples::zk_like_kv::menu::{Menu, Questions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::io::BufReader;
+
+/// A client of a replicated key-value store of three servers: a menu with INIT, PUT and GET.
+///
+/// On a terminal it asks; what comes through a pipe is taken as the answers, one a line.
+#[derive(Parser)]
+#[command(
+    name = "zk-kv-client",
+    after_help = "Examples:\n  zk-kv-client\n      asks; INIT first\n  \
+                  printf 'INIT\\n\\n\\n\\n\\n\\n\\nPUT\\na\\n1\\nGET\\na\\n' | zk-kv-client\n      the usual servers, a write and a \
+                  read\n  \
+                  printf 'GET\\na\\n' | zk-kv-client --servidores 10.0.0.1:10097,10.0.0.2:10098,10.0.0.3:10099\n\n\
+                  Exit code: 0 when every choice succeeded, 1 when one did not, 2 for wrong options."
+)]
+struct Args {
+    /// The servers (IP:porta, with commas): as if INIT had been answered.
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORTA")]
+    servidores: Vec<String>,
+    /// Fixes which server is asked when.
+    #[arg(long, value_name = "N")]
+    semente: Option<u64>,
+    /// How long to wait for an answer.
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    espera: u64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let seed = args
+        .semente
+        .unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
+    let questions = if std::io::stdin().is_terminal() {
+        Questions::Asked
+    } else {
+        Questions::Known
+    };
+    let console = (BufReader::new(tokio::io::stdin()), tokio::io::stdout());
+    let patience = Duration::from_millis(args.espera);
+    let menu = Menu::new(console, questions, args.servidores, seed, patience);
+    let asked = match asked_to_end() {
+        Ok(asked) => asked,
+        Err(error) => {
+            eprintln!("zk-kv-client: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = tokio::select! {
+        ended = menu.run() => ended,
+        () = asked => Ok(0),
+    };
+    let code = match ended {
+        Ok(0) => 0,
+        Ok(_) => 1,
+        Err(error) => {
+            eprintln!("zk-kv-client: {error}");
+            1
+        }
+    };
+    // A thread may still wait for standard input; nothing is left to be done.
+    std::process::exit(code);
+}

@@ -1,0 +1,129 @@
+//! A server of system 3. See `examples/zk-like-kv/README.md`.
+
+use clap::Parser;
+use kvrep_examples::zk_like_kv::server::{DELAY_MAX, Settings, serve};
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// One of the three servers of a replicated key-value store with a fixed leader.
+///
+/// What is not given as an option is asked on standard input, in this order: own IP, own port, leader's IP, leader's port. An
+/// empty answer takes the default.
+#[derive(Parser)]
+#[command(
+    name = "zk-kv-server",
+    after_help = "Examples:\n  zk-kv-server\n      asks for everything\n  \
+                  printf '127.0.0.1\\n10098\\n127.0.0.1\\n10097\\n' | zk-kv-server\n      a follower, from a script\n  \
+                  zk-kv-server --ip 127.0.0.1 --porta 10097 --ip-lider 127.0.0.1 --porta-lider 10097\n      the leader: its own \
+                  address is the leader's\n  \
+                  zk-kv-server --porta 10099 --porta-lider 10097 --ip '' --ip-lider '' --atraso-replicacao 3000\n      a follower that is told \
+                  of writes three seconds late\n\nIt prints the lines of its console on standard output and everything else on standard error."
+)]
+struct Args {
+    /// Own IP (or name). Empty: 127.0.0.1.
+    #[arg(long, value_name = "IP")]
+    ip: Option<String>,
+    /// Own port. Empty: 10097.
+    #[arg(long, value_name = "PORTA")]
+    porta: Option<String>,
+    /// The leader's IP (or name). Empty: 127.0.0.1.
+    #[arg(long, value_name = "IP")]
+    ip_lider: Option<String>,
+    /// The leader's port. Empty: 10097.
+    #[arg(long, value_name = "PORTA")]
+    porta_lider: Option<String>,
+    /// Delay replication at this server, to show TRY_OTHER_SERVER_OR_LATER: at the leader what it sends, at a follower what it
+    /// receives.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    atraso_replicacao: u64,
+    /// How long a PUT may wait for the other servers before its client is told that its outcome is unknown.
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    limite_put: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
+        )
+        .init();
+    match settings(args).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("zk-kv-server: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread: the replica, its connections and its clients take turns without waking each other.
+fn run(settings: Settings) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(serve(settings))
+}
+
+fn settings(args: Args) -> Result<Settings, String> {
+    let delay = Duration::from_millis(args.atraso_replicacao);
+    if delay > DELAY_MAX {
+        return Err(format!(
+            "--atraso-replicacao é no máximo {} ms",
+            DELAY_MAX.as_millis()
+        ));
+    }
+    let own_ip = answer(args.ip, "IP deste servidor", "127.0.0.1")?;
+    let own_port = answer(args.porta, "porta deste servidor", "10097")?;
+    let leader_ip = answer(args.ip_lider, "IP do líder", "127.0.0.1")?;
+    let leader_port = answer(args.porta_lider, "porta do líder", "10097")?;
+    Ok(Settings {
+        own: address(&own_ip, &own_port)?,
+        leader: address(&leader_ip, &leader_port)?,
+        delay,
+        put_within: Duration::from_millis(args.limite_put),
+    })
+}
+
+/// What was given as an option, or is typed now.
+fn answer(given: Option<String>, question: &str, default: &str) -> Result<String, String> {
+    let typed = match given {
+        Some(given) => given,
+        None => ask(question, default)?,
+    };
+    let typed = typed.trim();
+    Ok(if typed.is_empty() { default } else { typed }.to_owned())
+}
+
+fn ask(question: &str, default: &str) -> Result<String, String> {
+    let mut input = std::io::stdin().lock();
+    if std::io::stdin().is_terminal() {
+        // Not on standard output: that has the lines of the text and nothing else.
+        eprint!("{question} [{default}]: ");
+        let _ = std::io::stderr().flush();
+    }
+    let mut line = Vec::new();
+    let read = std::io::Read::take(&mut input, ANSWER_BYTES_MAX).read_until(b'\n', &mut line);
+    match read {
+        Ok(0) => Err(format!("falta uma resposta: {question}")),
+        Ok(_) => Ok(String::from_utf8_lossy(&line).into_owned()),
+        Err(error) => Err(format!("{question}: {error}")),
+    }
+}
+
+fn address(ip: &str, port: &str) -> Result<String, String> {
+    let port: u16 = port
+        .parse()
+        .map_err(|_| format!("{port:?} não é uma porta (1 a 65535)"))?;
+    Ok(if ip.contains(':') && !ip.starts_with('[') {
+        format!("[{ip}]:{port}")
+    } else {
+        format!("{ip}:{port}")
+    })
+}
+
+const ANSWER_BYTES_MAX: u64 = 1_024;

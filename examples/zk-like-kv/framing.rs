@@ -1,0 +1,195 @@
+//! Where a message ends: at a line's end, at the end of the connection, or when its JSON object closes.
+//!
+//! Programs of others send bare objects without a line's end, ours always end a line. So a message is taken as soon as its
+//! brackets are balanced. Finding that out reads every byte once, however slowly they come; only then is the text parsed.
+//!
+//! Caveat: after a bare object that is complete nobody can know whether a line's end is still under way. [`Framed::ended_line`]
+//! tells whether it was there; whoever sends bare objects is answered once and then let go, as those programs expect.
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+/// Largest message that is read, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
+
+/// A message's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Framed {
+    /// The JSON object, or what stood in its place.
+    pub json: Bytes,
+    /// Whether a line's end was seen behind it.
+    pub ended_line: bool,
+}
+
+/// Why the bytes are no message.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FramingError {
+    /// Larger than [`MESSAGE_BYTES_MAX`].
+    #[error("uma mensagem tem no máximo {MESSAGE_BYTES_MAX} bytes")]
+    TooLarge,
+    /// It does not begin as an object.
+    #[error("uma mensagem é um objeto JSON")]
+    NoObject,
+    /// From the connection.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Reads and writes messages.
+#[derive(Debug, Default)]
+pub struct Framing {
+    /// How much of the buffer was looked at, and what was found there.
+    scanned: usize,
+    depth: usize,
+    in_text: bool,
+    escaped: bool,
+}
+
+impl Framing {
+    /// The end of the message that the buffer begins with, if it is there.
+    fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+        while let Some(byte) = bytes.get(self.scanned) {
+            self.scanned += 1;
+            match byte {
+                // No text of JSON has a bare line's end in it.
+                b'\n' => return Some(self.scanned - 1),
+                _ if self.escaped => self.escaped = false,
+                b'\\' if self.in_text => self.escaped = true,
+                b'"' => self.in_text = !self.in_text,
+                _ if self.in_text => {}
+                b'{' | b'[' => self.depth += 1,
+                b'}' | b']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    if self.depth == 0 {
+                        return Some(self.scanned);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, from: &mut BytesMut, end: usize) -> Framed {
+        *self = Self::default();
+        let json = from.split_to(end).freeze();
+        let blank = from.iter().position(|byte| !is_blank(*byte));
+        let ended_line = from.get(blank.unwrap_or(from.len())) == Some(&b'\n');
+        if ended_line {
+            from.advance(blank.unwrap_or(0) + 1);
+        }
+        Framed { json, ended_line }
+    }
+}
+
+impl Decoder for Framing {
+    type Item = Framed;
+    type Error = FramingError;
+
+    fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Framed>, FramingError> {
+        if self.scanned == 0 {
+            let blank = |byte: &u8| is_blank(*byte) || *byte == b'\n';
+            let blanks = from.iter().take_while(|byte| blank(byte)).count();
+            from.advance(blanks);
+            if from.first().is_some_and(|byte| *byte != b'{') {
+                return Err(FramingError::NoObject);
+            }
+        }
+        let end = self.end(from);
+        if end.unwrap_or(from.len()) > MESSAGE_BYTES_MAX {
+            return Err(FramingError::TooLarge);
+        }
+        Ok(end.map(|end| self.take(from, end)))
+    }
+
+    fn decode_eof(&mut self, from: &mut BytesMut) -> Result<Option<Framed>, FramingError> {
+        if let Some(message) = self.decode(from)? {
+            return Ok(Some(message));
+        }
+        if from.is_empty() {
+            return Ok(None);
+        }
+        // Cut off: whoever parses it says what is missing.
+        let end = from.len();
+        Ok(Some(self.take(from, end)))
+    }
+}
+
+/// Writes a message and a line's end.
+impl Encoder<&[u8]> for Framing {
+    type Error = FramingError;
+
+    fn encode(&mut self, json: &[u8], out: &mut BytesMut) -> Result<(), FramingError> {
+        out.reserve(json.len() + 1);
+        out.extend_from_slice(json);
+        out.extend_from_slice(b"\n");
+        Ok(())
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(chunks: &[&[u8]]) -> Vec<(String, bool)> {
+        let (mut framing, mut buffer, mut found) = (Framing::default(), BytesMut::new(), vec![]);
+        for chunk in chunks {
+            buffer.extend_from_slice(chunk);
+            while let Some(message) = framing.decode(&mut buffer).unwrap() {
+                found.push(message);
+            }
+        }
+        found.extend(framing.decode_eof(&mut buffer).unwrap());
+        found
+            .into_iter()
+            .map(|m| (String::from_utf8(m.json.to_vec()).unwrap(), m.ended_line))
+            .collect()
+    }
+
+    #[test]
+    fn a3_1_a_message_ends_at_its_line_at_its_bracket_or_with_the_connection() {
+        let (line, bare) = (true, false);
+        let said = |json: &str, how| (json.to_owned(), how);
+        assert_eq!(all(&[b"{\"a\":1}\n"]), [said("{\"a\":1}", line)]);
+        assert_eq!(all(&[b"{\"a\":1}"]), [said("{\"a\":1}", bare)]);
+        assert_eq!(all(&[b"{\"a\":", b"1} \r\n"]), [said("{\"a\":1}", line)]);
+        assert_eq!(
+            all(&[b"\r\n {\"a\":[{}]}{\"b\":2}\n"]),
+            [said("{\"a\":[{}]}", bare), said("{\"b\":2}", line)]
+        );
+        // Brackets and quotes in texts count for nothing.
+        let tricky = r#"{"a}\"]":"\\","b":"{["}"#;
+        assert_eq!(all(&[tricky.as_bytes()]), [said(tricky, bare)]);
+        assert_eq!(all(&[b"{\"a\":\n"]), [said("{\"a\":", line)]);
+        assert_eq!(all(&[b"{\"a\":"]), [said("{\"a\":", bare)]);
+        assert_eq!(all(&[b" \n\n"]), []);
+    }
+
+    #[test]
+    fn a_message_is_the_same_however_its_bytes_come() {
+        let text =
+            "{\"tipo\":\"PUT\",\"key\":\"{\\\"ç\",\"value\":\"[\"}\n{\"tipo\":\"GET\"}".as_bytes();
+        let whole = all(&[text]);
+        assert_eq!(whole.len(), 2);
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        // Bare or not can differ: nobody waits for a line's end.
+        let texts = |found: Vec<(String, bool)>| found.into_iter().map(|m| m.0).collect::<Vec<_>>();
+        assert_eq!(texts(all(&bytes)), texts(whole));
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_object_is_refused() {
+        let mut buffer = BytesMut::from("GET / HTTP/1.1");
+        let refused = Framing::default().decode(&mut buffer);
+        assert!(matches!(refused, Err(FramingError::NoObject)));
+        let mut buffer = BytesMut::from("{\"a\":\"");
+        buffer.resize(MESSAGE_BYTES_MAX + 1, b'x');
+        let refused = Framing::default().decode(&mut buffer);
+        assert!(matches!(refused, Err(FramingError::TooLarge)));
+    }
+}

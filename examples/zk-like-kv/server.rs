@@ -1,0 +1,326 @@
+//! A server: listens, finds the two others, and runs its replica of the table.
+//!
+//! ```text
+//!   bind ─▶ serve clients ─▶ all three known ─▶ the same port, with a replica behind it
+//!              (PUT waits)     (JOIN)
+//! ```
+//!
+//! The policies of the passive scheme make the text's system: the primary is fixed (`Takeover::Never`), a write is acknowledged
+//! when all have it (`Ack::All`), and everybody shows what it has as soon as it has it (`Visibility::OnAppend`). State is in
+//! memory, as the text has it; a leader that is started again adopts what its followers have before it serves.
+
+use super::codec::JsonLines;
+use super::console::Console;
+use super::framing::MESSAGE_BYTES_MAX;
+use super::front::{Front, Replica, Role};
+use super::recent::Recent;
+use super::registry::{LEADER, Registry, Trio, known, stay_registered};
+use super::slow::Slow;
+use super::table::Table;
+use crate::common::operator::{asked_to_end, attend};
+use bytes::BytesMut;
+use kvrep_core::node::{ClientOptions, LocalLink, Node};
+use kvrep_core::transport::Transport;
+use kvrep_core::{Ack, Authority, Client, GroupConfig, Limits, ReplicaId, Takeover, Visibility};
+use kvrep_transport_tcp::{ForeignService, TcpConfig, TcpLimits, TcpTransport};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Name of the group.
+pub const GROUP: &str = "zk-like-kv";
+
+/// What a server is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens, as it was typed.
+    pub own: String,
+    /// Where the leader listens, as it was typed.
+    pub leader: String,
+    /// By how much replication at this server is delayed.
+    pub delay: Duration,
+    /// How long a PUT may take.
+    pub put_within: Duration,
+}
+
+/// The longest delay that [`Settings::delay`] may be.
+pub const DELAY_MAX: Duration = Duration::from_secs(20);
+
+/// Serves until asked to end.
+///
+/// # Errors
+/// Why it could not start or go on, in words for its operator.
+pub async fn serve(settings: Settings) -> Result<(), String> {
+    let mut asked = std::pin::pin!(asked_to_end().map_err(|error| error.to_string())?);
+    let console = Console::on_stdout().map_err(|error| error.to_string())?;
+    let console = Arc::new(console);
+    let (own, is_leader, leader) = addresses(&settings).await?;
+    let listener = TcpListener::bind(own)
+        .await
+        .map_err(|error| format!("não é possível escutar em {own}: {error}"))?;
+    let trio = watch::Sender::new(None);
+    let role = if is_leader {
+        Role::Leader(Registry::new(own, trio.clone()))
+    } else {
+        Role::Follower { leader }
+    };
+    let front = Arc::new(Front {
+        me: own,
+        role,
+        console: Arc::clone(&console),
+        put_within: settings.put_within,
+        replica: watch::Sender::new(None),
+    });
+    let ended = tokio::select! {
+        () = &mut asked => Ok(()),
+        ended = run(&settings, &front, listener, &trio, leader) => ended,
+    };
+    let replica = front.replica.send_replace(None);
+    if let Some(replica) = replica {
+        // Whoever still holds it ends with the transport.
+        drop(replica.client);
+        if let Some(node) = Arc::into_inner(replica.node) {
+            let _ = node.shutdown().await;
+        }
+    }
+    console.drain(DRAIN_WITHIN);
+    ended
+}
+
+async fn run(
+    settings: &Settings,
+    front: &Arc<Front>,
+    listener: TcpListener,
+    trio: &watch::Sender<Option<Trio>>,
+    leader: SocketAddr,
+) -> Result<(), String> {
+    let register = async {
+        match front.role {
+            Role::Leader(_) => std::future::pending().await,
+            Role::Follower { .. } => stay_registered(front.me, leader, trio).await,
+        }
+    };
+    let replicate = async {
+        let mut early = JoinSet::new();
+        let trio = serve_early(&listener, front, trio, &mut early).await;
+        let node = start_replica(settings, front, listener, &trio).await?;
+        let node = Arc::new(node);
+        let mut options = ClientOptions::default();
+        options.deadline = settings.put_within;
+        let client = Client::with_options(LocalLink::new([&*node]), options);
+        let replica = Replica {
+            client,
+            node: Arc::clone(&node),
+        };
+        front.replica.send_replace(Some(replica));
+        let ended = attend(&node, |what| eprintln!("{}: {what}", front.me)).await;
+        drop(early);
+        ended.map_err(|error| error.to_string())
+    };
+    tokio::select! {
+        ended = replicate => ended,
+        () = register => Ok(()),
+    }
+}
+
+/// Serves connections until the three servers are known. Those that came meanwhile go on in `early`.
+async fn serve_early(
+    listener: &TcpListener,
+    front: &Arc<Front>,
+    trio: &watch::Sender<Option<Trio>>,
+    early: &mut JoinSet<()>,
+) -> Trio {
+    let served = Arc::new(Semaphore::new(EARLY_MAX));
+    let mut complete = std::pin::pin!(known(trio));
+    loop {
+        tokio::select! {
+            biased;
+            trio = &mut complete => return trio,
+            Some(_) = early.join_next() => {}
+            accepted = listener.accept() => match (accepted, Arc::clone(&served).try_acquire_owned()) {
+                (Ok((stream, peer)), Ok(permit)) => {
+                    let front = Arc::clone(front);
+                    early.spawn(async move {
+                        greet(&front, stream, peer).await;
+                        drop(permit);
+                    });
+                }
+                (Ok(_), Err(_)) => {}
+                (Err(error), _) => {
+                    eprintln!("não é possível aceitar conexões: {error}");
+                    sleep(ACCEPT_AGAIN).await;
+                }
+            },
+        }
+    }
+}
+
+/// Gives a connection to the front, unless it is another server's replica that was quicker: that one tries again.
+async fn greet(front: &Front, mut stream: TcpStream, peer: SocketAddr) {
+    let _ = stream.set_nodelay(true);
+    let opening = JsonLines::opening_of_members();
+    let mut first = BytesMut::new();
+    let _ = timeout(FIRST_BYTES_WITHIN, async {
+        while first.len() < opening.len() && opening.starts_with(&first) {
+            if !matches!(stream.read_buf(&mut first).await, Ok(1..)) {
+                break;
+            }
+        }
+    })
+    .await;
+    if !first.is_empty() && !first.starts_with(opening) {
+        front.serve(stream, first.freeze(), peer).await;
+    }
+}
+
+async fn start_replica(
+    settings: &Settings,
+    front: &Arc<Front>,
+    listener: TcpListener,
+    trio: &Trio,
+) -> Result<Node, String> {
+    let me = trio
+        .id_of(front.me)
+        .ok_or("este servidor não é um dos três")?;
+    let recent = Arc::new(match front.role {
+        Role::Leader(_) => Recent::silent(),
+        Role::Follower { .. } => Recent::printing(Arc::clone(&front.console)),
+    });
+    let group = group(trio);
+    let mut limits = TcpLimits::for_group(&group.limits);
+    limits.foreign_max = CLIENTS_MAX;
+    let config = TcpConfig::new(front.me.to_string())
+        .peers(trio.members().map(|(id, at)| (id, at.to_string())))
+        .limits(limits)
+        .foreign(Arc::clone(front) as Arc<dyn ForeignService>)
+        .codec(Arc::new(JsonLines::new(Arc::clone(&recent))));
+    let line = TcpTransport::from_listener(config, listener).map_err(|error| error.to_string())?;
+    let table = Table::told_to(recent);
+    if settings.delay.is_zero() {
+        start(me, group, line, table, settings).await
+    } else {
+        start(me, group, Slow::new(line, settings.delay), table, settings).await
+    }
+}
+
+async fn start(
+    me: ReplicaId,
+    group: GroupConfig,
+    line: impl Transport,
+    table: Table,
+    settings: &Settings,
+) -> Result<Node, String> {
+    let builder = Node::builder(GROUP, me)
+        .group(group)
+        .transport(line)
+        .reply_within(settings.put_within)
+        .shutdown_within(SHUTDOWN_WITHIN)
+        .state_machine(table);
+    builder.start().await.map_err(|error| error.to_string())
+}
+
+/// What the three servers agree on.
+fn group(trio: &Trio) -> GroupConfig {
+    let members = trio.members().map(|(id, _)| id);
+    let mut group = GroupConfig::new(members, Authority::Alone);
+    group.ack = Ack::All;
+    group.takeover = Takeover::Never { primary: LEADER };
+    group.visibility = Visibility::OnAppend;
+    // Nobody leaves or dies, says the text; a process that does is seen by its connections. A late line must not look dead.
+    group.timing.suspect_after = DELAY_MAX + Duration::from_secs(10);
+    group.limits = Limits {
+        command_bytes_max: MESSAGE_BYTES_MAX,
+        ..Limits::default()
+    };
+    group
+}
+
+/// The own address, whether it is the leader's, and the leader's.
+async fn addresses(settings: &Settings) -> Result<(SocketAddr, bool, SocketAddr), String> {
+    let own = resolve(&settings.own).await?;
+    let leader = resolve(&settings.leader).await?;
+    let first = own[0];
+    if first.ip().is_unspecified() || first.port() == 0 {
+        return Err(format!(
+            "{first}: os outros servidores precisam de um endereço e de uma porta exatos; use por exemplo 127.0.0.1:10097"
+        ));
+    }
+    let same = own.iter().find(|own| leader.contains(own)).copied();
+    Ok((same.unwrap_or(first), same.is_some(), leader[0]))
+}
+
+/// What a name stands for, IPv4 first; at least one address.
+async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = lookup_host(name).await;
+    let found = found.map_err(|error| format!("{name}: {error}; escreva IP e porta"))?;
+    let mut found: Vec<SocketAddr> = found.collect();
+    found.sort_by_key(|address| !address.is_ipv4());
+    if found.is_empty() {
+        return Err(format!("{name}: nenhum endereço"));
+    }
+    Ok(found)
+}
+
+const EARLY_MAX: usize = 1_024;
+const CLIENTS_MAX: usize = 4_096;
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+const FIRST_BYTES_WITHIN: Duration = Duration::from_secs(3);
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(1);
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn role(own: &str, leader: &str) -> (bool, SocketAddr) {
+        let settings = Settings {
+            own: own.into(),
+            leader: leader.into(),
+            delay: Duration::ZERO,
+            put_within: Duration::from_secs(1),
+        };
+        let (own, is_leader, _) = addresses(&settings).await.unwrap();
+        (is_leader, own)
+    }
+
+    #[tokio::test]
+    async fn c3_7_names_that_stand_for_the_same_address_give_the_same_role() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        for own in ["localhost:10098", "127.0.0.1:10098"] {
+            for leader in ["localhost:10098", "127.0.0.1:10098"] {
+                assert_eq!(role(own, leader).await, (true, at(10_098)));
+            }
+            assert_eq!(role(own, "localhost:10097").await, (false, at(10_098)));
+            assert_eq!(role(own, "127.0.0.2:10098").await, (false, at(10_098)));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_nobody_could_reach_is_refused_with_a_remedy() {
+        for own in ["0.0.0.0:10097", "127.0.0.1:0"] {
+            let settings = Settings {
+                own: own.into(),
+                leader: "127.0.0.1:10098".into(),
+                delay: Duration::ZERO,
+                put_within: Duration::from_secs(1),
+            };
+            assert!(
+                addresses(&settings)
+                    .await
+                    .unwrap_err()
+                    .contains("127.0.0.1:10097")
+            );
+        }
+        assert!(
+            resolve("127.0.0.1")
+                .await
+                .unwrap_err()
+                .contains("IP e porta")
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The state machine: a table of values with timestamps, and the counter that gives them.
+//!
+//! A timestamp is a count of writes, one for all keys; it lives in the state, so it is replicated, is part of every snapshot, and
+//! never repeats nor goes back as long as any replica holds the state. A clock could do both.
+//!
+//! A read is decided here, by comparing what the client has seen of the key with what this replica has: `GET` is a query, and
+//! *try another server* one of its answers.
+//!
+//! Invariant: `clock` is the highest timestamp ever given; each key's is at most that, and no two writes have the same.
+
+use super::message::Answer;
+use super::recent::Recent;
+use kvrep_core::{ApplyContext, StateMachine};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The replicated table.
+#[derive(Debug, Default)]
+pub struct Table {
+    state: State,
+    /// Told what was written, for this server's console and wire; nothing of it comes back.
+    recent: Option<Arc<Recent>>,
+}
+
+/// Everything that answers depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    clock: u64,
+    entries: BTreeMap<String, Stamped>,
+}
+
+/// A value and when it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamped {
+    value: String,
+    timestamp: u64,
+}
+
+/// Writes a value under the next timestamp.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Put {
+    /// Where.
+    pub key: String,
+    /// What.
+    pub value: String,
+}
+
+/// Asks for a value at least as new as what the client has seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Get {
+    /// Of which key.
+    pub key: String,
+    /// What the client has seen of it; 0: nothing.
+    pub timestamp: u64,
+}
+
+/// What the table says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Said {
+    /// Written, with this timestamp.
+    Written(u64),
+    /// The value and its timestamp.
+    Value(String, u64),
+    /// Neither the table nor the client knows the key.
+    Null,
+    /// The client has seen something newer than this timestamp, which is the table's.
+    Behind(u64),
+}
+
+impl Table {
+    /// An empty table that tells `recent` what is written.
+    #[must_use]
+    pub fn told_to(recent: Arc<Recent>) -> Self {
+        Self {
+            state: State::default(),
+            recent: Some(recent),
+        }
+    }
+}
+
+impl State {
+    fn get(&self, query: &Get) -> Said {
+        match self.entries.get(&query.key) {
+            Some(found) if found.timestamp >= query.timestamp => {
+                Said::Value(found.value.clone(), found.timestamp)
+            }
+            Some(found) => Said::Behind(found.timestamp),
+            None if query.timestamp == 0 => Said::Null,
+            None => Said::Behind(0),
+        }
+    }
+}
+
+impl Said {
+    /// What the client that asked for `key` is told.
+    #[must_use]
+    pub fn into_answer(self, key: String) -> Answer {
+        match self {
+            Self::Value(value, timestamp) => Answer::GetOk {
+                key,
+                value,
+                timestamp,
+            },
+            Self::Null => Answer::Null { key },
+            Self::Behind(timestamp) | Self::Written(timestamp) => {
+                Answer::TryOtherServerOrLater { key, timestamp }
+            }
+        }
+    }
+}
+
+impl StateMachine for Table {
+    type Command = Put;
+    type Query = Get;
+    type Response = Said;
+    type Snapshot = State;
+
+    fn apply(&mut self, context: &mut ApplyContext, put: Put) -> Said {
+        self.state.clock += 1;
+        let timestamp = self.state.clock;
+        if let Some(recent) = &self.recent {
+            recent.written(context.index, &put.key, &put.value, timestamp);
+        }
+        let Put { key, value } = put;
+        self.state.entries.insert(key, Stamped { value, timestamp });
+        Said::Written(timestamp)
+    }
+
+    fn query(&self, query: Get) -> Said {
+        self.state.get(&query)
+    }
+
+    fn snapshot(&self) -> State {
+        self.state.clone()
+    }
+
+    fn restore(&mut self, state: State) {
+        self.state = state;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvrep_core::{Index, Timestamp};
+
+    fn put(table: &mut Table, key: &str, value: &str) -> u64 {
+        let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
+        let (key, value) = (key.into(), value.into());
+        match table.apply(&mut context, Put { key, value }) {
+            Said::Written(timestamp) => timestamp,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn get(table: &Table, key: &str, timestamp: u64) -> Said {
+        let key = key.into();
+        table.query(Get { key, timestamp })
+    }
+
+    #[test]
+    fn a3_2_timestamps_are_a_counter_from_one_for_all_keys() {
+        let mut table = Table::default();
+        assert_eq!(put(&mut table, "a", "1"), 1);
+        assert_eq!(put(&mut table, "b", "2"), 2);
+        assert_eq!(put(&mut table, "a", "3"), 3);
+        assert_eq!(get(&table, "a", 0), Said::Value("3".into(), 3));
+        assert_eq!(get(&table, "b", 0), Said::Value("2".into(), 2));
+    }
+
+    #[test]
+    fn r3_25_c3_6_a_value_is_shown_when_it_is_as_new_as_what_the_client_has_seen() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1");
+        put(&mut table, "a", "2");
+        assert_eq!(get(&table, "a", 1), Said::Value("2".into(), 2));
+        assert_eq!(get(&table, "a", 2), Said::Value("2".into(), 2));
+        assert_eq!(get(&table, "a", 3), Said::Behind(2));
+    }
+
+    #[test]
+    fn c3_2_a3_5_a_missing_key_is_null_only_to_who_has_never_seen_it() {
+        let table = Table::default();
+        assert_eq!(get(&table, "a", 0), Said::Null);
+        assert_eq!(get(&table, "a", 1), Said::Behind(0));
+    }
+
+    #[test]
+    fn the_counter_goes_on_behind_a_snapshot() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1");
+        let mut copy = Table::default();
+        copy.restore(table.snapshot());
+        assert_eq!(put(&mut copy, "a", "2"), 2);
+    }
+}
