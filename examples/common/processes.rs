@@ -6,6 +6,7 @@
 //! Caveat: at most [`LINES_KEPT_MAX`] lines of a process are kept; further ones are read and thrown away.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -65,6 +66,7 @@ pub struct Program {
     arguments: Vec<OsString>,
     directory: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
+    errors_to: Option<PathBuf>,
 }
 
 impl Program {
@@ -94,6 +96,7 @@ impl Program {
             arguments: Vec::new(),
             directory: None,
             environment: Vec::new(),
+            errors_to: None,
         }
     }
 
@@ -125,6 +128,13 @@ impl Program {
         self
     }
 
+    /// Appends its standard error to this file, so that what is read is its standard output and nothing else.
+    #[must_use]
+    pub fn errors_to(mut self, file: impl Into<PathBuf>) -> Self {
+        self.errors_to = Some(file.into());
+        self
+    }
+
     /// Starts it.
     ///
     /// # Errors
@@ -138,6 +148,11 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(file) = &self.errors_to {
+            let opened = OpenOptions::new().create(true).append(true).open(file);
+            let errors = opened.map_err(failed(format!("cannot write {}", file.display())))?;
+            command.stderr(Stdio::from(errors));
+        }
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
@@ -147,8 +162,9 @@ impl Program {
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(keep(stdout, Arc::clone(&lines)));
         }
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(keep(stderr, Arc::clone(&lines)));
+        match child.stderr.take() {
+            Some(stderr) => drop(tokio::spawn(keep(stderr, Arc::clone(&lines)))),
+            None => *lines.ended() += 1,
         }
         Ok(Process {
             name: self.name.clone(),

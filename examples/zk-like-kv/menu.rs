@@ -25,8 +25,6 @@ pub struct Menu<I, O> {
     input: I,
     output: O,
     questions: Questions,
-    seed: u64,
-    patience: Duration,
     session: Session,
 }
 
@@ -46,8 +44,6 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
             input,
             output,
             questions,
-            seed,
-            patience,
             session: Session::new(servers, seed, patience),
         }
     }
@@ -106,8 +102,7 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
                 false => format!("{ip}:{port}"),
             });
         }
-        // What was seen of earlier servers says nothing of these.
-        self.session = Session::new(servers, self.seed, self.patience);
+        self.session.ask_at(servers);
         Ok(Ok(()))
     }
 

@@ -11,6 +11,7 @@ pub mod framing;
 pub mod front;
 pub mod menu;
 pub mod message;
+pub mod play;
 pub mod recent;
 pub mod registry;
 pub mod server;

@@ -254,9 +254,9 @@ mod tests {
     fn a3_8_the_three_are_known_when_two_different_followers_are_registered_at_once() {
         let registry = registry(1);
         let known = || registry.known.borrow().clone();
+        drop(registry.register(at(3)));
         let two = registry.register(at(2));
         let again = registry.register(at(2));
-        drop(registry.register(at(3)));
         drop(registry.register(at(1)));
         assert_eq!(known(), None);
         drop(two);

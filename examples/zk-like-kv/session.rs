@@ -69,6 +69,11 @@ impl Session {
         }
     }
 
+    /// Asks these servers from now on. What was seen stays seen.
+    pub fn ask_at(&mut self, servers: Vec<String>) {
+        self.servers = servers;
+    }
+
     /// What it has seen of a key; 0: nothing.
     #[must_use]
     pub fn seen(&self, key: &str) -> u64 {
