@@ -4,6 +4,8 @@ pub mod common;
 pub mod demo;
 #[path = "zk-like-kv/mod.rs"]
 pub mod zk_like_kv;
+#[path = "document-store/mod.rs"]
+pub mod document_store;
 
 /// The README's programs compile.
 #[cfg(doctest)]
