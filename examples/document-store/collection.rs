@@ -116,11 +116,7 @@ impl Collection {
     /// A number that differs when the collection does.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        xxh3_64(&encode(&(
-            &self.kept.schema,
-            self.kept.next,
-            self.digest,
-        )))
+        xxh3_64(&encode(&(&self.kept.schema, self.kept.next, self.digest)))
     }
 
     /// Whether a document has this id.
@@ -195,10 +191,13 @@ impl Collection {
                 return Some(self.by_id.get(id).copied().into_iter().collect());
             }
         }
-        let equals = query.values.iter().filter_map(|(position, operator, value)| {
-            let index = self.indexes.get(position)?;
-            (*operator == Operator::Equal).then(|| index.get(value))
-        });
+        let equals = query
+            .values
+            .iter()
+            .filter_map(|(position, operator, value)| {
+                let index = self.indexes.get(position)?;
+                (*operator == Operator::Equal).then(|| index.get(value))
+            });
         // No entry in the index: no document. Of several attributes the one with the fewest documents narrows most.
         if let Some(fewest) = equals.min_by_key(|numbers| numbers.map_or(0, BTreeSet::len)) {
             return Some(fewest.cloned().unwrap_or_default());

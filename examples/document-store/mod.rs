@@ -8,11 +8,11 @@
 //! The rest is what a person sees: the server's arguments ([`server::args`]) and the command line ([`cli`]).
 //! `examples/document-store/README.md` says what is promised, and where each requirement is tested.
 
-//CLI
+pub mod cli;
 pub mod collection;
 pub mod query;
 pub mod schema;
-//SRV
+pub mod server;
 pub mod store;
 pub mod value;
 pub mod wire;

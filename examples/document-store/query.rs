@@ -185,12 +185,13 @@ impl Bound {
         self.ids
             .iter()
             .all(|(operator, wanted)| operator.accepts(wanted.compared_with(id)))
-            && self.values.iter().all(|(position, operator, literal)| {
-                match &values[*position] {
+            && self
+                .values
+                .iter()
+                .all(|(position, operator, literal)| match &values[*position] {
                     Some(value) => operator.accepts(value.cmp(literal)),
                     None => *operator == Operator::Unequal,
-                }
-            })
+                })
     }
 }
 
@@ -228,7 +229,12 @@ mod tests {
 
     #[test]
     fn a_2_5_what_is_no_query_is_refused() {
-        for text in [r#"[]"#, r#"{"age":{"~":1}}"#, r#"{"age":null}"#, r#"{"age":{">":[]}}"#] {
+        for text in [
+            r#"[]"#,
+            r#"{"age":{"~":1}}"#,
+            r#"{"age":null}"#,
+            r#"{"age":{">":[]}}"#,
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
     }

@@ -319,7 +319,10 @@ fn coerced(schema: &Schema, fields: &Fields) -> Result<Vec<(usize, Value)>, Refu
 /// An id that no document of the collection has: a UUID of version 4 from the entry's random source.
 fn draw(collection: &Collection, context: &mut ApplyContext) -> Uuid {
     loop {
-        let halves = [context.random().to_be_bytes(), context.random().to_be_bytes()];
+        let halves = [
+            context.random().to_be_bytes(),
+            context.random().to_be_bytes(),
+        ];
         let mut bytes = [0; 16];
         bytes.copy_from_slice(halves.as_flattened());
         let id = Builder::from_random_bytes(bytes).into_uuid();

@@ -100,7 +100,9 @@ impl Value {
             Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
                 (Some(whole), _, _) => Ok(Self::Int(whole)),
                 (None, None, Some(float)) if float.is_finite() => Ok(Self::Float(float)),
-                _ => Err(format!("{number} is out of range: whole numbers have 64 bits")),
+                _ => Err(format!(
+                    "{number} is out of range: whole numbers have 64 bits"
+                )),
             },
             Json::Null | Json::Array(_) | Json::Object(_) => Err(format!(
                 "{json} is no value: a value is a text, a number, true or false"
@@ -205,11 +207,19 @@ mod tests {
             assert_eq!(coerced(Kind::Int, given), Some(Value::Int(18)), "{given}");
         }
         for given in ["18", "\"18\"", "1.8e1"] {
-            assert_eq!(coerced(Kind::Float, given), Some(Value::Float(18.0)), "{given}");
+            assert_eq!(
+                coerced(Kind::Float, given),
+                Some(Value::Float(18.0)),
+                "{given}"
+            );
         }
         assert_eq!(coerced(Kind::Str, "18"), Some(Value::Str("18".into())));
         for given in ["true", "\"true\"", "\"True\""] {
-            assert_eq!(coerced(Kind::Bool, given), Some(Value::Bool(true)), "{given}");
+            assert_eq!(
+                coerced(Kind::Bool, given),
+                Some(Value::Bool(true)),
+                "{given}"
+            );
         }
     }
 

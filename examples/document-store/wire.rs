@@ -96,7 +96,10 @@ fn wrong(operation: &str, arguments: usize) -> String {
         Some((_, usage)) => format!("{operation} with {arguments} arguments: write {usage}"),
         None => {
             let names: Vec<&str> = OPERATIONS.iter().map(|(name, _)| *name).collect();
-            format!("unknown operation {operation:?}: there are {}", names.join(", "))
+            format!(
+                "unknown operation {operation:?}: there are {}",
+                names.join(", ")
+            )
         }
     }
 }
@@ -115,9 +118,11 @@ const OPERATIONS: [(&str, &str); 8] = [
 fn name(json: &Json) -> Result<String, String> {
     match json {
         Json::String(name) => Ok(name.clone()),
-        other @ (Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) | Json::Object(_)) => {
-            Err(format!("a collection is named by a text, not {other}"))
-        }
+        other @ (Json::Null
+        | Json::Bool(_)
+        | Json::Number(_)
+        | Json::Array(_)
+        | Json::Object(_)) => Err(format!("a collection is named by a text, not {other}")),
     }
 }
 
@@ -131,7 +136,9 @@ fn new_name(json: &Json) -> Result<String, String> {
 
 fn fields(json: &Json) -> Result<Fields, String> {
     let Json::Object(fields) = json else {
-        return Err(format!("attributes are an object, such as {{\"age\": 18}}, not {json}"));
+        return Err(format!(
+            "attributes are an object, such as {{\"age\": 18}}, not {json}"
+        ));
     };
     let fields = fields.iter().map(|(name, value)| {
         let value = Value::from_json(value).map_err(|why| format!("{name:?}: {why}"))?;
@@ -163,7 +170,9 @@ impl Response {
             serde_json::from_slice(text).map_err(|e| format!("the response is no list: {e}"))?;
         match parts.as_slice() {
             [Json::String(status), result] if status == "ok" => Ok(Self::Ok(result.to_string())),
-            [Json::String(status), Json::String(why)] if status == "ko" => Ok(Self::Ko(why.clone())),
+            [Json::String(status), Json::String(why)] if status == "ko" => {
+                Ok(Self::Ko(why.clone()))
+            }
             [Json::String(status), why] if status == "ko" => Ok(Self::Ko(why.to_string())),
             _ => Err(format!(
                 "the response is neither [\"ok\", result] nor [\"ko\", reason]: {}",
@@ -237,10 +246,17 @@ mod tests {
             (b"[NaN]", "JSON"),
         ] {
             let told = refusal(text);
-            assert!(told.contains(why), "{}: {told}", String::from_utf8_lossy(text));
+            assert!(
+                told.contains(why),
+                "{}: {told}",
+                String::from_utf8_lossy(text)
+            );
         }
         let deep = "[".repeat(60_000);
-        assert!(refusal(deep.as_bytes()).contains("JSON"), "no stack is exhausted");
+        assert!(
+            refusal(deep.as_bytes()).contains("JSON"),
+            "no stack is exhausted"
+        );
     }
 
     #[test]
@@ -253,8 +269,15 @@ mod tests {
 
     #[test]
     fn r2_10_a_frame_is_two_bytes_of_length_and_the_text() {
-        assert_eq!(framed("[\"describe\"]").as_deref(), Ok(&b"\x00\x0c[\"describe\"]"[..]));
-        assert_eq!(framed("ñ").as_deref(), Ok(&b"\x00\x02\xc3\xb1"[..]), "bytes, not characters");
+        assert_eq!(
+            framed("[\"describe\"]").as_deref(),
+            Ok(&b"\x00\x0c[\"describe\"]"[..])
+        );
+        assert_eq!(
+            framed("ñ").as_deref(),
+            Ok(&b"\x00\x02\xc3\xb1"[..]),
+            "bytes, not characters"
+        );
         assert!(framed(&"x".repeat(65_535)).is_ok());
         assert_eq!(framed(&"x".repeat(65_536)), Err(65_536), "never wrapped");
     }
@@ -264,12 +287,18 @@ mod tests {
         let long = format!("\"{}\"", "x".repeat(70_000));
         let bytes = ok_bytes(long.len());
         let told = Response::Ok(long).to_text();
-        assert_eq!(told, format!("[\"ko\", \"response too large ({bytes} bytes)\"]"));
+        assert_eq!(
+            told,
+            format!("[\"ko\", \"response too large ({bytes} bytes)\"]")
+        );
     }
 
     #[test]
     fn responses_are_read_as_they_are_written() {
-        for response in [Response::Ok("null".into()), Response::Ko("it \"broke\"".into())] {
+        for response in [
+            Response::Ok("null".into()),
+            Response::Ko("it \"broke\"".into()),
+        ] {
             let text = response.to_text();
             assert_eq!(Response::from_text(text.as_bytes()), Ok(response));
         }

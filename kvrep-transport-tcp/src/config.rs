@@ -34,6 +34,8 @@ pub struct TcpConfig {
     pub dial_from: Option<IpAddr>,
     /// What to do with a member of the group that is not among `peers`.
     pub unlisted: Unlisted,
+    /// Where a member is that is neither listed nor has told where it listens. See [`locate`](Self::locate).
+    pub locate: Option<Locate>,
     /// See [`TcpLimits`].
     pub limits: TcpLimits,
     /// See [`TcpTiming`].
@@ -44,6 +46,9 @@ pub struct TcpConfig {
     /// kvrep's clients are served beside it.
     pub codec: Option<Arc<dyn Codec>>,
 }
+
+/// Tells a replica's address by its id.
+pub type Locate = Arc<dyn Fn(ReplicaId) -> Option<String> + Send + Sync>;
 
 /// What to do with a member of the group that connects without being listed.
 ///
@@ -150,6 +155,7 @@ impl TcpConfig {
             peers: BTreeMap::new(),
             dial_from: None,
             unlisted: Unlisted::default(),
+            locate: None,
             limits: TcpLimits::default(),
             timing: TcpTiming::default(),
             foreign: None,
@@ -202,6 +208,26 @@ impl TcpConfig {
     #[must_use]
     pub fn unlisted(mut self, unlisted: Unlisted) -> Self {
         self.unlisted = unlisted;
+        self
+    }
+
+    /// Sets the rule by which members are found that are neither listed nor learned (and [may be](Unlisted::Learn)): for groups
+    /// in which the id of a replica tells its address. A replica that restarts then reaches whoever joined since its list
+    /// was written. What a member says of itself, or others of it, counts before the rule.
+    ///
+    /// ```
+    /// use kvrep_transport_tcp::TcpConfig;
+    ///
+    /// let config = TcpConfig::new("10.0.0.7:9000")
+    ///     .locate(|replica| Some(format!("10.0.0.{}:9000", u8::try_from(replica.0).ok()?)));
+    /// # let _ = config;
+    /// ```
+    #[must_use]
+    pub fn locate(
+        mut self,
+        rule: impl Fn(ReplicaId) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.locate = Some(Arc::new(rule));
         self
     }
 
@@ -315,6 +341,7 @@ impl fmt::Debug for TcpConfig {
             .field("unlisted", &self.unlisted)
             .field("limits", &self.limits)
             .field("timing", &self.timing)
+            .field("locate", &self.locate.is_some())
             .field("foreign", &self.foreign.is_some())
             .field("codec", &self.codec.is_some())
             .finish()

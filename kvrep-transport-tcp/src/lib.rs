@@ -101,7 +101,7 @@ mod source;
 mod transport;
 mod writer;
 
-pub use config::{TcpConfig, TcpLimits, TcpTiming, Unlisted};
+pub use config::{Locate, TcpConfig, TcpLimits, TcpTiming, Unlisted};
 pub use foreign::ForeignService;
 pub use group_link::{TcpGroupLink, connect};
 pub use link::{LinkLimits, TcpLink};

@@ -153,6 +153,7 @@ impl Shared {
             None => self
                 .learned(to)
                 .or_else(|| self.guest(to))
+                .or_else(|| self.located(to))
                 .map_or(Push::Closed, |guest| guest.queue.push(frame)),
         };
         match pushed {
@@ -187,6 +188,13 @@ impl Shared {
     /// The learned member of this name.
     pub(crate) fn learned(&self, id: ReplicaId) -> Option<Arc<Peer>> {
         self.learners().get(&id).cloned()
+    }
+
+    /// The member that nobody has told of, where the rule says it is; it is dialled from now on.
+    fn located(&self, id: ReplicaId) -> Option<Arc<Peer>> {
+        let address = self.config.locate.as_ref()?(id)?;
+        self.learn(id, &address);
+        self.learned(id)
     }
 
     /// Where every other member that is known listens, but `to`: what a member is told. Of those that are listed, their

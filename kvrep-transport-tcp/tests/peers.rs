@@ -302,3 +302,21 @@ async fn a_connection_that_goes_dead_in_the_middle_is_given_up_without_calling_t
     let more = one.mailbox.next(Duration::ZERO).await;
     assert!(more.is_none(), "{more:?}");
 }
+
+#[tokio::test]
+async fn a_member_that_nobody_told_of_is_found_where_the_rule_says() {
+    let elder = TcpTransport::bind(TcpConfig::new("127.0.0.1:0"))
+        .await
+        .unwrap();
+    let address = elder.local_addr().unwrap().to_string();
+    let elder = Node::start(me(2), elder).await;
+    let lost = Node::alone(|config| {
+        config.locate(move |replica| (replica == ReplicaId(2)).then(|| address.clone()))
+    })
+    .await;
+    reaches(&lost, &elder, 1).await;
+    // The other way the elder dials whom it has heard.
+    reaches(&elder, &lost, 2).await;
+    lost.send(ReplicaId(3), 3);
+    assert!(lost.counters().frames_dropped > 0, "the rule knows no such");
+}

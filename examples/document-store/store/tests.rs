@@ -66,10 +66,18 @@ fn r2_12_insert_gives_an_id_and_search_gives_documents_with_it() {
     let found = store.ok(r#"["search", "users", {"email":"a"}]"#);
     let expected = format!(r#"[{{"_id":"{id}","email":"a","name":"a","age":18}}]"#);
     assert_eq!(found.to_string(), expected);
-    assert_eq!(found, store.ok(&format!(r#"["search", "users", {{"_id":"{id}"}}]"#)));
+    assert_eq!(
+        found,
+        store.ok(&format!(r#"["search", "users", {{"_id":"{id}"}}]"#))
+    );
     store.ok(r#"["insert", "users", {"age":"19", "email":"b"}]"#);
     let all = store.ok(r#"["search", "users", {}]"#);
-    let emails: Vec<&Json> = all.as_array().expect("a list").iter().map(|d| &d["email"]).collect();
+    let emails: Vec<&Json> = all
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|d| &d["email"])
+        .collect();
     assert_eq!(emails, ["a", "b"], "all, in the order of insertion");
     assert_eq!(all[1].get("name"), None, "what is missing is absent");
 }
@@ -79,13 +87,28 @@ fn r2_11_every_operation_of_the_table_answers_as_the_table_says() {
     let mut store = Spoken::users();
     let schema = r#"{"email":{"type":"str","index":true},"name":{"type":"str","index":false},"age":{"type":"int","index":true}}"#;
     assert_eq!(store.ok(r#"["describe", "users"]"#).to_string(), schema);
-    assert_eq!(store.ok(r#"["describe"]"#).to_string(), format!("{{\"users\":{schema}}}"));
+    assert_eq!(
+        store.ok(r#"["describe"]"#).to_string(),
+        format!("{{\"users\":{schema}}}")
+    );
     for age in 10..20 {
         store.ok(&format!(r#"["insert", "users", {{"age":{age}}}]"#));
     }
-    assert_eq!(store.ok(r#"["update", "users", {"age":{">=":15}}, {"name":"old"}]"#), 5);
-    assert_eq!(store.ok(r#"["update", "users", {"age":99}, {"name":"old"}]"#), 0);
-    assert_eq!(store.ok(r#"["search", "users", {"name":"old"}]"#).as_array().map(Vec::len), Some(5));
+    assert_eq!(
+        store.ok(r#"["update", "users", {"age":{">=":15}}, {"name":"old"}]"#),
+        5
+    );
+    assert_eq!(
+        store.ok(r#"["update", "users", {"age":99}, {"name":"old"}]"#),
+        0
+    );
+    assert_eq!(
+        store
+            .ok(r#"["search", "users", {"name":"old"}]"#)
+            .as_array()
+            .map(Vec::len),
+        Some(5)
+    );
     assert_eq!(store.ok(r#"["delete", "users", {"name":"old"}]"#), 5);
     assert_eq!(store.ok(r#"["destroy", "users"]"#), Json::Null);
     assert_eq!(store.ok(r#"["describe"]"#).to_string(), "{}");
@@ -105,9 +128,18 @@ fn a2_9_and_a2_21_what_does_not_fit_is_refused_and_changes_nothing() {
         (r#"["insert", "users", {"weight":3}]"#, "no attribute"),
         (r#"["insert", "users", {"_id":"x"}]"#, "given by the store"),
         (r#"["insert", "users", {"age":"old"}]"#, "is no int"),
-        (r#"["update", "users", {}, {"_id":"x"}]"#, "given by the store"),
-        (r#"["update", "users", {}, {"name":"n", "age":"old"}]"#, "is no int"),
-        (r#"["update", "users", {"weight":3}, {"age":2}]"#, "no attribute"),
+        (
+            r#"["update", "users", {}, {"_id":"x"}]"#,
+            "given by the store",
+        ),
+        (
+            r#"["update", "users", {}, {"name":"n", "age":"old"}]"#,
+            "is no int",
+        ),
+        (
+            r#"["update", "users", {"weight":3}, {"age":2}]"#,
+            "no attribute",
+        ),
         (r#"["search", "users", {"age":"old"}]"#, "is no int"),
         (r#"["delete", "users", {"weight":3}]"#, "no attribute"),
     ] {
@@ -123,7 +155,10 @@ fn a2_2_an_indexed_attribute_is_neither_unique_nor_required() {
     store.ok(r#"["insert", "users", {"email":"a", "age":18}]"#);
     store.ok(r#"["insert", "users", {"email":"b", "age":18}]"#);
     store.ok(r#"["insert", "users", {"name":"nobody"}]"#);
-    assert_eq!(store.looked_at(r#"["search", "users", {"age":18}]"#), (2, 2));
+    assert_eq!(
+        store.looked_at(r#"["search", "users", {"age":18}]"#),
+        (2, 2)
+    );
 }
 
 #[test]
@@ -133,10 +168,22 @@ fn c2_3_an_update_whose_query_tests_what_it_changes_updates_each_document_once()
         store.ok(&format!(r#"["insert", "users", {{"age":{age}}}]"#));
     }
     // In an index that is walked while it changes, the first would be met again and again.
-    assert_eq!(store.ok(r#"["update", "users", {"age":{"<":3}}, {"age":2}]"#), 2);
-    assert_eq!(store.ok(r#"["update", "users", {"age":{">=":2}}, {"age":9}]"#), 3);
+    assert_eq!(
+        store.ok(r#"["update", "users", {"age":{"<":3}}, {"age":2}]"#),
+        2
+    );
+    assert_eq!(
+        store.ok(r#"["update", "users", {"age":{">=":2}}, {"age":9}]"#),
+        3
+    );
     let found = store.ok(r#"["search", "users", {}]"#);
-    assert!(found.as_array().expect("a list").iter().all(|d| d["age"] == 9));
+    assert!(
+        found
+            .as_array()
+            .expect("a list")
+            .iter()
+            .all(|d| d["age"] == 9)
+    );
 }
 
 #[test]
@@ -146,7 +193,9 @@ fn c2_3_equal_logs_give_equal_ids_and_equal_order() {
             store.ok(&format!(r#"["insert", "users", {{"age":{}}}]"#, age % 7));
         }
         store.ok(r#"["update", "users", {"age":3}, {"name":"three"}]"#);
-        store.ok(r#"["search", "users", {"age":{">":2,"<":5}}]"#).to_string()
+        store
+            .ok(r#"["search", "users", {"age":{">":2,"<":5}}]"#)
+            .to_string()
     };
     let (mut here, mut there) = (Spoken::users(), Spoken::users());
     assert_eq!(write(&mut here), write(&mut there));
@@ -168,12 +217,20 @@ fn an_indexed_search_does_not_scan() {
     assert_eq!(looked(r#"{"age":7}"#), (10, 10));
     assert_eq!(looked(r#"{"age":{">":7,"<":10}}"#), (20, 20));
     assert_eq!(looked(r#"{"age":{">=":98}}"#), (20, 20));
-    assert_eq!(looked(r#"{"age":7,"email":"e7"}"#), (1, 1), "the narrower index");
+    assert_eq!(
+        looked(r#"{"age":7,"email":"e7"}"#),
+        (1, 1),
+        "the narrower index"
+    );
     assert_eq!(looked(r#"{"age":{">":7,"<":7}}"#), (0, 0));
     assert_eq!(looked(r#"{"age":{">":9,"<":3}}"#), (0, 0), "upside down");
     assert_eq!(looked(r#"{"age":7,"name":"n7"}"#), (10, 10));
     assert_eq!(looked(r#"{"_id":"none"}"#), (0, 0));
-    assert_eq!(looked(r#"{"name":"n7"}"#), (100, 1_000), "without an index all are looked at");
+    assert_eq!(
+        looked(r#"{"name":"n7"}"#),
+        (100, 1_000),
+        "without an index all are looked at"
+    );
 }
 
 #[test]
@@ -182,7 +239,11 @@ fn c2_11_a_collection_made_anew_with_another_schema_and_its_indexes_survive_a_sn
     store.ok(r#"["insert", "users", {"age":1}]"#);
     store.ok(r#"["destroy", "users"]"#);
     store.ok(r#"["create", "users", {"*weight":"float"}]"#);
-    assert!(store.ko(r#"["insert", "users", {"age":1}]"#).contains("no attribute"));
+    assert!(
+        store
+            .ko(r#"["insert", "users", {"age":1}]"#)
+            .contains("no attribute")
+    );
     for weight in ["1.5", "\"2.5\"", "-0.0", "0"] {
         store.ok(&format!(r#"["insert", "users", {{"weight":{weight}}}]"#));
     }
@@ -190,11 +251,18 @@ fn c2_11_a_collection_made_anew_with_another_schema_and_its_indexes_survive_a_sn
     copy.store.restore(store.store.snapshot());
     copy.entries = store.entries;
     assert_eq!(copy.store.digest(), store.store.digest());
-    assert_eq!(copy.looked_at(r#"["search", "users", {"weight":0}]"#), (2, 2));
+    assert_eq!(
+        copy.looked_at(r#"["search", "users", {"weight":0}]"#),
+        (2, 2)
+    );
     for both in [&mut store, &mut copy] {
         both.ok(r#"["insert", "users", {"weight":7}]"#);
     }
-    assert_eq!(copy.store.digest(), store.store.digest(), "they go on alike");
+    assert_eq!(
+        copy.store.digest(),
+        store.store.digest(),
+        "they go on alike"
+    );
 }
 
 #[test]
@@ -202,7 +270,10 @@ fn a2_13_a_result_of_65535_bytes_is_sent_and_one_of_more_is_not() {
     let mut store = Spoken::default();
     store.ok(r#"["create", "texts", {"text":"str"}]"#);
     let insert = |store: &mut Spoken, bytes: usize| {
-        store.ok(&format!(r#"["insert", "texts", {{"text":"{}"}}]"#, "x".repeat(bytes)));
+        store.ok(&format!(
+            r#"["insert", "texts", {{"text":"{}"}}]"#,
+            "x".repeat(bytes)
+        ));
     };
     insert(&mut store, 0);
     let empty = store.ok(r#"["search", "texts", {}]"#).to_string();
@@ -219,7 +290,10 @@ fn a2_13_a_result_of_65535_bytes_is_sent_and_one_of_more_is_not() {
     store.ok(r#"["delete", "texts", {}]"#);
     insert(&mut store, room / 2);
     insert(&mut store, room - room / 2 + 1);
-    assert_eq!(store.ko(r#"["search", "texts", {}]"#), "response too large (65536 bytes)");
+    assert_eq!(
+        store.ko(r#"["search", "texts", {}]"#),
+        "response too large (65536 bytes)"
+    );
 }
 
 /// A value or its absence, as JSON of an attribute.
@@ -229,7 +303,9 @@ fn maybe(values: std::ops::Range<i64>) -> impl Strategy<Value = Option<i64>> {
 
 fn document(age: Option<i64>, size: Option<i64>) -> String {
     let fields = [("age", age), ("size", size)];
-    let fields = fields.iter().filter_map(|(name, value)| Some(format!("{name:?}:{}", (*value)?)));
+    let fields = fields
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name:?}:{}", (*value)?)));
     format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
 }
 

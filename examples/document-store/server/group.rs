@@ -1,0 +1,31 @@
+//! How the store replicates: its choice of policies.
+//!
+//! | question | choice |
+//! |---|---|
+//! | Who orders the writes? | the leader |
+//! | Who has a write before the client hears `ok`? | every active (in-sync) node, in its log; one that fails is dropped first |
+//! | Who answers a read? | any active node |
+//! | Who takes over? | the active node with the most advanced log; ties go to the lowest `host:port` |
+//! | Who decides who leads? | the group itself (right for crashes, not for partitions), or a witness |
+
+use kvrep_core::{Authority, GroupConfig, ReplicaId, Timing};
+use std::time::Duration;
+
+/// The group's name, as a witness must be told it.
+pub const GROUP: &str = "docstore";
+
+/// How long a silent node is counted on. A false suspicion costs acknowledged writes where the group decides alone, and
+/// a process that ends is noticed at once anyway: so this is generous.
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+
+/// What the nodes agree on; `members` are those whom this one asks.
+#[must_use]
+pub fn agreed(members: impl IntoIterator<Item = ReplicaId>, authority: Authority) -> GroupConfig {
+    let mut group = GroupConfig::new(members, authority);
+    group.timing = Timing {
+        heartbeat_every: Duration::from_millis(100),
+        suspect_after: SUSPECT_AFTER,
+        ..Timing::default()
+    };
+    group
+}

@@ -1,0 +1,10 @@
+//! The server: arguments, where a node is, how the group replicates, what clients are served, and what the operator hears.
+
+pub mod args;
+pub mod crowd;
+pub mod group;
+pub mod hearing;
+pub mod notes;
+pub mod place;
+pub mod run;
+pub mod service;

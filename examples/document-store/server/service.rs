@@ -1,0 +1,305 @@
+//! What clients are served: one request a connection.
+//!
+//! A write goes to the log if this node leads, and is answered when every active node has it. A read is answered by the
+//! leader once all active nodes have confirmed that it still leads; by a follower from its own copy, which is up to date for
+//! the following reason: a write is acknowledged only when every active node has it in its log, so a follower that waits until
+//! everything in its log is decided has seen whatever was acknowledged before the read came.
+//!
+//! Invariants:
+//! * a follower answers a read only if it is an active node before *and* after; one that was cut off, stopped or dropped
+//!   for longer than [`SUSPECT_AFTER`](super::group::SUSPECT_AFTER) has noticed by then, and says so instead;
+//! * whatever a client sends, the answer is a reason, and the worst is that its connection is closed;
+//! * a connection costs at most one message each way, and waits for nothing without a deadline.
+
+use super::crowd::Crowd;
+use super::group::GROUP;
+use super::hearing::Hearing;
+use super::place::Place;
+use crate::common::conversation::{Conversation, Ended, Manners};
+use crate::document_store::store::{Answer, Look, Store};
+use crate::document_store::wire::{self, Request, Response, TEXT_BYTES_MAX};
+use async_trait::async_trait;
+use bytes::Bytes;
+use kvrep_core::client_wire::{Op, Outcome};
+use kvrep_core::node::{Client, ClientLink as _, ClientOptions, LinkError, LocalLink};
+use kvrep_core::protocol::{ProtocolStatus, Role};
+use kvrep_core::state_machine::{decode, encode};
+use kvrep_core::{Read, ReplicaId, Token};
+use kvrep_transport_tcp::{ForeignService, TcpGroupLink};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_util::codec::LengthDelimitedCodec;
+
+/// Serves the store's clients on a node's port.
+pub struct Service {
+    place: Place,
+    me: ReplicaId,
+    hearing: Hearing,
+    crowd: Crowd,
+    node: OnceLock<LocalLink>,
+}
+
+/// What comes before an answer: a reason why there is none.
+type Refusal = String;
+
+impl Service {
+    /// The service of the node at `place`, which is still to be started.
+    #[must_use]
+    pub fn new(place: Place, me: ReplicaId, hearing: Hearing) -> Self {
+        Self {
+            place,
+            me,
+            hearing,
+            crowd: Crowd::new(WAITING_MAX),
+            node: OnceLock::new(),
+        }
+    }
+
+    /// The node is there.
+    pub fn attach(&self, node: LocalLink) {
+        let _ = self.node.set(node);
+    }
+
+    /// Reads one request, carries it out and answers it.
+    async fn converse(&self, stream: TcpStream, first: &[u8]) -> Result<(), Ended> {
+        let mut talk = Conversation::continued(stream, first, codec(), MANNERS);
+        let text = match self.crowd.wait(talk.next()).await {
+            Some(text) => text?,
+            None => return Ok(()),
+        };
+        let Some(text) = text else {
+            return Ok(());
+        };
+        let answer = self.answer(&text).await.to_text();
+        talk.send(Bytes::from(answer)).await?;
+        talk.finish().await;
+        Ok(())
+    }
+
+    /// The answer to a request, whatever it is.
+    async fn answer(&self, text: &[u8]) -> Response {
+        let answered = match wire::parse(text) {
+            Ok(Request::Write(command)) => {
+                tracing::debug!("write ({})", String::from_utf8_lossy(text));
+                self.write(encode(&command)).await
+            }
+            Ok(Request::Read(look)) => {
+                tracing::debug!("read()");
+                self.read(&look).await
+            }
+            Ok(Request::Status) => self.status().await,
+            Err(why) => Err(why),
+        };
+        answered.unwrap_or_else(Response::Ko)
+    }
+
+    async fn write(&self, command: Bytes) -> Result<Response, Refusal> {
+        match self.call(Op::Plain(command)).await? {
+            Outcome::Done { response, .. } => answered(&response),
+            Outcome::NotPrimary { primary, .. } => Err(self.not_leader(primary)),
+            Outcome::Unknown => Err(UNKNOWN.into()),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn read(&self, look: &Look) -> Result<Response, Refusal> {
+        let before = self.stands().await?;
+        if before.role == Role::Primary {
+            return self.ask(Read::Linearizable, look).await.map(|(it, _)| it);
+        }
+        self.is_active(&before)?;
+        let everything = Token {
+            term: before.last.term,
+            index: before.last.index,
+        };
+        let (response, _) = self.ask(Read::AtLeast(everything), look).await?;
+        self.is_active(&self.stands().await?)?;
+        Ok(response)
+    }
+
+    /// Asks the state machine, and says at which entry it answered.
+    async fn ask(&self, read: Read, look: &Look) -> Result<(Response, u64), Refusal> {
+        let query = encode(look);
+        match self.call(Op::Query { read, query }).await? {
+            Outcome::Done { response, token } => Ok((answered(&response)?, token.index.0)),
+            Outcome::NotPrimary { primary, .. } => Err(self.not_leader(primary)),
+            Outcome::Behind => {
+                Err("this node is not up to date: ask the leader, or this one later".into())
+            }
+            other => Err(refused(other)),
+        }
+    }
+
+    /// Whether what this follower has is up to date.
+    fn is_active(&self, stands: &ProtocolStatus) -> Result<(), Refusal> {
+        let in_sync = stands.configuration.as_ref().map(|c| &c.in_sync);
+        let counted = in_sync.is_some_and(|in_sync| in_sync.contains_key(&self.me));
+        match (stands.role, counted) {
+            (Role::Backup | Role::Primary, true) => Ok(()),
+            (Role::Backup, false) => Err(format!(
+                "this node is catching up with {}: ask there",
+                self.leader(stands.primary)
+            )),
+            _ => {
+                let why = match stands.waiting_for.as_str() {
+                    "" => String::new(),
+                    why => format!(" ({})", self.place.named(why)),
+                };
+                Err(format!(
+                    "this node knows no leader now{why}: ask another one, or later"
+                ))
+            }
+        }
+    }
+
+    /// How this node stands; ours, for operators and tests.
+    async fn status(&self) -> Result<Response, Refusal> {
+        let stands = self.stands().await?;
+        let (extent, applied) = self.ask(Read::Local, &Look::Extent).await?;
+        let Response::Ok(extent) = extent else {
+            return Ok(extent);
+        };
+        let extent: serde_json::Value = serde_json::from_str(&extent).unwrap_or_default();
+        let at = |id: &ReplicaId| self.place.of(*id).to_string();
+        let configuration = stands.configuration.as_ref();
+        let in_sync: Vec<String> = configuration
+            .map(|c| c.in_sync.keys().map(at).collect())
+            .unwrap_or_default();
+        let members: Vec<String> = configuration
+            .map(|c| c.members.keys().map(at).collect())
+            .unwrap_or_default();
+        let role = match stands.role {
+            Role::Primary => "leader",
+            Role::Backup => "follower",
+            Role::Candidate => "candidate",
+            Role::Seeking | Role::Witness => "seeking",
+        };
+        let behind = match stands.role {
+            Role::Primary => Some(0),
+            Role::Backup | Role::Candidate | Role::Seeking | Role::Witness => self
+                .leaders_end(&stands)
+                .await
+                .map(|end| end.saturating_sub(applied)),
+        };
+        let active = self.is_active(&stands);
+        let result = json!({
+            "node": self.place.to_string(),
+            "role": role,
+            "leader": stands.primary.as_ref().map(at),
+            "active": active.is_ok(),
+            "behind": behind,
+            "term": stands.term.number,
+            "last": stands.last.index.0,
+            "durable": stands.durable.0,
+            "applied": applied,
+            "active_nodes": in_sync,
+            "nodes": members,
+            "documents": extent["documents"],
+            "digest": extent["digest"],
+            "waiting_for": self.place.named(&stands.waiting_for),
+        });
+        Ok(Response::Ok(result.to_string()))
+    }
+
+    /// Where the leader's log ends, if it says so.
+    async fn leaders_end(&self, stands: &ProtocolStatus) -> Option<u64> {
+        let leader = stands.primary.filter(|leader| *leader != self.me)?;
+        let mut options = ClientOptions::default();
+        options.deadline = LEADER_WITHIN;
+        let link = TcpGroupLink::new(GROUP, [self.place.of(leader).to_string()]);
+        let client = Client::<Store>::with_options(link, options);
+        Some(client.status(0).await.ok()?.last.index.0)
+    }
+
+    async fn stands(&self) -> Result<ProtocolStatus, Refusal> {
+        match self.call(Op::Status).await? {
+            Outcome::Status(status) => Ok(*status),
+            other => Err(refused(other)),
+        }
+    }
+
+    async fn call(&self, op: Op) -> Result<Outcome, Refusal> {
+        let node = self.node.get().ok_or("this node is starting: retry")?;
+        let called = node.call(0, op, Instant::now() + ANSWER_WITHIN).await;
+        called.map_err(|error| match error {
+            LinkError::NotSent(why) | LinkError::Hopeless(why) => why,
+            LinkError::Lost(why) => format!("{UNKNOWN} ({why})"),
+            other => format!("{UNKNOWN} ({other})"),
+        })
+    }
+
+    fn leader(&self, leader: Option<ReplicaId>) -> String {
+        leader.map_or("unknown".into(), |leader| self.place.of(leader).to_string())
+    }
+
+    fn not_leader(&self, leader: Option<ReplicaId>) -> Refusal {
+        // A node that has just lost its office may still name itself.
+        let leader = leader.filter(|leader| *leader != self.me);
+        format!("not leader; leader is {}", self.leader(leader))
+    }
+}
+
+#[async_trait]
+impl ForeignService for Service {
+    async fn serve(&self, stream: TcpStream, first: Bytes, peer: SocketAddr) {
+        self.hearing.tell("client connected!");
+        if let Err(ended) = self.converse(stream, &first).await {
+            tracing::debug!(%peer, %ended, "closed a connection");
+        }
+    }
+}
+
+/// The codec of the wire.
+#[must_use]
+pub fn codec() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder()
+        .length_field_length(2)
+        .max_frame_length(TEXT_BYTES_MAX)
+        .new_codec()
+}
+
+fn answered(response: &[u8]) -> Result<Response, Refusal> {
+    let answer = decode::<Answer>(response).map_err(|e| e.to_string())?;
+    Ok(Response::from(answer))
+}
+
+/// The reason for an outcome that is not to be expected everywhere.
+fn refused(outcome: Outcome) -> Refusal {
+    match outcome {
+        Outcome::Busy => "busy: too much is under way; retry".into(),
+        Outcome::Malformed(why) | Outcome::Refused(why) => why,
+        Outcome::TooLarge { bytes, bytes_max } => {
+            format!("request too large ({bytes} bytes; at most {bytes_max})")
+        }
+        Outcome::ResponseTooLarge { bytes } => format!("response too large ({bytes} bytes)"),
+        Outcome::Unknown => UNKNOWN.into(),
+        other @ (Outcome::Done { .. }
+        | Outcome::Opened { .. }
+        | Outcome::Closed
+        | Outcome::SessionExpired
+        | Outcome::OutOfWindow
+        | Outcome::NotPrimary { .. }
+        | Outcome::Behind
+        | Outcome::Status(_)
+        | Outcome::Managed(_)) => format!("not answered: {other:?}"),
+    }
+}
+
+/// What a client is told whose write may or may not be carried out.
+const UNKNOWN: &str =
+    "outcome unknown: the write may have been carried out or not; look before you repeat it";
+
+const MANNERS: Manners = Manners {
+    idle: Duration::from_secs(5),
+    message: Duration::from_secs(5),
+    write: Duration::from_secs(5),
+};
+/// Longer than it takes to drop a follower that has stopped.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const LEADER_WITHIN: Duration = Duration::from_secs(1);
+/// Connections whose request is not complete.
+const WAITING_MAX: usize = 256;

@@ -1,0 +1,2 @@
+//! `docstore-story`: to be told.
+fn main() {}
