@@ -13,6 +13,7 @@ pub mod collection;
 pub mod query;
 pub mod schema;
 pub mod server;
+pub mod stage;
 pub mod store;
 pub mod value;
 pub mod wire;

@@ -87,6 +87,8 @@ pub enum Look {
     },
     /// How much there is.
     Extent,
+    /// Nothing: only the position of whoever answers is of interest.
+    Nothing,
 }
 
 /// What is answered.
@@ -205,6 +207,7 @@ impl Store {
                 ))
             }
             Look::Search { collection, query } => search(self.collection(collection)?, query),
+            Look::Nothing => Ok(Answer::Done),
             Look::Extent => Ok(Answer::Extent {
                 documents: self.collections.values().map(|c| c.len() as u64).sum(),
                 digest: self.content_digest(),

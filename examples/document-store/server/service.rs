@@ -1,13 +1,13 @@
 //! What clients are served: one request a connection.
 //!
 //! A write goes to the log if this node leads, and is answered when every active node has it. A read is answered by the
-//! leader once all active nodes have confirmed that it still leads; by a follower from its own copy, which is up to date for
-//! the following reason: a write is acknowledged only when every active node has it in its log, so a follower that waits until
-//! everything in its log is decided has seen whatever was acknowledged before the read came.
+//! leader once all active nodes have confirmed that it still leads. A follower asks the leader for its position, which is
+//! confirmed in the same way, and answers when it has come so far itself.
 //!
 //! Invariants:
-//! * a follower answers a read only if it is an active node before *and* after; one that was cut off, stopped or dropped
-//!   for longer than [`SUSPECT_AFTER`](super::group::SUSPECT_AFTER) has noticed by then, and says so instead;
+//! * a read shows everything that was acknowledged before it came, at whatever node. (A follower that was stopped finds old
+//!   heartbeats in its system's buffers when it goes on, and would take itself for up to date; so only a question that was
+//!   asked after the read came can tell.)
 //! * whatever a client sends, the answer is a reason, and the worst is that its connection is closed;
 //! * a connection costs at most one message each way, and waits for nothing without a deadline.
 
@@ -41,6 +41,8 @@ pub struct Service {
     hearing: Hearing,
     crowd: Crowd,
     node: OnceLock<LocalLink>,
+    /// The way to whoever leads.
+    leader: Client<Store>,
 }
 
 /// What comes before an answer: a reason why there is none.
@@ -50,7 +52,12 @@ impl Service {
     /// The service of the node at `place`, which is still to be started.
     #[must_use]
     pub fn new(place: Place, me: ReplicaId, hearing: Hearing) -> Self {
+        let mut options = ClientOptions::default();
+        options.deadline = CONFIRMED_WITHIN;
+        // Itself: whoever does not lead says who does.
+        let link = TcpGroupLink::new(GROUP, [place.to_string()]);
         Self {
+            leader: Client::with_options(link, options),
             place,
             me,
             hearing,
@@ -107,18 +114,34 @@ impl Service {
     }
 
     async fn read(&self, look: &Look) -> Result<Response, Refusal> {
-        let before = self.stands().await?;
-        if before.role == Role::Primary {
-            return self.ask(Read::Linearizable, look).await.map(|(it, _)| it);
+        let query = encode(look);
+        let read = Read::Linearizable;
+        match self.call(Op::Query { read, query }).await? {
+            Outcome::NotPrimary { .. } => {
+                let everything = self.acknowledged().await?;
+                let (response, _) = self.ask(Read::AtLeast(everything), look).await?;
+                Ok(response)
+            }
+            Outcome::Done { response, .. } => answered(&response),
+            other => Err(refused(other)),
         }
-        self.is_active(&before)?;
-        let everything = Token {
-            term: before.last.term,
-            index: before.last.index,
-        };
-        let (response, _) = self.ask(Read::AtLeast(everything), look).await?;
-        self.is_active(&self.stands().await?)?;
-        Ok(response)
+    }
+
+    /// A position behind everything that was acknowledged before now: the leader's, who makes sure that it leads.
+    async fn acknowledged(&self) -> Result<Token, Refusal> {
+        match self.leader.query(Read::Linearizable, Look::Nothing).await {
+            Ok(_) => Ok(self.leader.token()),
+            Err(why) => {
+                let stands = self.stands().await?;
+                let waits_for = match stands.waiting_for.as_str() {
+                    "" => self.place.named(&why.to_string()),
+                    waits_for => self.place.named(waits_for),
+                };
+                Err(format!(
+                    "this node reaches no leader now, so what it has may be old ({waits_for}): ask another one, or later"
+                ))
+            }
+        }
     }
 
     /// Asks the state machine, and says at which entry it answered.
@@ -134,26 +157,12 @@ impl Service {
         }
     }
 
-    /// Whether what this follower has is up to date.
-    fn is_active(&self, stands: &ProtocolStatus) -> Result<(), Refusal> {
-        let in_sync = stands.configuration.as_ref().map(|c| &c.in_sync);
-        let counted = in_sync.is_some_and(|in_sync| in_sync.contains_key(&self.me));
-        match (stands.role, counted) {
-            (Role::Backup | Role::Primary, true) => Ok(()),
-            (Role::Backup, false) => Err(format!(
-                "this node is catching up with {}: ask there",
-                self.leader(stands.primary)
-            )),
-            _ => {
-                let why = match stands.waiting_for.as_str() {
-                    "" => String::new(),
-                    why => format!(" ({})", self.place.named(why)),
-                };
-                Err(format!(
-                    "this node knows no leader now{why}: ask another one, or later"
-                ))
-            }
-        }
+    /// Whether writes wait for this node, as far as it knows.
+    fn is_active(&self, stands: &ProtocolStatus) -> bool {
+        let configuration = stands.configuration.as_ref();
+        let of_this_reign = configuration.filter(|c| c.term == stands.term);
+        let counted = of_this_reign.is_some_and(|c| c.in_sync.contains_key(&self.me));
+        counted && matches!(stands.role, Role::Primary | Role::Backup)
     }
 
     /// How this node stands; ours, for operators and tests.
@@ -185,12 +194,11 @@ impl Service {
                 .await
                 .map(|end| end.saturating_sub(applied)),
         };
-        let active = self.is_active(&stands);
         let result = json!({
             "node": self.place.to_string(),
             "role": role,
             "leader": stands.primary.as_ref().map(at),
-            "active": active.is_ok(),
+            "active": self.is_active(&stands),
             "behind": behind,
             "term": stands.term.number,
             "last": stands.last.index.0,
@@ -232,14 +240,11 @@ impl Service {
         })
     }
 
-    fn leader(&self, leader: Option<ReplicaId>) -> String {
-        leader.map_or("unknown".into(), |leader| self.place.of(leader).to_string())
-    }
-
     fn not_leader(&self, leader: Option<ReplicaId>) -> Refusal {
         // A node that has just lost its office may still name itself.
         let leader = leader.filter(|leader| *leader != self.me);
-        format!("not leader; leader is {}", self.leader(leader))
+        let leader = leader.map_or("unknown".into(), |leader| self.place.of(leader).to_string());
+        format!("not leader; leader is {leader}")
     }
 }
 
@@ -298,6 +303,8 @@ const MANNERS: Manners = Manners {
     message: Duration::from_secs(5),
     write: Duration::from_secs(5),
 };
+/// Longer than it takes to notice that a leader is gone, and to have another.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
 /// Longer than it takes to drop a follower that has stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const LEADER_WITHIN: Duration = Duration::from_secs(1);
