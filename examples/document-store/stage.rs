@@ -7,9 +7,9 @@ use super::store::{Answer, Command, Store};
 use super::value::Value;
 use super::wire::Response;
 use crate::common::processes::{Process, ProcessError, Program, free_ports};
-use kvrep_core::node::{Client, ClientOptions};
+use kvrep_core::node::{Client, ClientOptions, Node};
 use kvrep_core::protocol::ProtocolStatus;
-use kvrep_transport_tcp::TcpGroupLink;
+use kvrep_transport_tcp::{TcpConfig, TcpGroupLink, TcpTransport, Unlisted};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +29,8 @@ pub type Port = u16;
 pub struct Stage {
     directory: TempDir,
     nodes: BTreeMap<Port, Process>,
-    witness: Option<(Port, Process)>,
+    /// Where it listens, and the witness, which runs in this process.
+    witness: Option<(String, Node)>,
 }
 
 impl Stage {
@@ -62,16 +63,9 @@ impl Stage {
     /// When they cannot be started.
     pub async fn with_witness<const N: usize>() -> Result<(Self, [Port; N]), String> {
         let mut stage = Self::empty()?;
-        let [port] = free_ports::<1>().map_err(words)?;
-        let witness = Program::beside("the witness", "kvrep-witness").map_err(words)?;
-        let mut process = witness
-            .directory(stage.directory.path())
-            .args(["--group", GROUP, "--data", "witness", "--listen"])
-            .arg(format!("127.0.0.1:{port}"))
-            .start()
-            .map_err(words)?;
-        process.line("", PATIENCE).await.map_err(words)?;
-        stage.witness = Some((port, process));
+        let directory = stage.directory.path().join("witness");
+        let (witness, at) = witness("127.0.0.1:0", &directory).await?;
+        stage.witness = Some((at, witness));
         let ports = stage.enter_all().await?;
         Ok((stage, ports))
     }
@@ -109,7 +103,7 @@ impl Stage {
             program = program.arg(format!("localhost:{leader}"));
         }
         if let Some((witness, _)) = &self.witness {
-            program = program.args(["--witness", &format!("127.0.0.1:{witness}")]);
+            program = program.args(["--witness", witness]);
         }
         Ok(program)
     }
@@ -275,6 +269,27 @@ impl Stage {
     }
 }
 
+/// A witness for a store, in this process, listening there: it and its address.
+///
+/// # Errors
+/// When it cannot be started.
+pub async fn witness(listen: &str, directory: &Path) -> Result<(Node, String), String> {
+    let config = TcpConfig::new(listen).unlisted(Unlisted::Answer);
+    let transport = TcpTransport::bind(config)
+        .await
+        .map_err(|e| e.to_string())?;
+    let at = transport
+        .local_addr()
+        .ok_or("it does not listen")?
+        .to_string();
+    let node = Node::witness(GROUP)
+        .transport(transport)
+        .data_dir(directory)
+        .start()
+        .await;
+    Ok((node.map_err(|e| e.to_string())?, at))
+}
+
 /// Where a node of the stage is, as it calls itself.
 #[must_use]
 pub fn at(port: Port) -> String {
@@ -294,7 +309,15 @@ pub async fn asked(port: Port, request: &str) -> Result<Response, NoAnswer> {
 /// # Errors
 /// Its reason, or that there is no answer.
 pub async fn tell(port: Port, request: &str) -> Result<Json, String> {
-    match asked(port, request).await {
+    tell_at(&at(port), request).await
+}
+
+/// The same for a node at `HOST:PORT`.
+///
+/// # Errors
+/// Its reason, or that there is no answer.
+pub async fn tell_at(node: &str, request: &str) -> Result<Json, String> {
+    match ask(node, request, Instant::now() + PATIENCE).await {
         Ok(Response::Ok(result)) => serde_json::from_str(&result).map_err(|e| e.to_string()),
         Ok(Response::Ko(why)) => Err(why),
         Err(why) => Err(why.to_string()),

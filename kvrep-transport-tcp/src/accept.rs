@@ -32,6 +32,8 @@ pub(crate) async fn run(
 ) {
     let mut tasks = JoinSet::new();
     let mut learned = shared.learned.subscribe();
+    // Somebody may have been learned before this task began.
+    learned.mark_changed();
     for peer in shared.peers.values() {
         if let Some(address) = peer.address.clone() {
             tasks.spawn(crate::dial::keep_connected(

@@ -6,6 +6,7 @@ mod join;
 mod membership;
 mod server;
 mod steps;
+mod story;
 mod transcript;
 
 use kvrep_examples::document_store::stage::{Port, tell};

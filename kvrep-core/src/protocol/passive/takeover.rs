@@ -300,10 +300,15 @@ fn promote(
     // Only force makes one primary who was no full member.
     members.insert(s.me, MemberKind::Full);
     let heard = s.heard.values().map(|h| h.promised).max();
-    let above = s
+    let mut above = s
         .promised
         .max(heard.unwrap_or_default())
         .max(old.map(|o| o.term).unwrap_or_default());
+    if s.forced && s.authority == Authority::Alone {
+        // Those that are not awaited may have had reigns of their own, of which nobody here knows. If they return, it is they that
+        // are refuted, as the operator was told, and not this replica with what it has acknowledged since.
+        above.number = above.number.saturating_add(UNKNOWN_REIGNS);
+    }
     Decision::Promote {
         new: Configuration {
             term: above.next_for(s.me),
@@ -314,6 +319,9 @@ fn promote(
         old: old.cloned(),
     }
 }
+
+/// More than a member can have begun while the one that is forced knew nothing of it.
+const UNKNOWN_REIGNS: u64 = 1 << 20;
 
 /// The one with the most advanced log among this replica and `others`; ties go to the fixed primary, then to the one that the
 /// last primary chose, then to the lowest id.

@@ -313,6 +313,17 @@ fn force_is_refused_while_a_primary_answers() {
 }
 
 #[test]
+fn a_forced_reign_is_above_those_that_the_missing_may_have_begun_meanwhile() {
+    let mut case = Case::new(Authority::Alone);
+    case.forced = true;
+    let Decision::Promote { new, .. } = case.decide() else {
+        panic!("it is forced");
+    };
+    let reigns_of_the_missing = config(1_000, 1, &[3]).term;
+    assert!(new.term > reigns_of_the_missing, "{new:?}");
+}
+
+#[test]
 fn ties_go_to_the_one_that_the_last_primary_chose() {
     for authority in both() {
         let mut chosen = Case::new(authority)

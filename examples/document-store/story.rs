@@ -1,2 +1,0 @@
-//! `docstore-story`: to be told.
-fn main() {}
