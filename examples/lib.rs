@@ -2,10 +2,10 @@
 
 pub mod common;
 pub mod demo;
-#[path = "zk-like-kv/mod.rs"]
-pub mod zk_like_kv;
 #[path = "document-store/mod.rs"]
 pub mod document_store;
+#[path = "zk-like-kv/mod.rs"]
+pub mod zk_like_kv;
 
 /// The README's programs compile.
 #[cfg(doctest)]
