@@ -530,14 +530,14 @@ mod tests {
         let conteudo = |answer| written(Dialect::Conteudo, answer);
         assert_eq!(
             conteudo(get_ok()),
-            r#"{"conteudo":["v",7],"tipo":"GET_OK"}"#
+            r#"{"tipo":"GET_OK","conteudo":["v",7]}"#
         );
         assert_eq!(
             conteudo(behind()),
-            r#"{"conteudo":"TRY_ANOTHER_SERVER_OR_LATER","tipo":"ERRO"}"#
+            r#"{"tipo":"ERRO","conteudo":"TRY_ANOTHER_SERVER_OR_LATER"}"#
         );
         let null = Answer::Null { key: "k".into() };
-        assert_eq!(conteudo(null), r#"{"conteudo":null,"tipo":"NULL"}"#);
+        assert_eq!(conteudo(null), r#"{"tipo":"NULL","conteudo":null}"#);
         let command =
             |answer| -> Value { serde_json::from_str(&written(Dialect::Command, answer)).unwrap() };
         let said = command(get_ok());

@@ -126,7 +126,7 @@ mod tests {
             .await
             .expect_err("too large");
         assert!(
-            matches!(&refused, NoAnswer::NotSent(why) if why.contains("65552 bytes")),
+            matches!(&refused, NoAnswer::NotSent(why) if why.contains("65551 bytes")),
             "{refused}"
         );
     }
