@@ -2,10 +2,12 @@
 
 mod support;
 
-use kvrep_core::node::Node;
+use kvrep_core::node::{Client, Guard, LocalLink, Node};
 use kvrep_core::storage::wal::OnCorruption;
 use kvrep_core::transport::memory::MemoryNetwork;
+use kvrep_core::{ApplyContext, Authority, GroupConfig, Read, ReplicaId, StateMachine};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use support::{client, primary, replica, until, until_equal};
 
 /// The only log file in `directory`.
@@ -68,4 +70,64 @@ async fn a_flipped_bit_is_refused_and_the_log_is_fetched_again_from_the_group() 
     })
     .await;
     until_equal(&[&nodes[0], &nodes[1], &back]).await;
+}
+
+/// A sum that is one too large on one of the replicas.
+struct Drifts {
+    sum: u64,
+    by: u64,
+}
+
+impl StateMachine for Drifts {
+    type Command = u64;
+    type Query = ();
+    type Response = u64;
+    type Snapshot = u64;
+
+    fn apply(&mut self, _: &mut ApplyContext, n: u64) -> u64 {
+        self.sum += n + self.by;
+        n
+    }
+    fn query(&self, (): ()) -> u64 {
+        self.sum
+    }
+    fn snapshot(&self) -> u64 {
+        self.sum
+    }
+    fn restore(&mut self, state: u64) {
+        self.sum = state;
+    }
+    fn digest(&self) -> Option<u64> {
+        Some(self.sum)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_wrong_after_every_repair_stops_and_the_others_go_on() {
+    let network = MemoryNetwork::new();
+    let members = [1, 2, 3].map(ReplicaId);
+    let mut nodes = Vec::new();
+    for id in members {
+        let mut config = GroupConfig::new(members, Authority::Alone);
+        config.limits.digest_every_entries = 5;
+        let by = u64::from(id == ReplicaId(3));
+        let node = Node::builder("drifts", id)
+            .group(config)
+            .transport(network.transport())
+            .determinism_guard(Guard::Off)
+            .state_machine(Drifts { sum: 0, by });
+        nodes.push(node.start().await.unwrap());
+    }
+    let client = Client::<Drifts>::new(LocalLink::new(&nodes[..2]));
+    let gives_up = || nodes[2].status().protocol.waiting_for.contains("in a row");
+    let written = AtomicU64::new(0);
+    until("it gives up", async || {
+        written.fetch_add(1, Relaxed);
+        assert_eq!(client.execute(1).await, Ok(1));
+        gives_up()
+    })
+    .await;
+    assert_eq!(client.execute(1).await, Ok(1), "the others go on");
+    let sum = client.query(Read::Linearizable, ()).await;
+    assert_eq!(sum, Ok(written.into_inner() + 1));
 }

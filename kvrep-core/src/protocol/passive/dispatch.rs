@@ -173,7 +173,7 @@ impl Passive {
                 term,
                 configuration,
                 round,
-            } => self.on_repair(from, (term, round), &configuration, out),
+            } => self.on_repair(now, from, (term, round), &configuration, out),
             Message::Discarded { term, round } => {
                 if let Some((primary, local)) = self.reigning(term) {
                     primary.on_discarded(local, now, (from, round), out);

@@ -24,7 +24,7 @@ use super::mutation::Mutation;
 use super::primary::Primary;
 use super::succession::Rest;
 use super::{Part, Passive};
-use crate::id::{Configuration, Incarnation, MemberKind, ReplicaId, Ticket};
+use crate::id::{Configuration, Incarnation, LogPoint, MemberKind, ReplicaId, Ticket};
 use crate::manage::{Manage, Managed};
 use crate::membership::Membership as _;
 use crate::protocol::{Action, Event, Outbox};
@@ -356,6 +356,16 @@ impl Passive {
         let named = configuration.members.contains_key(&self.local.me);
         let joins = self.local.joining.is_some();
         if !news || (named && !joins) {
+            return;
+        }
+        if self.forced && self.local.log.last() == LogPoint::ZERO {
+            // It holds nothing of this group: there is nothing that force could save.
+            let why = format!(
+                "stopped: nothing is forced, for the group lives: it is {configuration:?}, and this replica neither belongs to it nor holds anything of it. Start it to join; if that group is to be given up, stop its members first"
+            );
+            self.forced = false;
+            self.local.stopped = true;
+            self.wait_for(why, out);
             return;
         }
         if joins {

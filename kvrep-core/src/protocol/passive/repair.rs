@@ -42,6 +42,7 @@ use super::message::Message;
 use super::mutation::Mutation;
 use super::primary::Primary;
 use super::succession::Rest;
+use super::takeover::Seeking;
 use super::{Part, Passive};
 use crate::config::Takeover;
 use crate::id::{Configuration, Index, LogPoint, Nonce, ReplicaId, StoreId, Term};
@@ -50,13 +51,23 @@ use crate::storage::{StorageOp, Tail};
 use crate::time::Time;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// What a replica knows of its own state.
 #[derive(Debug, Default)]
 pub(super) struct Digests {
     own: Marks,
     pub(super) health: Health,
+    /// Repairs in this life, each soon after the one before.
+    repairs: u32,
+    /// When the last of them was.
+    repaired_at: Option<Time>,
 }
+
+/// Repairs in a row before a replica gives up.
+const REPAIRS_MAX: u32 = 3;
+/// Repairs are in a row when not more than so many times `suspect_after` lie between two of them.
+const SOON_TIMES: u32 = 5;
 
 /// The last few places, and the state's digest there.
 #[derive(Debug, Default)]
@@ -96,7 +107,19 @@ impl Digests {
 
     /// The state was replaced by one that somebody else vouches for.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            repairs: self.repairs,
+            repaired_at: self.repaired_at,
+            ..Self::default()
+        };
+    }
+
+    /// Counts a repair; whether there were so many, so close to each other, that one more would not help.
+    fn is_hopeless(&mut self, now: Time, soon: Duration) -> bool {
+        let in_a_row = self.repaired_at.is_some_and(|at| now - at <= soon);
+        self.repairs = if in_a_row { self.repairs + 1 } else { 1 };
+        self.repaired_at = Some(now);
+        self.repairs > REPAIRS_MAX
     }
 }
 
@@ -251,6 +274,7 @@ impl Passive {
     /// The primary says that this replica's state is wrong, and that it does not count any more.
     pub(super) fn on_repair(
         &mut self,
+        now: Time,
         from: ReplicaId,
         (term, round): (Term, Nonce),
         configuration: &Configuration,
@@ -275,6 +299,17 @@ impl Passive {
             local.persist(Vec::new(), out);
         } else {
             let upto = local.commit;
+            let soon = local.group.timing.suspect_after * SOON_TIMES;
+            let repeated = local.log.last() == LogPoint::ZERO;
+            if !repeated && local.digests.is_hopeless(now, soon) {
+                local.stopped = true;
+                let why = format!(
+                    "stopped: the state of this replica was repaired {REPAIRS_MAX} times in a row and is wrong again at {upto}. Look for a state machine that is not deterministic, another version of it, or bad memory; then start this replica again"
+                );
+                self.wait_for(why, out);
+                self.change_role(Part::Seeking(Seeking::idle()), out);
+                return;
+            }
             out.push(Action::Event(Event::StateDiscarded { upto }));
             discard(local, out);
             backup.discarded(round);

@@ -128,6 +128,13 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
     if !accounted && !s.round_over {
         return Decision::Wait(String::new());
     }
+    let ahead = |h: &Standing| h.posture != Posture::Unfit && h.last.rank() > s.last.rank();
+    if let Some((id, h)) = s.heard.iter().find(|(_, h)| s.forced && ahead(h)) {
+        return Decision::Wait(format!(
+            "{id} answers and has more of the history (up to {:?}, not {:?}): nothing is forced. Force that one, or stop it first if what it has is to be given up",
+            h.last, s.last
+        ));
+    }
     let decision = match s.authority {
         Authority::Witness => with_witness(s),
         Authority::Alone => alone(s),

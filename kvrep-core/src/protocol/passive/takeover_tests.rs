@@ -324,6 +324,19 @@ fn a_forced_reign_is_above_those_that_the_missing_may_have_begun_meanwhile() {
 }
 
 #[test]
+fn force_is_refused_where_one_that_answers_has_more() {
+    for authority in both() {
+        let mut case = Case::new(authority).hear(1, at(1, 9), Posture::Restarting);
+        case.forced = true;
+        let why = case.outcome().unwrap_err();
+        assert!(why.contains("n1 answers and has more"), "{why}");
+        let mut case = Case::new(authority).hear(1, at(1, 9), Posture::Unfit);
+        case.forced = true;
+        assert_eq!(case.outcome(), Ok(vec![2]), "what it has is wrong");
+    }
+}
+
+#[test]
 fn ties_go_to_the_one_that_the_last_primary_chose() {
     for authority in both() {
         let mut chosen = Case::new(authority)

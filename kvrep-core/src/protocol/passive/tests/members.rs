@@ -175,6 +175,22 @@ fn alone_a_live_member_agrees_that_it_counts_no_more_before_anything_else() {
 }
 
 #[test]
+fn a_stranger_with_nothing_does_not_take_a_live_group_over_by_force() {
+    for authority in both() {
+        let mut g = group(2, authority);
+        let primary = g.primary();
+        g.write(primary, 1);
+        let before = configuration(&g);
+        let stranger = ReplicaId(9);
+        g.start_as(stranger, Start::Forced);
+        g.pass(SECOND * 2);
+        let status = g.nodes[&stranger].engine.status();
+        assert!(status.waiting_for.contains("the group lives"), "{status:?}");
+        assert_eq!((g.primary(), configuration(&g)), (primary, before));
+    }
+}
+
+#[test]
 fn with_ack_all_a_write_waits_for_a_newcomer_from_the_proposal_on() {
     let mut config = GroupConfig::new([1].map(ReplicaId), Authority::Alone);
     let home = ReplicaId(1);
