@@ -59,7 +59,9 @@ pub enum ReadError {
     #[error("{NOT_PROMISED}")]
     NotPromised,
     /// This replica has not caught up with the token. Ask another one, or later.
-    #[error("this replica is behind the token; ask another one, or later")]
+    #[error(
+        "this replica has not caught up with what was seen, or does not belong to the group (any more); ask another one, or later"
+    )]
     Behind,
 }
 

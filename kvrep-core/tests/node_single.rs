@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{Client, ClientError, ClientOptions, LinkError, LocalLink};
 use kvrep_core::node::{Node, NodeBuilder, NodeError, StartError};
+use kvrep_core::protocol::passive::Join;
 use kvrep_core::storage::{Durability, StorageError};
 use kvrep_core::transport::memory::MemoryNetwork;
 use kvrep_core::{
@@ -467,4 +468,16 @@ async fn wrong_descriptions_are_refused_with_what_to_change() {
         Err(StartError::Config(why)) => assert!(why.contains("transport"), "{why}"),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_group_without_a_name_and_a_replica_in_its_own_place_are_refused_with_a_reason() {
+    let nameless = Node::builder("", ReplicaId(1)).state_machine(Ledger::default());
+    let why = nameless.start().await.unwrap_err().to_string();
+    assert!(why.contains("name of the group is empty"), "{why}");
+    let itself = single()
+        .members([1, 2].map(ReplicaId))
+        .join(Join::full().in_place_of(ReplicaId(1)));
+    let why = itself.start().await.unwrap_err().to_string();
+    assert!(why.contains("n1 cannot join in its own place"), "{why}");
 }

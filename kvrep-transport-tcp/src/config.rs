@@ -254,6 +254,18 @@ impl TcpConfig {
         if self.peers.contains_key(&ReplicaId::NOBODY) {
             return Err(format!("replica id {} is reserved", ReplicaId::NOBODY.0));
         }
+        for (peer, address) in &self.peers {
+            let port = address
+                .rsplit_once(':')
+                .map(|(host, port)| (host, port.parse()));
+            if !matches!(port, Some((host, Ok(1_u16..))) if !host.is_empty())
+                && *peer != ReplicaId::NOBODY
+            {
+                return Err(format!(
+                    "the address of {peer} is {address:?}: write it as HOST:PORT, such as 10.0.0.2:7001"
+                ));
+            }
+        }
         if self.dial_from.is_some_and(|from| from.is_unspecified()) {
             return Err(
                 "dial_from must be one address of this machine; leave it out for any".into(),

@@ -320,3 +320,24 @@ async fn a_member_that_nobody_told_of_is_found_where_the_rule_says() {
     lost.send(ReplicaId(3), 3);
     assert!(lost.counters().frames_dropped > 0, "the rule knows no such");
 }
+
+#[test]
+fn an_address_that_nobody_could_dial_is_refused_by_the_name_of_its_peer() {
+    for garbage in [
+        "",
+        "7001",
+        "host:",
+        ":7001",
+        "host:http",
+        "host:70000",
+        "host:0",
+    ] {
+        let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(2), garbage);
+        let why = config.validate().unwrap_err();
+        assert!(why.contains("the address of n2"), "{garbage:?}: {why}");
+    }
+    for good in ["localhost:1", "10.0.0.2:65535", "[::1]:7001"] {
+        let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(2), good);
+        assert_eq!(config.validate(), Ok(()), "{good}");
+    }
+}

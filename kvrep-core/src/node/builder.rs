@@ -425,6 +425,21 @@ impl NodeBuilder {
                     .into(),
             ));
         }
+        if self.group.is_empty() {
+            return Err(StartError::Config(
+                "the name of the group is empty: groups are told apart by their names".into(),
+            ));
+        }
+        if let Start::Join(Join {
+            replaces: Some(dead),
+            ..
+        }) = self.start
+            && dead == self.replica
+        {
+            return Err(StartError::Config(format!(
+                "{dead} cannot join in its own place: a member that lost its storage starts as before, or joins without in_place_of(…)"
+            )));
+        }
         let joins = matches!(self.start, Start::Join(_));
         if !joins && !config.members.contains(&self.replica) {
             return Err(StartError::Config(format!(

@@ -42,8 +42,11 @@ pub enum LocalReadError {
     /// The group promises no such reads (see `Visibility::OnAppend`).
     #[error("refused: {0}")]
     Refused(String),
-    /// This replica did not catch up with the token in time (see `NodeBuilder::reply_within`).
-    #[error("this replica is behind the token; ask another one, or later")]
+    /// This replica did not catch up with the token within four times `Timing::suspect_after`, is taking a snapshot over, or does
+    /// not belong to the group.
+    #[error(
+        "this replica has not caught up with what was seen, or does not belong to the group (any more); ask another one, or later"
+    )]
     Behind,
     /// The node has stopped.
     #[error("the node has stopped")]
