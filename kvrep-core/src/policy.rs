@@ -16,13 +16,9 @@
 //! | `Never` | `Primary` | `OnCommit` | `Alone` | linearizable while the primary keeps its disk; no writes while it is down | the same |
 //! | `Never` | `All` | `OnAppend` | `Alone` | writes are linearizable, reads are not; every client reads its own writes and, with tokens, never an older state; no writes while any replica is down | the same |
 //!
-//! All rows are meant to hold while members come and go ([`Manage`](crate::Manage)), with what follows from the words: with `Ack::All` a
+//! All rows hold while members come and go ([`Manage`](crate::Manage)), with what follows from the words: with `Ack::All` a
 //! member that is added blocks writes until it has caught up, and one that is down until it is removed; with `Takeover::Never` a
 //! handover is refused, and so is the removal of the fixed primary (that is another group's configuration).
-//!
-//! **Known to be wrong**: the simulator still breaks two kinds of rows. With `Ack::Primary` a member of the in-sync set whose history
-//! was refuted throws its log away and counts on; if it takes over before it has everything again, more than the window is
-//! lost. With `Authority::Alone` some seeds in which members change while disks fail break a promise; why is not known yet.
 //!
 //! An acknowledged write lives as long as one of those does who had to have it: one member of the in-sync set, one replica, or
 //! the primary. Logs in memory are lost with their process. [`Transfer`] changes no promise; [`Confirm::Lease`] rests on
