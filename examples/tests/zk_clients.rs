@@ -1,0 +1,261 @@
+//! Clients of system 3, of our own making and of others', against three real servers.
+
+mod zk;
+
+use kvrep_examples::common::processes::Program;
+use kvrep_examples::zk_like_kv::session::Value;
+use serde_json::json;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use zk::{Trio, WITHIN};
+
+#[tokio::test]
+async fn c3_7_the_leader_works_in_each_place_asked_directly_and_through_followers() {
+    for leader in 0..3 {
+        let trio = Trio::start(leader, [&[], &[], &[]]).await;
+        for asked in 0..3 {
+            let key = format!("k{asked}");
+            let written = trio.session(&[asked], 1).put(&key, "v").await.unwrap();
+            // A3.6: the server that was asked.
+            assert_eq!(written.server, trio.addresses[asked]);
+            for reader in 0..3 {
+                let found = trio.session(&[reader], 1).get(&key).await.unwrap();
+                assert_eq!(found.value, Value::Of("v".into()));
+                assert_eq!(found.timestamp, written.timestamp);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn r3_2_r3_21_many_clients_are_answered_at_the_same_time_by_all_servers() {
+    let trio = Trio::start(0, [&[], &[], &[]]).await;
+    let clients: Vec<_> = (0..60)
+        .map(|n| {
+            let mut session = trio.session(&[0, 1, 2], n);
+            tokio::spawn(async move {
+                let key = format!("k{}", n % 7);
+                let written = session.put(&key, "v").await?.timestamp;
+                let found = session.get(&key).await?;
+                Ok::<_, String>((written, found.timestamp))
+            })
+        })
+        .collect();
+    let mut timestamps = Vec::new();
+    for client in clients {
+        let (written, found) = client.await.unwrap().unwrap();
+        assert!(found >= written);
+        timestamps.push(written);
+    }
+    timestamps.sort_unstable();
+    // One warmed the servers up.
+    assert_eq!(timestamps, (2..62).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn a3_1_clients_of_others_are_answered_in_their_dialects_and_then_let_go() {
+    let trio = Trio::start(1, [&[], &[], &[]]).await;
+    for server in 0..3 {
+        let said = trio
+            .ask_until_end(server, br#"{"tipo":"PUT","conteudo":["x","1"]}"#)
+            .await;
+        assert!(
+            said.contains(r#""tipo":"PUT_OK""#) && said.ends_with('\n'),
+            "{said}"
+        );
+        let said = trio
+            .ask_until_end(server, br#"{"tipo":"GET","conteudo":["x",0.5]}"#)
+            .await;
+        assert!(said.starts_with(r#"{"conteudo":["1","#), "{said}");
+        let said = trio
+            .ask_until_end(server, br#"{"tipo":"GET","conteudo":["x",1e15]}"#)
+            .await;
+        assert!(said.contains("TRY_ANOTHER_SERVER_OR_LATER"), "{said}");
+        let said = trio
+            .ask_until_end(server, br#"{"tipo":"GET","conteudo":["none",0]}"#)
+            .await;
+        assert!(said.contains(r#""tipo":"NULL""#), "{said}");
+
+        let put = br#"{"command":"PUT","timestamp":0,"key":"y","value":"2","host":"h","port":1}"#;
+        let said = trio.ask(server, put).await;
+        assert_eq!(said["command"], "PUT_OK");
+        let get = br#"{"command":"GET","timestamp":"0","key":"y"}"#;
+        let said = trio.ask(server, get).await;
+        assert_eq!(
+            (&said["command"], &said["value"]),
+            (&json!("GET_OK"), &json!("2"))
+        );
+        assert!(said["timestamp"].is_string(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a3_1_requests_may_share_a_connection_come_in_pieces_or_end_with_it() {
+    let trio = Trio::start(0, [&[], &[], &[]]).await;
+    let stream = trio.connect(2).await;
+    let (from, mut to) = stream.into_split();
+    let mut lines = BufReader::new(from).lines();
+    to.write_all(b"{\"tipo\":\"PUT\",\"key\":\"k\",\"value\":\"1\"}\n{\"tipo\":\"GET\",\"key\":\"k\",\"timestamp\":0}\n\n{\"tipo\":\"GE")
+        .await
+        .unwrap();
+    for expected in ["PUT_OK", "GET_OK"] {
+        let line = lines.next_line().await.unwrap().unwrap();
+        assert!(line.contains(expected), "{line}");
+    }
+    // The rest of the third, whose end is that of the connection.
+    to.write_all(b"T\",\"key\":\"none\"").await.unwrap();
+    to.write_all(b"}").await.unwrap();
+    to.shutdown().await.unwrap();
+    let line = lines.next_line().await.unwrap().unwrap();
+    assert!(line.contains("\"NULL\""), "{line}");
+    assert_eq!(lines.next_line().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_is_no_request_gets_an_erro_that_says_why_and_the_next_one_is_served() {
+    let trio = Trio::start(0, [&[], &[], &[]]).await;
+    let mut stream = trio.connect(1).await;
+    stream
+        .write_all(b"{\"tipo\":\"PUT\"}\n{\"tipo\":\n{\"tipo\":\"GET\",\"key\":\"k\"}\n")
+        .await
+        .unwrap();
+    stream.shutdown().await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(
+        lines[0].contains("ERRO") && lines[0].contains("key"),
+        "{said}"
+    );
+    assert!(lines[1].contains("ERRO"), "{said}");
+    assert!(lines[2].contains("NULL"), "{said}");
+    // A registration is the leader's business; a fourth server is told who the three are.
+    let said = trio
+        .ask(1, b"{\"tipo\":\"JOIN\",\"servidor\":\"127.0.0.1:9\"}\n")
+        .await;
+    assert!(
+        said["erro"].as_str().unwrap().contains(&trio.addresses[0]),
+        "{said}"
+    );
+    let said = trio
+        .ask(0, b"{\"tipo\":\"JOIN\",\"servidor\":\"127.0.0.1:9\"}\n")
+        .await;
+    assert!(said["erro"].as_str().unwrap().contains("os três"), "{said}");
+    // R3.15, A3.8: one of the three is told too, leader first.
+    let join = format!(
+        "{{\"tipo\":\"JOIN\",\"servidor\":\"{}\"}}\n",
+        trio.addresses[2]
+    );
+    let said = trio.ask(0, join.as_bytes()).await;
+    assert_eq!(said["servidores"][0], trio.addresses[0]);
+}
+
+#[tokio::test]
+async fn a_follower_whose_leader_is_not_there_says_within_the_bound_that_nothing_was_done() {
+    let trio = Trio::prepared();
+    let _alone = trio.server(0, 1, &["--limite-put", "300"]);
+    let mut session = trio.session(&[0], 1);
+    let why = loop {
+        match session.put("k", "v").await {
+            Err(why) if why.contains("Connection refused") => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => break other.unwrap_err(),
+        }
+    };
+    assert!(why.contains("nada foi feito"), "{why}");
+    // It answers reads meanwhile: nobody has written anything that it knows of.
+    assert_eq!(session.get("k").await.unwrap().value, Value::Null);
+}
+
+#[tokio::test]
+async fn a3_9_a_leader_alone_says_at_the_bound_that_nothing_was_done() {
+    let trio = Trio::prepared();
+    let _alone = trio.server(1, 1, &["--limite-put", "300"]);
+    // The same follower twice is not two: C3.9.
+    let _one = trio.server(0, 1, &[]);
+    let mut session = trio.session(&[1], 1);
+    let why = loop {
+        match session.put("k", "v").await {
+            Err(why) if why.contains("Connection refused") => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => break other.unwrap_err(),
+        }
+    };
+    assert!(why.contains("os três servidores"), "{why}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_interrupted_ends_well_and_says_everything_first() {
+    let mut trio = Trio::start(0, [&[], &[], &[]]).await;
+    trio.session(&[0], 1).put("k", "v").await.unwrap();
+    for server in &mut trio.servers {
+        server.interrupt().unwrap();
+        let status = server.ended(WITHIN).await.unwrap();
+        assert!(status.success(), "{status}");
+    }
+    let printed: Vec<usize> = trio.servers.iter().map(|s| s.printed().len()).collect();
+    assert!(printed[1] >= 2 && printed[2] >= 2, "{printed:?}");
+    assert!(!trio.errors().contains("panicked"), "{}", trio.errors());
+}
+
+#[tokio::test]
+async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
+    let refused = async |program: &str, args: &[&str], typed: &str, code: i32, why: &str| {
+        let program = Program::beside(program, program).unwrap().args(args);
+        let mut process = program.start().unwrap();
+        let _ = process.type_bytes(typed.as_bytes()).await;
+        process.close_input();
+        let status = process.ended(WITHIN).await.unwrap();
+        let said = process.printed().join("\n");
+        assert_eq!(status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(why), "{args:?}: {said}");
+    };
+    let server = "zk-kv-server";
+    refused(server, &[], "127.0.0.1\n", 1, "falta uma resposta").await;
+    refused(
+        server,
+        &[],
+        "127.0.0.1\nx\n127.0.0.1\n1\n",
+        1,
+        "não é uma porta",
+    )
+    .await;
+    refused(
+        server,
+        &["--porta", "0"],
+        "\n\n\n",
+        1,
+        "endereço e de uma porta",
+    )
+    .await;
+    refused(
+        server,
+        &["--atraso-replicacao", "99999"],
+        "\n\n\n\n",
+        1,
+        "no máximo",
+    )
+    .await;
+    refused(server, &["--limite-put", "0"], "", 2, "1..=600000").await;
+    refused(server, &["--no-such"], "", 2, "--no-such").await;
+    refused(server, &["--help"], "", 0, "Examples").await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    refused(server, &["--porta", &port], "\n\n\n", 1, "escutar").await;
+    let client = "zk-kv-client";
+    refused(client, &["--help"], "", 0, "Examples").await;
+    refused(client, &["--espera", "x"], "", 2, "espera").await;
+    refused(client, &[], "PUT\na\n1\n", 1, "INIT primeiro").await;
+    refused(
+        client,
+        &["--servidores", "127.0.0.1:1"],
+        "GET\na\n",
+        1,
+        "nada foi feito",
+    )
+    .await;
+    refused(client, &[], "", 0, "").await;
+}
