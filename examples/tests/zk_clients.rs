@@ -188,6 +188,45 @@ async fn a3_9_a_leader_alone_says_at_the_bound_that_nothing_was_done() {
 }
 
 #[tokio::test]
+async fn timestamps_that_only_a_killed_leader_had_shown_are_never_given_again() {
+    // What the leader sends is late: what it shows at once dies with it.
+    let late: &[&str] = &["--atraso-replicacao", "1500"];
+    let mut trio = Trio::start(1, [&[], late, &[]]).await;
+    let (mut writer, mut reader) = (trio.session(&[1], 1), trio.session(&[1], 2));
+    let first = writer.put("k", "acknowledged").await.unwrap().timestamp;
+    let lost = tokio::spawn(async move { writer.put("k", "lost").await });
+    let shown = loop {
+        let found = reader.get("k").await.unwrap();
+        if found.value == Value::Of("lost".into()) {
+            break found.timestamp;
+        }
+    };
+    assert_eq!(shown, first + 1);
+    trio.servers[1].kill().await.unwrap();
+    assert!(lost.await.unwrap().is_err());
+    trio.servers[1] = trio.server(1, 1, &[]);
+    let written = loop {
+        match trio.session(&[1], 3).put("k", "another").await {
+            Ok(written) => break written.timestamp,
+            Err(why) if why.contains("nada foi feito") => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(why) => panic!("{why}"),
+        }
+    };
+    assert!(written > shown, "{written} was shown for another value");
+    for server in 0..3 {
+        // Whoever saw the lost value is never shown it, nor an older one, under the same timestamp.
+        let mut session = trio.session(&[server], 4);
+        let found = session.get("k").await.unwrap();
+        assert_eq!(
+            (found.value, found.timestamp),
+            (Value::Of("another".into()), written)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_interrupted_ends_well_and_says_everything_first() {
     let mut trio = Trio::start(0, [&[], &[], &[]]).await;
     trio.session(&[0], 1).put("k", "v").await.unwrap();

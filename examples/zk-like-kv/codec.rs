@@ -23,7 +23,7 @@
 //! and comes to the same number.
 
 use super::recent::{Recent, Written};
-use super::table::Put;
+use super::table::Change;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Buf, Bytes, BytesMut};
@@ -86,7 +86,7 @@ impl JsonLines {
         let soma = crc32fast::hash(body);
         if let Message::Append { prev, .. } = &mensagem {
             let entry = Entry::decode(&mut rest, prev.hash).ok()?;
-            let Put { key, value } = put_of(&entry)?;
+            let (key, value) = put_of(&entry)?;
             let line = Replication {
                 key,
                 value,
@@ -264,7 +264,7 @@ impl Replication {
             return None;
         };
         let (key, value) = (self.key.clone(), self.value.clone());
-        let command = encode(&Put { key, value });
+        let command = encode(&Change::Put { key, value });
         let payload = session::Envelope::Plain(command).encode();
         let Place {
             term,
@@ -308,13 +308,15 @@ fn body_of(de: Between, message: &Message) -> Option<BytesMut> {
     Some(body)
 }
 
-/// The write in an entry, if it is one.
-fn put_of(entry: &Entry) -> Option<Put> {
-    match (entry.kind, session::Envelope::decode(entry.payload.clone())) {
-        (EntryKind::Command, Ok(session::Envelope::Plain(command))) => {
-            kvrep_core::state_machine::decode(&command).ok()
-        }
-        _ => None,
+/// Key and value of the write in an entry, if it is one.
+fn put_of(entry: &Entry) -> Option<(String, String)> {
+    let Ok(session::Envelope::Plain(command)) = session::Envelope::decode(entry.payload.clone())
+    else {
+        return None;
+    };
+    match kvrep_core::state_machine::decode(&command) {
+        Ok(Change::Put { key, value }) if entry.kind == EntryKind::Command => Some((key, value)),
+        Ok(Change::Put { .. } | Change::Skip { .. }) | Err(_) => None,
     }
 }
 

@@ -52,7 +52,7 @@ fn append(puts: &[(&str, &str)]) -> Bytes {
     let (mut raw, mut at) = (BytesMut::new(), prev);
     for (key, value) in puts {
         let (key, value) = ((*key).to_owned(), (*value).to_owned());
-        let payload = session::Envelope::Plain(encode(&Put { key, value })).encode();
+        let payload = session::Envelope::Plain(encode(&Change::Put { key, value })).encode();
         let clock = Timestamp(1_700_000_000_000);
         let entry = Entry::following(at, term(), clock, 7, EntryKind::Command, payload);
         entry.encode(&mut raw);

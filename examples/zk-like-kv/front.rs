@@ -13,8 +13,8 @@
 use super::console::Console;
 use super::framing::Framing;
 use super::message::{Answer, Dialect, Mensagem, Request, read_request, write_answer};
-use super::registry::Registry;
-use super::table::{Get, Put, Said, Table};
+use super::registry::{Registration, Registry};
+use super::table::{Change, Get, Said, Table};
 use crate::common::conversation::{Conversation, Ended, Manners, dial};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -133,9 +133,10 @@ impl Front {
                     Role::Follower { leader } => self.forward(*leader, client, key, value).await,
                 }
             }
-            Request::Join { servidor } => match &self.role {
+            Request::Join { servidor, knows } => match &self.role {
                 Role::Leader(registry) => {
-                    return self.register(talk, dialect, registry, servidor).await;
+                    let registration = registry.register(servidor, knows);
+                    return self.register(talk, dialect, registration).await;
                 }
                 Role::Follower { leader } => refused(format!("o líder é {leader}")),
             },
@@ -175,7 +176,7 @@ impl Front {
     async fn put(&self, client: SocketAddr, key: String, value: String) -> Answer {
         self.console.put(client, &key, &value);
         let deadline = Instant::now() + self.put_within;
-        let put = Put {
+        let put = Change::Put {
             key: key.clone(),
             value: value.clone(),
         };
@@ -256,17 +257,15 @@ impl Front {
         &self,
         talk: &mut Talk,
         dialect: Dialect,
-        registry: &Registry,
-        follower: SocketAddr,
+        registration: Registration<'_>,
     ) -> Result<(), Ended> {
-        let _registration = registry.register(follower);
         let trio = tokio::select! {
-            trio = registry.trio() => trio,
+            trio = registration.trio() => trio,
             // Nothing more is said in the meantime, but it may go.
             more = talk.next() => return more.map(drop),
         };
         let servidores = trio.servers().to_vec();
-        let answer = match trio.id_of(follower) {
+        let answer = match trio.id_of(registration.address()) {
             Some(_) => Answer::JoinOk { servidores },
             None => refused(format!("os três servidores são {servidores:?}")),
         };

@@ -8,6 +8,7 @@
 //! which at worst shows a client something older than it could have asked for. Replication between servers has a dialect of its
 //! own ([`codec`](super::codec)); servers that others wrote cannot join.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -36,7 +37,7 @@ pub struct Mensagem {
     /// Which server answers, or registers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub servidor: Option<String>,
-    /// All servers, in answer to a registration.
+    /// All servers: in answer to a registration, and in one by a follower that knows them from an earlier one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub servidores: Option<Vec<String>>,
     /// What went wrong, for people.
@@ -75,11 +76,12 @@ impl Mensagem {
         }
     }
 
-    /// Registers a follower.
+    /// Registers a follower; `servidores` if it has known all of them before.
     #[must_use]
-    pub fn join(servidor: SocketAddr) -> Self {
+    pub fn join(servidor: SocketAddr, servidores: Option<Vec<String>>) -> Self {
         Self {
             servidor: Some(servidor.to_string()),
+            servidores,
             ..Self::of("JOIN")
         }
     }
@@ -108,7 +110,18 @@ pub enum Request {
     Join {
         /// Where it listens.
         servidor: SocketAddr,
+        /// What it knows.
+        knows: Knows,
     },
+}
+
+/// What a follower knows when it registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knows {
+    /// Itself and the leader.
+    TheLeader,
+    /// All three servers: it has registered before, and has a replica.
+    All,
 }
 
 /// What a server answers.
@@ -182,6 +195,7 @@ struct AnyDialect {
     timestamp: Option<u64>,
     cliente: Option<String>,
     servidor: Option<String>,
+    servidores: Option<IgnoredAny>,
 }
 
 /// Reads a request and its dialect.
@@ -222,7 +236,11 @@ fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
             let servidor = any.servidor.unwrap_or_default();
             let servidor = servidor.parse();
             let servidor = servidor.map_err(|_| "o campo servidor deve ser ip:porta")?;
-            Ok(Request::Join { servidor })
+            let knows = match any.servidores {
+                None => Knows::TheLeader,
+                Some(_) => Knows::All,
+            };
+            Ok(Request::Join { servidor, knows })
         }
         _ => Err(format!("tipo desconhecido: {}", shortened(kind))),
     }
@@ -420,6 +438,10 @@ mod tests {
             key: "k".into(),
             timestamp,
         };
+        let join = |knows| Request::Join {
+            servidor: server(),
+            knows,
+        };
         let (m, c, o) = (Dialect::Mensagem, Dialect::Conteudo, Dialect::Command);
         for (json, expected) in [
             (r#"{"tipo":"PUT","key":"k","value":"v"}"#, (m, put(None))),
@@ -448,7 +470,11 @@ mod tests {
             ),
             (
                 r#"{"tipo":"JOIN","servidor":"127.0.0.1:10098"}"#,
-                (m, Request::Join { servidor: server() }),
+                (m, join(Knows::TheLeader)),
+            ),
+            (
+                r#"{"tipo":"JOIN","servidor":"127.0.0.1:10098","servidores":["x"]}"#,
+                (m, join(Knows::All)),
             ),
         ] {
             assert_eq!(read_request(json.as_bytes()), Ok(expected), "{json}");

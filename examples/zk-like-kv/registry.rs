@@ -9,11 +9,12 @@
 //! fourth is told who they are.
 
 use super::framing::Framing;
-use super::message::Mensagem;
+use super::message::{Knows, Mensagem};
 use crate::common::conversation::{Conversation, Manners, dial};
 use kvrep_core::ReplicaId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -77,6 +78,8 @@ pub struct Registry {
     /// Connections that registered this address.
     candidates: Mutex<BTreeMap<SocketAddr, u32>>,
     known: watch::Sender<Option<Trio>>,
+    /// A follower had a replica before this leader knew of it.
+    had_earlier_life: AtomicBool,
 }
 
 /// A registration that lasts as long as its connection.
@@ -94,12 +97,16 @@ impl Registry {
             leader,
             candidates: Mutex::default(),
             known,
+            had_earlier_life: AtomicBool::new(false),
         }
     }
 
     /// A follower registers. The three are known at the latest when two are registered.
-    pub fn register(&self, address: SocketAddr) -> Registration<'_> {
+    pub fn register(&self, address: SocketAddr, knows: Knows) -> Registration<'_> {
         let mut candidates = self.candidates();
+        if knows == Knows::All && self.known.borrow().is_none() {
+            self.had_earlier_life.store(true, Ordering::Relaxed);
+        }
         *candidates.entry(address).or_default() += 1;
         let others = candidates.keys().copied().filter(|at| *at != self.leader);
         if let Ok(trio) = Trio::new(self.leader, others) {
@@ -116,15 +123,29 @@ impl Registry {
         }
     }
 
-    /// Waits until the three are known.
-    pub async fn trio(&self) -> Trio {
-        known(&self.known).await
+    /// Whether the group is older than this process: then this leader was started again.
+    #[must_use]
+    pub fn had_earlier_life(&self) -> bool {
+        self.had_earlier_life.load(Ordering::Relaxed)
     }
 
     fn candidates(&self) -> std::sync::MutexGuard<'_, BTreeMap<SocketAddr, u32>> {
         self.candidates
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registration<'_> {
+    /// Who registered.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until the three are known.
+    pub async fn trio(&self) -> Trio {
+        known(&self.registry.known).await
     }
 }
 
@@ -187,7 +208,10 @@ async fn register_once(
         ..Manners::default()
     };
     let mut talk = Conversation::new(stream, Framing::default(), manners);
-    let join = serde_json::to_vec(&Mensagem::join(me)).map_err(|error| error.to_string())?;
+    let known = trio.borrow().as_ref().map(Trio::servers);
+    let known = known.map(|servers| servers.iter().map(ToString::to_string).collect());
+    let join = Mensagem::join(me, known);
+    let join = serde_json::to_vec(&join).map_err(|error| error.to_string())?;
     talk.send(&join[..]).await.map_err(|e| e.to_string())?;
     while let Some(message) = talk.next().await.map_err(|e| e.to_string())? {
         let message: Mensagem =
@@ -254,17 +278,28 @@ mod tests {
     fn a3_8_the_three_are_known_when_two_different_followers_are_registered_at_once() {
         let registry = registry(1);
         let known = || registry.known.borrow().clone();
-        drop(registry.register(at(3)));
-        let two = registry.register(at(2));
-        let again = registry.register(at(2));
-        drop(registry.register(at(1)));
+        drop(registry.register(at(3), Knows::TheLeader));
+        let two = registry.register(at(2), Knows::TheLeader);
+        let again = registry.register(at(2), Knows::TheLeader);
+        drop(registry.register(at(1), Knows::TheLeader));
         assert_eq!(known(), None);
         drop(two);
-        let three = registry.register(at(3));
+        let three = registry.register(at(3), Knows::TheLeader);
         assert_eq!(known(), Trio::new(at(1), [at(2), at(3)]).ok());
+        assert!(!registry.had_earlier_life());
         // From now on nothing changes it.
         drop((again, three));
-        let _others = (registry.register(at(4)), registry.register(at(5)));
+        let _others = (
+            registry.register(at(4), Knows::TheLeader),
+            registry.register(at(5), Knows::TheLeader),
+        );
         assert_eq!(known(), Trio::new(at(1), [at(2), at(3)]).ok());
+    }
+
+    #[test]
+    fn a_leader_that_is_registered_with_by_one_who_knows_all_was_started_again() {
+        let registry = registry(1);
+        let _two = registry.register(at(2), Knows::All);
+        assert!(registry.had_earlier_life());
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! The policies of the passive scheme make the text's system: the primary is fixed (`Takeover::Never`), a write is acknowledged
 //! when all have it (`Ack::All`), and everybody shows what it has as soon as it has it (`Visibility::OnAppend`). State is in
-//! memory, as the text has it; a leader that is started again adopts what its followers have before it serves.
+//! memory, as the text has it; a leader that is started again adopts what its followers have before it serves, and leaves out
+//! the timestamps that only its earlier life can have given.
 
 use super::codec::JsonLines;
 use super::console::Console;
@@ -16,7 +17,7 @@ use super::front::{Front, Replica, Role};
 use super::recent::Recent;
 use super::registry::{LEADER, Registry, Trio, known, stay_registered};
 use super::slow::Slow;
-use super::table::Table;
+use super::table::{Change, Table};
 use crate::common::operator::{asked_to_end, attend};
 use bytes::BytesMut;
 use kvrep_core::node::{ClientOptions, LocalLink, Node};
@@ -113,6 +114,11 @@ async fn run(
         let mut options = ClientOptions::default();
         options.deadline = settings.put_within;
         let client = Client::with_options(LocalLink::new([&*node]), options);
+        if let Role::Leader(registry) = &front.role
+            && registry.had_earlier_life()
+        {
+            skip_what_was_shown(&node, &client).await?;
+        }
         let replica = Replica {
             client,
             node: Arc::clone(&node),
@@ -126,6 +132,23 @@ async fn run(
         ended = replicate => ended,
         () = register => Ok(()),
     }
+}
+
+/// A leader that was killed may have shown writes that it had not shipped. Their timestamps must not be given again, so its
+/// next life leaves out as many as those can have been.
+async fn skip_what_was_shown(node: &Node, client: &Client<Table>) -> Result<(), String> {
+    let mut watch = node.watch();
+    let serving = watch.wait_for(|status| status.protocol.serving).await;
+    serving.map_err(|error| error.to_string())?;
+    let timestamps = SKIPPED;
+    while let Err(error) = client
+        .execute_at_most_once(Change::Skip { timestamps })
+        .await
+    {
+        // Skipped twice does no harm.
+        eprintln!("o líder ainda não atende: {error}");
+    }
+    Ok(())
 }
 
 /// Serves connections until the three servers are known. Those that came meanwhile go on in `early`.
@@ -235,6 +258,7 @@ fn group(trio: &Trio) -> GroupConfig {
     group.timing.suspect_after = DELAY_MAX + Duration::from_secs(10);
     group.limits = Limits {
         command_bytes_max: MESSAGE_BYTES_MAX,
+        uncommitted_entries_max: UNCOMMITTED_MAX,
         ..Limits::default()
     };
     group
@@ -266,6 +290,10 @@ async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
     Ok(found)
 }
 
+/// Of the writes that a leader shows before all have them.
+const UNCOMMITTED_MAX: usize = 4_096;
+/// How many timestamps a leader that was started again leaves out: more than that, and one batch.
+pub const SKIPPED: u64 = 10_000;
 const EARLY_MAX: usize = 1_024;
 const CLIENTS_MAX: usize = 4_096;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);

@@ -1,7 +1,8 @@
 //! The state machine: a table of values with timestamps, and the counter that gives them.
 //!
 //! A timestamp is a count of writes, one for all keys; it lives in the state, so it is replicated, is part of every snapshot, and
-//! never repeats nor goes back as long as any replica holds the state. A clock could do both.
+//! never repeats nor goes back as long as any replica holds the state. A clock could do both. What a leader had shown but not
+//! shipped when it was killed is in no other state; its next life leaves out as many timestamps as those can have been.
 //!
 //! A read is decided here, by comparing what the client has seen of the key with what this replica has: `GET` is a query, and
 //! *try another server* one of its answers.
@@ -37,13 +38,21 @@ struct Stamped {
     timestamp: u64,
 }
 
-/// Writes a value under the next timestamp.
+/// What changes the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Put {
-    /// Where.
-    pub key: String,
-    /// What.
-    pub value: String,
+pub enum Change {
+    /// Writes a value under the next timestamp.
+    Put {
+        /// Where.
+        key: String,
+        /// What.
+        value: String,
+    },
+    /// Leaves timestamps out: those that an earlier life of the leader may have shown and nobody else has.
+    Skip {
+        /// How many.
+        timestamps: u64,
+    },
 }
 
 /// Asks for a value at least as new as what the client has seen.
@@ -111,18 +120,24 @@ impl Said {
 }
 
 impl StateMachine for Table {
-    type Command = Put;
+    type Command = Change;
     type Query = Get;
     type Response = Said;
     type Snapshot = State;
 
-    fn apply(&mut self, context: &mut ApplyContext, put: Put) -> Said {
-        self.state.clock += 1;
+    fn apply(&mut self, context: &mut ApplyContext, change: Change) -> Said {
+        let (key, value) = match change {
+            Change::Put { key, value } => (key, value),
+            Change::Skip { timestamps } => {
+                self.state.clock = self.state.clock.saturating_add(timestamps);
+                return Said::Written(self.state.clock);
+            }
+        };
+        self.state.clock = self.state.clock.saturating_add(1);
         let timestamp = self.state.clock;
         if let Some(recent) = &self.recent {
-            recent.written(context.index, &put.key, &put.value, timestamp);
+            recent.written(context.index, &key, &value, timestamp);
         }
-        let Put { key, value } = put;
         self.state.entries.insert(key, Stamped { value, timestamp });
         Said::Written(timestamp)
     }
@@ -148,7 +163,7 @@ mod tests {
     fn put(table: &mut Table, key: &str, value: &str) -> u64 {
         let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
         let (key, value) = (key.into(), value.into());
-        match table.apply(&mut context, Put { key, value }) {
+        match table.apply(&mut context, Change::Put { key, value }) {
             Said::Written(timestamp) => timestamp,
             other => panic!("{other:?}"),
         }
@@ -184,6 +199,16 @@ mod tests {
         let table = Table::default();
         assert_eq!(get(&table, "a", 0), Said::Null);
         assert_eq!(get(&table, "a", 1), Said::Behind(0));
+    }
+
+    #[test]
+    fn timestamps_that_were_left_out_are_never_given() {
+        let mut table = Table::default();
+        put(&mut table, "a", "1");
+        let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
+        table.apply(&mut context, Change::Skip { timestamps: 10 });
+        assert_eq!(get(&table, "a", 1), Said::Value("1".into(), 1));
+        assert_eq!(put(&mut table, "a", "2"), 12);
     }
 
     #[test]
