@@ -93,6 +93,10 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             "{entries} entries from {} on, which are not known to be acknowledged, are not in the history that counts",
             from.0
         )),
+        NodeEvent::Protocol(Event::RivalRefused { term }) => Some(format!(
+            "refused the writes of {}, which still took itself for the primary (in term {}): it must follow now",
+            term.replica, term.number
+        )),
         NodeEvent::Protocol(Event::Refused(why)) => Some(format!("serves nothing: {why}")),
         NodeEvent::Storage(StorageEvent::TailSaved {
             from,

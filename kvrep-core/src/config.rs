@@ -144,6 +144,10 @@ pub struct Limits {
     pub session_answer_bytes_max: usize,
     /// A session unused for this long (by the log's timestamps) is expired. An hour by default.
     pub session_ttl: Duration,
+    /// Members of the group; one that would be one too many is not let in. 64 by default, which is also the most: every one
+    /// must acknowledge every write. A pair, for instance, stays one with 2: whoever joins takes the place of a dead member
+    /// ([`Join::in_place_of`](crate::protocol::passive::Join::in_place_of)).
+    pub members_max: usize,
 }
 
 impl Default for Limits {
@@ -164,9 +168,13 @@ impl Default for Limits {
             session_window: 1_024,
             session_answer_bytes_max: 64 << 20,
             session_ttl: Duration::from_secs(3_600),
+            members_max: MEMBERS_MAX,
         }
     }
 }
+
+/// Members of a group, at most.
+pub(crate) const MEMBERS_MAX: usize = 64;
 
 /// What the whole group agrees on under the passive scheme.
 ///
@@ -253,8 +261,16 @@ impl GroupConfig {
         if self.members.is_empty() {
             return Err("a group needs at least one member".into());
         }
-        if self.members.len() > 64 {
-            return Err("at most 64 members: every one must acknowledge every write".into());
+        if !(1..=MEMBERS_MAX).contains(&l.members_max) {
+            return Err(format!(
+                "Limits::members_max must be 1 to {MEMBERS_MAX}: every member must acknowledge every write"
+            ));
+        }
+        if self.members.len() > l.members_max {
+            return Err(format!(
+                "at most {} members (Limits::members_max): every one must acknowledge every write",
+                l.members_max
+            ));
         }
         for reserved in [ReplicaId::WITNESS, ReplicaId::NOBODY] {
             if self.members.contains(&reserved) {

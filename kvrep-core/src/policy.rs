@@ -79,14 +79,15 @@ pub enum Visibility {
     OnAppend,
 }
 
-/// Whether writes go on while a replica is brought up to date with a snapshot.
+/// Whether the service goes on while a replica is brought up to date.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Transfer {
-    /// They do.
+    /// It does.
     Concurrent,
-    /// Proposals are answered *busy* until the live replica that gets a snapshot has that and everything after it, or has
-    /// made no progress for [`Timing::suspect_after`](crate::Timing::suspect_after). For systems that want the copy to be small and soon done.
+    /// Proposals and linearizable reads are answered *busy* until the live replica that gets a snapshot, or that comes back into
+    /// the in-sync set, has everything, or has made no progress for
+    /// [`Timing::suspect_after`](crate::Timing::suspect_after). For systems that want the copy to be small and soon done.
     WorldStopped,
 }
 

@@ -278,3 +278,31 @@ pub trait Transport: Send + Sync + 'static {
     /// Ends every task and connection; returns when they have ended. The second call does nothing.
     async fn close(&self);
 }
+
+/// For a program that wants to ask its transport while a node uses it, for instance where peers were found.
+#[async_trait]
+impl<T: Transport> Transport for Arc<T> {
+    async fn start(&self, me: LocalPeer, inbox: Inbox) -> Result<(), TransportError> {
+        (**self).start(me, inbox).await
+    }
+
+    fn send(&self, to: Destination, frame: Bytes) {
+        (**self).send(to, frame);
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn address_of(&self, peer: ReplicaId) -> Option<String> {
+        (**self).address_of(peer)
+    }
+
+    fn counters(&self) -> TransportCounters {
+        (**self).counters()
+    }
+
+    async fn close(&self) {
+        (**self).close().await;
+    }
+}

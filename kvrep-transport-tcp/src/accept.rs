@@ -112,7 +112,7 @@ async fn greet(shared: Arc<Shared>, mut stream: TcpStream, from: SocketAddr) {
                 refuse(&shared, stream, from, Dialect::Kvrep, refusal).await;
             }
         },
-        Caller::Peer(hello) => match admit(&shared, &hello) {
+        Caller::Peer(hello) => match admit(&shared, &hello.seen_from(from)) {
             Ok(peer) => serve_peer(&shared, &peer, id, stream, rest).await,
             Err(refusal) => refuse(&shared, stream, from, shared.dialect(), refusal).await,
         },

@@ -6,6 +6,7 @@
 use kvrep_core::transport::LocalPeer;
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 
 /// Largest body of a frame of this kind.
 pub(crate) const GREETING_BYTES_MAX: usize = 512;
@@ -62,7 +63,7 @@ pub struct PeerHello {
     pub config_hash: u64,
     /// Who is meant.
     pub to: ReplicaId,
-    /// Where the others may dial it (`HOST:PORT`), if it knows.
+    /// Where the others may dial it (`HOST:PORT`), if it knows; an unspecified host is the one that it dials from.
     pub listens: Option<String>,
 }
 
@@ -150,6 +151,17 @@ impl PeerHello {
             to: ReplicaId::NOBODY,
             listens: Some("a \"quoted\" name:1".into()),
         }
+    }
+
+    /// The same as it is heard from there: one who says only that it listens on all its addresses does so on that one, too.
+    pub(crate) fn seen_from(mut self, from: SocketAddr) -> Self {
+        if let Some(listens) = &mut self.listens
+            && let Ok(all) = listens.parse::<SocketAddr>()
+            && all.ip().is_unspecified()
+        {
+            *listens = SocketAddr::new(from.ip(), all.port()).to_string();
+        }
+        self
     }
 
     pub(crate) fn new(me: &LocalPeer, to: ReplicaId, listens: Option<String>) -> Self {
@@ -273,5 +285,18 @@ mod tests {
             .collect();
         assert!(hex.starts_with("4b565250010400000000000"), "{hex}");
         assert!(hex.ends_with("04"), "{hex}");
+    }
+
+    #[test]
+    fn who_listens_on_all_its_addresses_is_dialled_at_the_one_it_came_from() {
+        let from = "10.1.2.3:54321".parse().unwrap();
+        let seen = |listens: &str| {
+            let hello = PeerHello::new(&me(ReplicaId(1), 7), ReplicaId(2), Some(listens.into()));
+            hello.seen_from(from).listens.unwrap()
+        };
+        assert_eq!(seen("0.0.0.0:7001"), "10.1.2.3:7001");
+        assert_eq!(seen("[::]:7001"), "10.1.2.3:7001");
+        assert_eq!(seen("10.9.9.9:7001"), "10.9.9.9:7001");
+        assert_eq!(seen("n1.example:7001"), "n1.example:7001");
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     learners: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
     /// Grows with every member that is learned.
     pub(crate) learned: watch::Sender<u64>,
-    /// Where this one listens, as others may dial it.
+    /// Where this one listens, as others may dial it; without an address of a machine, at the one that it dials from.
     pub(crate) listens: Option<String>,
     /// Connections that have not said yet what they are; dropping an entry ends the connection.
     greetings: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
@@ -104,9 +104,9 @@ impl Shared {
         local: Option<SocketAddr>,
     ) -> Self {
         let listed = config.peers.get(&me.replica).cloned();
-        let bound = local.filter(|local| !local.ip().is_unspecified());
+        // Where it listens on all its addresses, whoever hears this takes the one that it came from.
         let listens = listed
-            .or_else(|| bound.map(|local| local.to_string()))
+            .or_else(|| local.map(|local| local.to_string()))
             .filter(|address| address.len() <= ADDRESS_BYTES_MAX);
         let peers = config
             .peers

@@ -262,6 +262,9 @@ impl Host for TokioHost {
                 tracing::warn!(?configuration, "removed from the group");
             }
             Event::HandingOver { to } => tracing::info!(%to, "handing over"),
+            Event::RivalRefused { term } => {
+                tracing::warn!(%term, "refused the writes of another primary");
+            }
             Event::HandedOver { to } => tracing::info!(%to, "handed over"),
             Event::HandoverFailed { to, why } => tracing::warn!(%to, %why, "handover failed"),
             Event::StateDiffers { replica, index } => {

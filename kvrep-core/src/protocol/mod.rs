@@ -304,6 +304,13 @@ pub enum Event {
         /// To whom.
         to: ReplicaId,
     },
+    /// This primary refused the writes of another one, of an older term: **two primaries took writes** for a while, which only
+    /// [`Authority::Alone`](crate::Authority::Alone) under a pause or partition allows, or the other was about to notice. It becomes a
+    /// backup; what it had to give up is reported there. Told once for each such term.
+    RivalRefused {
+        /// Whose, and which.
+        term: Term,
+    },
     /// Everything is committed: this primary has stepped down for its successor. Who reigns next is told by
     /// [`Configured`](Self::Configured) there.
     HandedOver {

@@ -231,6 +231,7 @@ impl World {
             | Event::Removed(_)
             | Event::HandingOver { .. }
             | Event::HandedOver { .. }
+            | Event::RivalRefused { .. }
             | Event::HandoverFailed { .. }
             | Event::StateDiffers { .. }
             | Event::StatesDiffer { .. } => {}

@@ -221,5 +221,6 @@ fn limits(rng: &mut Rng) -> Limits {
         session_window: [4, 1_024][usize::from(!rng.one_in(4))],
         session_answer_bytes_max: 1 << 20,
         session_ttl: Duration::from_secs(7 * 24 * 3_600),
+        members_max: Limits::default().members_max,
     }
 }

@@ -13,7 +13,7 @@ use super::takeover::Seeking;
 use super::{Part, Passive};
 use crate::id::{Configuration, Incarnation, LogPoint, Nonce, ReplicaId, Term, Version};
 use crate::membership::Membership;
-use crate::protocol::Outbox;
+use crate::protocol::{Action, Event, Outbox};
 use crate::time::Time;
 use crate::wire::Envelope;
 use bytes::Bytes;
@@ -227,6 +227,13 @@ impl Passive {
         }
         match &mut self.role {
             Part::Primary(primary) => {
+                let rules = standing.promised;
+                if standing.posture == Posture::Primary
+                    && rules.replica == from
+                    && rules < primary.term
+                {
+                    self.local.note_rival(rules, out);
+                }
                 primary.on_standing(&mut self.local, now, from, &standing, out);
             }
             Part::Seeking(seeking) => {
@@ -279,6 +286,9 @@ impl Passive {
         if term < self.local.hard.promised && !forgets {
             let promised = self.local.hard.promised;
             self.local.answer(from, &Message::Refused { promised }, out);
+            if matches!(self.role, Part::Primary(_)) {
+                self.local.note_rival(term, out);
+            }
             return false;
         }
         backup::adopt(&mut self.local, term, configuration, out);

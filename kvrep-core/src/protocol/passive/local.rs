@@ -79,6 +79,8 @@ pub(super) struct Local {
     pub(super) behind: BTreeMap<(Index, Ticket), Time>,
     /// The last primary chose this replica to succeed it, and nobody has reigned since.
     pub(super) chosen: bool,
+    /// The newest term of another primary that this one refused, as primary of a newer one.
+    pub(super) rival: Option<Term>,
     /// This replica was primary and handed over, and nobody has reigned since.
     pub(super) yielded: Option<Yielded>,
     /// Of this replica's state, at the last few places where it is compared.
@@ -136,6 +138,14 @@ impl Local {
             .get(&peer)
             .copied()
             .unwrap_or(Incarnation::UNKNOWN)
+    }
+
+    /// This primary heard of another one, of an older term, whose writes it refuses: told once.
+    pub(super) fn note_rival(&mut self, term: Term, out: &mut Outbox) {
+        if self.rival < Some(term) {
+            self.rival = Some(term);
+            out.push(Action::Event(Event::RivalRefused { term }));
+        }
     }
 
     /// Whether the detector counts on `peer`.

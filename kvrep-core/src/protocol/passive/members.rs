@@ -183,9 +183,10 @@ impl Primary {
                 }
             }
         }
-        if new.members.len() > MEMBERS_MAX {
+        let members_max = local.group.limits.members_max;
+        if new.members.len() > members_max && new.members.len() > self.configuration.members.len() {
             return Err(format!(
-                "the group has {MEMBERS_MAX} members, as many as allowed"
+                "the group has {members_max} members, as many as allowed (members_max); remove or replace one first"
             ));
         }
         new.version = new.version.next();

@@ -386,8 +386,7 @@ fn count_entries(mut raw: &[u8]) -> usize {
     count
 }
 
-/// Members of a group at most.
-pub(crate) const MEMBERS_MAX: usize = 64;
+pub(super) use crate::config::MEMBERS_MAX;
 
 /// Whether a configuration that came from outside is one that a correct peer could have made.
 pub(crate) fn is_plausible(configuration: &Configuration) -> bool {

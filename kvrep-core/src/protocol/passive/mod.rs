@@ -260,6 +260,7 @@ impl Passive {
                 waiting_for: refuted.map(local::stopped_words).unwrap_or_default(),
                 behind: BTreeMap::new(),
                 chosen: false,
+                rival: None,
                 yielded: None,
                 digests: Digests::default(),
                 group: options.group,

@@ -215,13 +215,17 @@ impl Primary {
         self.ship_to(local, from, now, out);
     }
 
-    /// Whether writes wait for a live replica that is being brought up to date with a snapshot, where the group wants
-    /// that. One that makes no progress is not waited for.
-    fn stops_the_world(&self, local: &Local, now: Time) -> bool {
+    /// Whether requests wait for a live replica that is being brought up to date, where the group wants that. One that
+    /// makes no progress is not waited for.
+    pub(super) fn stops_the_world(&self, local: &Local, now: Time) -> bool {
         let patience = local.group.timing.suspect_after;
+        let last = local.log.last().index;
         local.group.transfer == Transfer::WorldStopped
             && self.peers.iter().any(|(id, peer)| {
-                peer.transferring
+                let returns = self.configuration.is_full(*id)
+                    && !self.configuration.has(*id, peer.store)
+                    && peer.durable < last;
+                (peer.transferring || returns)
                     && local.is_live(*id)
                     && peer.incarnation == local.life(*id)
                     && now - peer.progressed_at < patience

@@ -17,7 +17,9 @@ use crate::time::Time;
 
 impl Primary {
     pub(super) fn read(&mut self, local: &mut Local, now: Time, ticket: Ticket, out: &mut Outbox) {
-        if self.reads.len() >= local.group.limits.pending_reads_max {
+        if self.reads.len() >= local.group.limits.pending_reads_max
+            || self.stops_the_world(local, now)
+        {
             out.push(Action::ReadFailed {
                 ticket,
                 error: ReadError::Busy,

@@ -52,6 +52,36 @@ fn a_newcomer_joins_catches_up_counts_and_takes_over() {
 }
 
 #[test]
+fn a_group_that_is_as_large_as_allowed_lets_nobody_in_but_in_the_place_of_a_dead_member() {
+    for authority in both() {
+        let limits = crate::Limits {
+            members_max: 2,
+            ..crate::Limits::default()
+        };
+        let mut g = Group::new(2, authority, limits);
+        g.pass(SECOND);
+        let (p, third) = (g.primary(), ReplicaId(5));
+        let other = ReplicaId(3 - p.0);
+        g.start_as(third, Start::Join(Join::full()));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 2]);
+        let waits = g.nodes[&third].engine.status().waiting_for;
+        assert!(waits.contains("members_max"), "{waits}");
+        let kind = MemberKind::Learner;
+        let added = manage(&mut g, p, Manage::Add { id: third, kind });
+        assert!(matches!(added, Some(Outcome::Refused(_))), "{added:?}");
+
+        g.crash(other);
+        g.pass(SECOND);
+        g.crash(third);
+        g.start_as(third, Start::Join(Join::full().in_place_of(other)));
+        g.pass(SECOND);
+        assert_eq!(members(&g), [p.0, third.0]);
+        assert_eq!(g.in_sync(), 2);
+    }
+}
+
+#[test]
 fn with_a_fixed_primary_others_come_and_go_and_what_would_take_its_place_is_refused() {
     let home = ReplicaId(2);
     for ack in [Ack::AllInSync, Ack::All, Ack::Primary] {

@@ -106,6 +106,9 @@ fn a_replica_that_throws_a_refuted_history_away_is_another_member_and_is_added_a
 #[test]
 fn a_refuted_replica_stops_and_stays_stopped_until_it_is_told_to_give_its_history_up() {
     let (mut g, old, new) = parted(OnDivergence::Stop);
+    let refused = |e: &&Event| matches!(e, Event::RivalRefused { term } if term.replica == old);
+    let told = g.nodes[&new].effects.events.iter().filter(refused).count();
+    assert_eq!(told, 1, "whoever reigns tells of the rival, once");
     let lost = |e: &Event| matches!(e, Event::AcknowledgedWritesLost { .. });
     assert_eq!(
         g.nodes[&old]
@@ -171,6 +174,8 @@ fn a_joiner_stops_the_world_no_longer_than_it_makes_progress() {
         let patience = g.config.timing.suspect_after;
         g.pass(patience / 2);
         assert_eq!(g.write(p, 100), Some(Outcome::Busy), "the world is stopped");
+        let read = linearizable(&mut g, p);
+        assert_eq!(reply(&g, p, read), Some(&Outcome::Busy), "for reads too");
         g.pass(patience);
         assert!(
             matches!(g.write(p, 101), Some(Outcome::Done { .. })),
@@ -183,6 +188,32 @@ fn a_joiner_stops_the_world_no_longer_than_it_makes_progress() {
         assert!(matches!(g.write(p, 102), Some(Outcome::Done { .. })));
         g.pass(SECOND);
         assert_eq!(g.read(away, Read::Local).map(|all| all.len()), Some(102));
+    }
+}
+
+#[test]
+fn the_world_stops_also_for_one_that_needs_no_snapshot_and_goes_on_when_it_is_in_sync() {
+    for authority in both() {
+        let mut g = three(authority, |config| {
+            config.transfer = Transfer::WorldStopped;
+        });
+        g.pass(SECOND);
+        let p = g.primary();
+        let away = ReplicaId(if p.0 == 3 { 2 } else { 3 });
+        g.crash(away);
+        g.pass(SECOND);
+        for n in 0..10 {
+            assert!(matches!(g.write(p, n), Some(Outcome::Done { .. })), "{n}");
+        }
+        g.stuck.insert(away);
+        g.start(away);
+        g.pass(g.config.timing.suspect_after / 2);
+        assert_eq!(g.write(p, 10), Some(Outcome::Busy));
+        g.stuck.clear();
+        g.start(away);
+        g.pass(SECOND);
+        assert_eq!(g.in_sync(), 3);
+        assert!(matches!(g.write(p, 11), Some(Outcome::Done { .. })));
     }
 }
 
