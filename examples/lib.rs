@@ -6,6 +6,8 @@ pub mod demo;
 pub mod document_store;
 #[path = "zk-like-kv/mod.rs"]
 pub mod zk_like_kv;
+#[path = "primary-backup-table/mod.rs"]
+pub mod primary_backup_table;
 
 /// The README's programs compile.
 #[cfg(doctest)]

@@ -13,7 +13,7 @@ use super::takeover::Seeking;
 use super::{Part, Passive};
 use crate::id::{Configuration, Incarnation, LogPoint, Nonce, ReplicaId, Term, Version};
 use crate::membership::Membership;
-use crate::protocol::{Action, Event, Outbox};
+use crate::protocol::Outbox;
 use crate::time::Time;
 use crate::wire::Envelope;
 use bytes::Bytes;

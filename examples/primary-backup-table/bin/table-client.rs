@@ -1,0 +1,87 @@
+//! `table-client`: a client of a replicated table.
+
+use clap::Parser;
+use kvrep_examples::primary_backup_table::arguments::addresses;
+use kvrep_examples::primary_backup_table::client_console::{Ended, run};
+use kvrep_examples::primary_backup_table::message::Dialect;
+use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
+use kvrep_examples::primary_backup_table::policy::dialect;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A client of a replicated table: reads commands from standard input.
+#[derive(Parser)]
+#[command(name = "table-client", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// The primary and the secondary, each as IP:PORT, or as IP and PORT
+    #[arg(value_name = "SERVER", required = true, num_args = 2..=4)]
+    servers: Vec<String>,
+    /// Seconds to wait before both servers are tried a second time, and for an answer of either
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    timeout: Duration,
+    /// What requests begin with: simples, or c-prefixo for a role byte before each frame
+    #[arg(long = "dialeto", value_name = "NOME", default_value = "simples", value_parser = dialect)]
+    dialect: Dialect,
+    /// Send writes as every table server knows them, without an identity: one that is sent again may be carried out twice
+    #[arg(long)]
+    plain: bool,
+}
+
+const EXAMPLES: &str = "\
+Commands:
+  put <data> <key>    cput <data> <key>    get <key>    del <key>    size    getkeys    quit
+  Data may contain spaces; the key is the last word.
+
+Examples:
+  table-client 127.0.0.1:5000 127.0.0.1:5001
+  printf 'put two words k\\nget k\\n' | table-client 127.0.0.1 5000 127.0.0.1 5001 --timeout 1
+
+When the primary does not answer, the same request goes to the secondary; if that does not either, to both again after the
+timeout. Exit code: 0 after quit or the end of the input, 1 when neither server answered, 2 for wrong usage.";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let servers: Result<[String; 2], String> = addresses(&cli.servers)
+        .and_then(|all| all.try_into().map_err(|_| "expected two servers".into()));
+    let [primary, secondary] = match servers {
+        Ok(servers) => servers,
+        Err(why) => {
+            eprintln!("table-client: {why}; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    let patience = Patience {
+        timeout: cli.timeout,
+        dialect: cli.dialect,
+        identity: if cli.plain {
+            Identity::Never
+        } else {
+            Identity::WherePossible
+        },
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("table-client: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(run(primary, secondary, patience));
+    // The read of the keyboard is not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Ended::Quit => ExitCode::SUCCESS,
+        Ended::GaveUp => ExitCode::FAILURE,
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(time) if !time.is_zero() && time <= Duration::from_secs(86_400) => Ok(time),
+        Ok(_) | Err(_) => Err("expected a number of seconds, more than 0 and at most a day".into()),
+    }
+}

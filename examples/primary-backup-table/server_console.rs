@@ -1,0 +1,94 @@
+//! What a server prints when `print` is typed: its role, how the other one is, and the table.
+
+use super::table::Table;
+use kvrep_core::node::{LocalReadError, Node, NodeStatus};
+use kvrep_core::protocol::Role;
+use kvrep_core::{Read, ReplicaId};
+use std::fmt::Write as _;
+
+/// The lines for `print`. Works at any time: also before there is a table, and while it is being replaced.
+pub async fn printed(node: Option<&Node>) -> String {
+    let Some(node) = node else {
+        return format!("{}\n{UPDATING}\n", role_line(None));
+    };
+    let table = node
+        .read_local(Read::Local, |table: &Table| {
+            let entries = table.entries();
+            let entries = entries.map(|(key, data)| (key.clone(), data.clone()));
+            entries.collect::<Vec<_>>()
+        })
+        .await;
+    let mut text = role_line(Some((node.identity().replica, &node.status())));
+    text.push('\n');
+    match table {
+        Ok((entries, _)) if entries.is_empty() => {
+            text.push_str(EMPTY);
+            text.push('\n');
+        }
+        Ok((entries, _)) => {
+            for (key, data) in entries {
+                let _ = writeln!(text, "{}: {}", shown(&key), shown(&data));
+            }
+        }
+        Err(LocalReadError::Behind | LocalReadError::Busy) => {
+            text.push_str(UPDATING);
+            text.push('\n');
+        }
+        Err(error) => {
+            let _ = writeln!(text, "({error})");
+        }
+    }
+    text
+}
+
+/// The role, and how the other server is.
+fn role_line(me: Option<(ReplicaId, &NodeStatus)>) -> String {
+    let Some((me, status)) = me else {
+        return "secundário (outro servidor: DOWN)".into();
+    };
+    let protocol = &status.protocol;
+    let (role, up) = match protocol.role {
+        Role::Primary => {
+            let in_sync = protocol.configuration.as_ref().map(|c| &c.in_sync);
+            let up = in_sync.is_some_and(|ids| ids.keys().any(|id| *id != me));
+            ("primário", up)
+        }
+        Role::Backup => ("secundário", true),
+        Role::Seeking | Role::Candidate | Role::Witness => ("secundário", false),
+    };
+    let other = if up { "UP" } else { "DOWN" };
+    format!("{role} (outro servidor: {other})")
+}
+
+/// Bytes as people read them: text where they are text, without the zero that some clients store at its end, and nothing
+/// that would disturb a terminal.
+#[must_use]
+pub fn shown(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes));
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+const EMPTY: &str = "Nao existem keys!!";
+const UPDATING: &str = "(a tabela está a ser atualizada)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_are_shown_without_one_trailing_zero_and_without_control_characters() {
+        assert_eq!(shown(b"xyz\0"), "xyz");
+        assert_eq!(shown(b"xyz\0\0"), "xyz\\u{0}");
+        assert_eq!(shown("olá".as_bytes()), "olá");
+        assert_eq!(shown(b"a\nb\x1b[2J"), "a\\nb\\u{1b}[2J");
+        assert_eq!(shown(b"\xff"), "\u{fffd}");
+    }
+}

@@ -1,0 +1,207 @@
+//! What a server remembers of the pair besides its log: who it is, who the other one is, and what they had agreed on last.
+//!
+//! Arguments make a server primary only at its first start, that is with an empty directory; later this is what counts. One
+//! small file, replaced as a whole, so that a crash leaves the old or the new one. With `--durable` the log is beside it.
+
+use kvrep_core::{Configuration, ReplicaId};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A server's directory.
+#[derive(Clone, Debug)]
+pub struct StateDir(PathBuf);
+
+/// What is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The server's port; a directory is one server's.
+    pub port: u16,
+    /// Which replica it is.
+    pub replica: u32,
+    /// Whether its log is here.
+    pub durable: bool,
+    /// Which replica the other server is, once that is known.
+    pub peer: Option<u32>,
+    /// Where it listens.
+    pub peer_address: Option<String>,
+    /// The last term that was agreed on, for people.
+    pub term: String,
+    /// Who had everything then.
+    pub in_sync: Vec<u32>,
+}
+
+/// Why a directory cannot be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateDirError {
+    /// The system refused it.
+    #[error("cannot use {}: {source}; choose another directory with --data", .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not what this program writes.
+    #[error("{} is damaged ({why}); restore it, or start with an empty directory to join the other server anew", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How so.
+        why: String,
+    },
+}
+
+impl Record {
+    /// Of a server that begins.
+    #[must_use]
+    pub fn new(port: u16, replica: ReplicaId, durable: Durability) -> Self {
+        Self {
+            port,
+            replica: replica.0,
+            durable: durable == Durability::Log,
+            peer: None,
+            peer_address: None,
+            term: String::new(),
+            in_sync: Vec::new(),
+        }
+    }
+
+    /// Takes over what the pair agrees on now; the other server's address where it is known. Whether anything is new.
+    pub fn learn(
+        &mut self,
+        configuration: &Configuration,
+        address_of: impl Fn(ReplicaId) -> Option<String>,
+    ) -> bool {
+        let before = self.clone();
+        let other = configuration.members.keys().find(|id| id.0 != self.replica);
+        if let Some(other) = other {
+            self.peer = Some(other.0);
+            self.peer_address = address_of(*other).or_else(|| self.peer_address.take());
+        }
+        self.term = configuration.term.to_string();
+        self.in_sync = configuration.in_sync.keys().map(|id| id.0).collect();
+        *self != before
+    }
+}
+
+/// Whether the table outlives the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It does not: it is in memory.
+    #[default]
+    Memory,
+    /// It does: there is a log.
+    Log,
+}
+
+impl StateDir {
+    /// The directory at this path, made if need be.
+    ///
+    /// # Errors
+    /// See [`StateDirError`].
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StateDirError> {
+        let path = path.into();
+        match fs::create_dir_all(&path) {
+            Ok(()) => Ok(Self(path)),
+            Err(source) => Err(StateDirError::Io { path, source }),
+        }
+    }
+
+    /// Where the log is kept.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What was remembered; `None` at the first start.
+    ///
+    /// # Errors
+    /// See [`StateDirError`].
+    pub fn read(&self) -> Result<Option<Record>, StateDirError> {
+        let path = self.0.join(FILE);
+        let size = match fs::metadata(&path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StateDirError::Io { path, source }),
+        };
+        if size > FILE_BYTES_MAX {
+            let why = format!("{size} bytes");
+            return Err(StateDirError::Damaged { path, why });
+        }
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(StateDirError::Io { path, source }),
+        };
+        match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Some(record)),
+            Err(e) => Err(StateDirError::Damaged {
+                path,
+                why: e.to_string(),
+            }),
+        }
+    }
+
+    /// Remembers this instead, durably.
+    ///
+    /// # Errors
+    /// See [`StateDirError`].
+    pub fn write(&self, record: &Record) -> Result<(), StateDirError> {
+        let (path, new) = (self.0.join(FILE), self.0.join(FILE_NEW));
+        let written = (|| {
+            let bytes = serde_json::to_vec_pretty(record)?;
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.0)?.sync_all()
+        })();
+        written.map_err(|source| StateDirError::Io { path, source })
+    }
+}
+
+const FILE: &str = "server.json";
+const FILE_NEW: &str = "server.json.new";
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvrep_core::{MemberKind, StoreId, Term, Version};
+
+    /// A1.6: peer, term and in-sync set are kept.
+    #[test]
+    fn what_was_written_is_read_again_and_a_damaged_file_is_named() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::open(temporary.path().join("a/b")).expect("made");
+        assert_eq!(dir.read().expect("nothing yet"), None);
+        let mut record = Record::new(5_000, ReplicaId(1), Durability::Log);
+        let configuration = Configuration {
+            term: Term::ZERO.next_for(ReplicaId(1)),
+            version: Version(2),
+            in_sync: [(ReplicaId(1), StoreId(7))].into(),
+            members: [1, 9].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+        };
+        assert!(record.learn(&configuration, |_| Some("h:1".into())));
+        assert!(
+            !record.learn(&configuration, |_| None),
+            "the address is kept"
+        );
+        assert_eq!(record.peer, Some(9));
+        assert_eq!(record.peer_address.as_deref(), Some("h:1"));
+        assert_eq!(record.in_sync, [1]);
+        dir.write(&record).expect("written");
+        assert_eq!(dir.read().expect("readable"), Some(record));
+        fs::write(dir.path().join(FILE), "{").expect("writable");
+        let damaged = dir.read().expect_err("damaged").to_string();
+        assert!(damaged.contains("server.json is damaged"), "{damaged}");
+    }
+}
