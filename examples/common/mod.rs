@@ -4,4 +4,5 @@
 pub mod conversation;
 pub mod operator;
 pub mod processes;
+pub mod relay;
 pub mod story;

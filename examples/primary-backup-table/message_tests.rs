@@ -90,7 +90,7 @@ fn our_own_operations_have_these_bytes() {
         write: Box::new(write),
     };
     let golden = "00780258 00000000000000ab 0000000000000002 0000000000000001 002800c8 00000001 6b";
-    let message = Message::new(opcode::ONCE, once.clone());
+    let message = Message::new(opcode::ONCE, once);
     let mut encoded = BytesMut::new();
     message.encode(&mut encoded);
     assert_eq!(encoded.freeze(), hex(golden));

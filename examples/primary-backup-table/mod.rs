@@ -9,6 +9,7 @@ pub mod client_console;
 pub mod client_stub;
 pub mod message;
 pub mod network_client;
+pub mod pair;
 pub mod policy;
 pub mod primary_backup;
 pub mod requests;

@@ -132,7 +132,7 @@ impl NetworkClient {
     pub async fn send_receive(&mut self, request: &Message) -> Result<Message, NoAnswer> {
         let writes = matches!(request.opcode, opcode::PUT | opcode::COND_PUT | opcode::DEL);
         let mut numbered = None;
-        let mut last = String::new();
+        let (mut last, mut maybe_done) = (String::new(), false);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 self.turn(attempt).await;
@@ -141,18 +141,23 @@ impl NetworkClient {
             match reply {
                 Ok(reply) if is_forgotten(&reply) => {
                     self.session = Session::New;
-                    if attempt > 0 {
+                    if maybe_done {
                         return Err(NoAnswer::Forgotten);
                     }
                     // Nothing was done: the session had expired before.
                     numbered = None;
                     match self.attempt(request, writes, &mut numbered).await {
                         Ok(reply) => return Ok(reply),
-                        Err(why) => last = why,
+                        Err(failed) => {
+                            (last, maybe_done) = (failed.why, failed.sent == Sent::Maybe);
+                        }
                     }
                 }
                 Ok(reply) => return Ok(reply),
-                Err(why) => last = why,
+                Err(failed) => {
+                    last = failed.why;
+                    maybe_done |= failed.sent == Sent::Maybe;
+                }
             }
         }
         self.talk = None;
@@ -164,7 +169,7 @@ impl NetworkClient {
         self.talk = None;
         let failed = self.primary().to_owned();
         self.primary = 1 - self.primary;
-        if attempt % 2 == 0 {
+        if attempt.is_multiple_of(2) {
             (self.on_turn)(&Turn::Again(self.patience.timeout));
             sleep(self.patience.timeout).await;
         } else {
@@ -180,10 +185,12 @@ impl NetworkClient {
         request: &Message,
         writes: bool,
         numbered: &mut Option<Message>,
-    ) -> Result<Message, String> {
+    ) -> Result<Message, Failed> {
         if writes && numbered.is_none() {
             if self.session == Session::New {
-                self.session = self.open_session().await?;
+                // The write itself was not sent.
+                let opened = self.open_session().await;
+                self.session = opened.map_err(|failed| Failed::unsent(failed.why))?;
             }
             if let Session::Open { id, seq } = &mut self.session {
                 *seq += 1;
@@ -202,7 +209,7 @@ impl NetworkClient {
 
     /// Asks the server for a session. One that answers otherwise, or that hangs up and answers what everybody knows, has
     /// none to give.
-    async fn open_session(&mut self) -> Result<Session, String> {
+    async fn open_session(&mut self) -> Result<Session, Failed> {
         let ask = Message::new(opcode::SESSION, Content::Result(0));
         match self.exchange(&ask, opcode::SESSION).await {
             Ok(Message {
@@ -222,7 +229,7 @@ impl NetworkClient {
     }
 
     /// Sends to the server that is taken for the primary, and waits for its answer to an operation.
-    async fn exchange(&mut self, message: &Message, operation: i16) -> Result<Message, String> {
+    async fn exchange(&mut self, message: &Message, operation: i16) -> Result<Message, Failed> {
         let exchanged = self.exchange_on_connection(message, operation).await;
         if exchanged.is_err() {
             // A late answer must not be taken for that to another request.
@@ -235,14 +242,14 @@ impl NetworkClient {
         &mut self,
         message: &Message,
         operation: i16,
-    ) -> Result<Message, String> {
+    ) -> Result<Message, Failed> {
         let timeout = self.patience.timeout;
         let talk = match &mut self.talk {
             Some(talk) => talk,
             None => {
                 let address = &self.servers[self.primary];
                 let stream = dial(address, timeout).await;
-                let stream = stream.map_err(|e| format!("{address}: {e}"))?;
+                let stream = stream.map_err(|e| Failed::unsent(format!("{address}: {e}")))?;
                 let codec = TableCodec::new(Side::Client, self.patience.dialect, REPLY_BYTES_MAX);
                 let manners = Manners {
                     idle: timeout,
@@ -254,19 +261,48 @@ impl NetworkClient {
         };
         talk.send(message.clone())
             .await
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| Failed::maybe(e.to_string()))?;
         let reply = match talk.next().await {
             Ok(Some(Ok(reply))) => reply,
-            Ok(Some(Err(e))) => return Err(format!("the answer cannot be read: {e}")),
-            Ok(None) => return Err("it hung up".into()),
-            Err(e) => return Err(e.to_string()),
+            Ok(Some(Err(e))) => {
+                return Err(Failed::maybe(format!("the answer cannot be read: {e}")));
+            }
+            Ok(None) => return Err(Failed::maybe("it hung up".into())),
+            Err(e) => return Err(Failed::maybe(e.to_string())),
         };
         // Servers repeat the operation's code, or add one to it.
         match reply.opcode {
             code if code == operation || code == operation + 1 => Ok(reply),
             opcode::RT_ERROR => Ok(reply),
-            code => Err(format!("an answer to another question ({code})")),
+            code => Err(Failed::maybe(format!(
+                "an answer to another question ({code})"
+            ))),
         }
+    }
+}
+
+/// An attempt without an answer.
+struct Failed {
+    why: String,
+    sent: Sent,
+}
+
+/// Whether the server may have got the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    No,
+    Maybe,
+}
+
+impl Failed {
+    fn unsent(why: String) -> Self {
+        let sent = Sent::No;
+        Self { why, sent }
+    }
+
+    fn maybe(why: String) -> Self {
+        let sent = Sent::Maybe;
+        Self { why, sent }
     }
 }
 

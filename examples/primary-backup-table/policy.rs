@@ -68,9 +68,10 @@ pub const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 /// How long a server waits for its clients.
 #[must_use]
 pub fn manners() -> Manners {
-    let mut manners = Manners::default();
-    manners.idle = Duration::from_secs(3_600);
-    manners
+    Manners {
+        idle: Duration::from_secs(3_600),
+        ..Manners::default()
+    }
 }
 
 /// The dialect of this name.

@@ -84,11 +84,15 @@ async fn tend(node: &Node, notes: &mut Notes, keyboard: &mut Keyboard) -> Result
     let mut attending = std::pin::pin!(attend(node, tell));
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
+    let other = notes.record.peer_address.clone();
+    let mut lost = std::pin::pin!(nobody_has_it(node, other));
+    let mut is_told = false;
     loop {
         tokio::select! {
             ended = &mut attending => return ended.map_err(|e| e.to_string()),
             line = keyboard.line() => obey(&line, Some(node)).await,
             () = &mut waking, if !awake => awake = true,
+            () = &mut lost, if !is_told => is_told = true,
             Ok(()) = watch.changed() => {
                 let protocol = watch.borrow_and_update().protocol.clone();
                 notes.take(&protocol).await?;
@@ -315,6 +319,27 @@ async fn wake(node: &Node) {
     }
 }
 
+/// Tells if neither this server nor the other one has the table: they would wait for each other.
+async fn nobody_has_it(node: &Node, other: Option<String>) {
+    let Some(other) = other else {
+        return;
+    };
+    let has_nothing = |status: &ProtocolStatus| {
+        status.configuration.is_none() && status.last.index.0 == 0 && status.primary.is_none()
+    };
+    while has_nothing(&node.status().protocol) {
+        if let Ok((_, status)) = status_of(&other).await
+            && has_nothing(&status)
+            && has_nothing(&node.status().protocol)
+        {
+            return tell(
+                "nobody has the table any more: both servers were started again without it. Start one of them with --force to begin with an empty table",
+            );
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
 /// Serves clients on their own wire.
 struct Service {
     requests: OnceLock<Requests>,
@@ -448,6 +473,7 @@ fn say(line: &str) {
 }
 
 const MEET_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
 /// Longer than anybody waits for it.

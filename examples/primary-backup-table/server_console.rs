@@ -1,31 +1,33 @@
 //! What a server prints when `print` is typed: its role, how the other one is, and the table.
 
 use super::table::Table;
+use bytes::Bytes;
+use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{LocalReadError, Node, NodeStatus};
 use kvrep_core::protocol::Role;
-use kvrep_core::{Read, ReplicaId};
+use kvrep_core::{Read, ReplicaId, Token};
 use std::fmt::Write as _;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
-/// The lines for `print`. Works at any time: also before there is a table, and while it is being replaced.
+/// The lines for `print`, with an empty one at the end. Works at any time: also before there is a table, and while it is being replaced.
 pub async fn printed(node: Option<&Node>) -> String {
     let Some(node) = node else {
-        return format!("{}\n{UPDATING}\n", role_line(None));
+        return format!("{}\n{UPDATING}\n\n", role_line(None));
     };
-    let table = node
-        .read_local(Read::Local, |table: &Table| {
-            let entries = table.entries();
-            let entries = entries.map(|(key, data)| (key.clone(), data.clone()));
-            entries.collect::<Vec<_>>()
-        })
-        .await;
+    let mut table = entries(node, newest(node).await).await;
+    if table.is_err() {
+        // Nobody says any more what of it is decided.
+        table = entries(node, Read::Local).await;
+    }
     let mut text = role_line(Some((node.identity().replica, &node.status())));
     text.push('\n');
     match table {
-        Ok((entries, _)) if entries.is_empty() => {
+        Ok(entries) if entries.is_empty() => {
             text.push_str(EMPTY);
             text.push('\n');
         }
-        Ok((entries, _)) => {
+        Ok(entries) => {
             for (key, data) in entries {
                 let _ = writeln!(text, "{}: {}", shown(&key), shown(&data));
             }
@@ -38,7 +40,33 @@ pub async fn printed(node: Option<&Node>) -> String {
             let _ = writeln!(text, "({error})");
         }
     }
+    text.push('\n');
     text
+}
+
+/// Everything that this server has: a secondary has a write before the client hears of it, and carries it out when it is
+/// told to, or when it asks.
+async fn newest(node: &Node) -> Read {
+    let deadline = Instant::now() + NEWEST_WITHIN;
+    match node.call(Op::Status, deadline).await {
+        Ok(Outcome::Status(status)) => Read::AtLeast(Token {
+            term: status.last.term,
+            index: status.last.index,
+        }),
+        Ok(_) | Err(_) => Read::Local,
+    }
+}
+
+async fn entries(node: &Node, read: Read) -> Result<Vec<(Bytes, Bytes)>, LocalReadError> {
+    let look = node.read_local(read, |table: &Table| {
+        let entries = table.entries();
+        let entries = entries.map(|(key, data)| (key.clone(), data.clone()));
+        entries.collect::<Vec<_>>()
+    });
+    match timeout(NEWEST_WITHIN, look).await {
+        Ok(seen) => seen.map(|(entries, _)| entries),
+        Err(_) => Err(LocalReadError::Behind),
+    }
 }
 
 /// The role, and how the other server is.
@@ -76,6 +104,8 @@ pub fn shown(bytes: &[u8]) -> String {
     shown
 }
 
+/// How long `print` waits for the other server to say what is decided.
+const NEWEST_WITHIN: Duration = Duration::from_millis(500);
 const EMPTY: &str = "Nao existem keys!!";
 const UPDATING: &str = "(a tabela está a ser atualizada)";
 

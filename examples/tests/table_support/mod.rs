@@ -1,0 +1,95 @@
+//! Short forms for tests of the table.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use kvrep_examples::common::processes::Program;
+use kvrep_examples::primary_backup_table::client_stub::{ClientStub, Outcome};
+use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
+use kvrep_examples::primary_backup_table::pair::{Pair, Seat, WITHIN};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+pub(crate) fn prepare(both: &[&str]) -> Pair {
+    Pair::prepare(both).expect("programs and ports")
+}
+
+/// Gives up soon.
+pub(crate) fn hasty() -> Patience {
+    Patience {
+        timeout: Duration::from_secs(1),
+        ..Patience::default()
+    }
+}
+
+/// Speaks as programs of others do.
+pub(crate) fn plain() -> Patience {
+    Patience {
+        identity: Identity::Never,
+        ..Patience::default()
+    }
+}
+
+pub(crate) async fn put(client: &mut ClientStub, key: &str, data: &str) {
+    let (key, data) = (key.to_owned(), data.to_owned());
+    let put = client.put(key.into(), data.into()).await;
+    assert_eq!(put, Ok(Outcome::Done(())));
+}
+
+pub(crate) async fn cput(client: &mut ClientStub, key: &str, data: &str) -> Outcome<()> {
+    let (key, data) = (key.to_owned(), data.to_owned());
+    let done = client.cond_put(key.into(), data.into()).await;
+    done.expect("an answer")
+}
+
+pub(crate) async fn del(client: &mut ClientStub, key: &str) -> Outcome<()> {
+    client.del(key.to_owned().into()).await.expect("an answer")
+}
+
+pub(crate) async fn get(client: &mut ClientStub, key: &str) -> Option<String> {
+    match client.get(key.to_owned().into()).await.expect("an answer") {
+        Outcome::Done(data) => data.map(|data| String::from_utf8_lossy(&data).into_owned()),
+        Outcome::Failed => panic!("a read fails"),
+    }
+}
+
+/// What is typed to a `table-client`.
+pub(crate) struct Script {
+    pub(crate) typed: &'static str,
+    pub(crate) arguments: &'static [&'static str],
+}
+
+pub(crate) fn script(typed: &'static str) -> Script {
+    Script {
+        typed,
+        arguments: &[],
+    }
+}
+
+impl Script {
+    /// What it prints on standard output, and how it ends.
+    pub(crate) async fn run(&self, pair: &Pair) -> (String, ExitStatus) {
+        self.run_at(&pair.first, &pair.second).await
+    }
+
+    pub(crate) async fn run_at(&self, primary: &Seat, secondary: &Seat) -> (String, ExitStatus) {
+        let client = Program::beside("the client", "table-client")
+            .expect("it is built")
+            .args([primary.address(), secondary.address()])
+            .args(self.arguments);
+        let mut client = client.start().expect("a client");
+        client
+            .type_bytes(self.typed.as_bytes())
+            .await
+            .expect("typed");
+        client.close_input();
+        let status = client.ended(WITHIN).await.expect("it ends");
+        let told =
+            |line: &&String| !line.starts_with("O primario ") && !line.starts_with("Os dois ");
+        let printed = client.printed();
+        let lines = printed
+            .iter()
+            .filter(told)
+            .filter(|line| !line.starts_with("table-client: "));
+        (lines.map(|line| format!("{line}\n")).collect(), status)
+    }
+}
