@@ -2,6 +2,7 @@
 
 use super::client_stub::ClientStub;
 use super::network_client::{NetworkClient, Patience};
+use super::server_console::UPDATING;
 use crate::common::processes::{Process, ProcessError, Program, free_ports};
 use std::path::Path;
 use std::time::Duration;
@@ -187,6 +188,12 @@ impl Dump {
     #[must_use]
     pub fn is_primary(&self) -> bool {
         self.role.starts_with("primário")
+    }
+
+    /// Whether the server has the whole table, as far as it knows.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.entries.iter().any(|line| line == UPDATING)
     }
 
     /// Whether the other one counts.

@@ -22,7 +22,13 @@ pub async fn printed(node: Option<&Node>) -> String {
     }
     let mut text = role_line(Some((node.identity().replica, &node.status())));
     text.push('\n');
+    let complete = counts(node, &node.status());
+    if !complete {
+        text.push_str(UPDATING);
+        text.push('\n');
+    }
     match table {
+        Ok(entries) if entries.is_empty() && !complete => {}
         Ok(entries) if entries.is_empty() => {
             text.push_str(EMPTY);
             text.push('\n');
@@ -32,10 +38,7 @@ pub async fn printed(node: Option<&Node>) -> String {
                 let _ = writeln!(text, "{}: {}", shown(&key), shown(&data));
             }
         }
-        Err(LocalReadError::Behind | LocalReadError::Busy) => {
-            text.push_str(UPDATING);
-            text.push('\n');
-        }
+        Err(LocalReadError::Behind | LocalReadError::Busy) => {}
         Err(error) => {
             let _ = writeln!(text, "({error})");
         }
@@ -67,6 +70,13 @@ async fn entries(node: &Node, read: Read) -> Result<Vec<(Bytes, Bytes)>, LocalRe
         Ok(seen) => seen.map(|(entries, _)| entries),
         Err(_) => Err(LocalReadError::Behind),
     }
+}
+
+/// Whether this server has the whole table, as far as it knows.
+fn counts(node: &Node, status: &NodeStatus) -> bool {
+    let identity = node.identity();
+    let known = status.protocol.configuration.as_ref();
+    known.is_some_and(|c| c.has(identity.replica, identity.store))
 }
 
 /// The role, and how the other server is.
@@ -107,7 +117,8 @@ pub fn shown(bytes: &[u8]) -> String {
 /// How long `print` waits for the other server to say what is decided.
 const NEWEST_WITHIN: Duration = Duration::from_millis(500);
 const EMPTY: &str = "Nao existem keys!!";
-const UPDATING: &str = "(a tabela está a ser atualizada)";
+/// Printed in place of a table that is not complete.
+pub const UPDATING: &str = "(a tabela está a ser atualizada)";
 
 #[cfg(test)]
 mod tests {

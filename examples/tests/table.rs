@@ -328,11 +328,13 @@ async fn there_is_exactly_one_secondary() {
 
 /// C1.5: `hello` to oneself, and from one who is not of this pair.
 #[tokio::test]
-async fn a_server_that_is_given_its_own_address_says_so() {
+async fn hello_to_oneself_and_from_a_stranger_does_no_harm() {
     let pair = prepare(&[]);
     let mut first = pair.first.start().await.expect("the first");
     let elsewhere = prepare(&[]);
-    let mut other = elsewhere.second.launch().expect("started");
+    let itself = elsewhere.second.address();
+    let selfish = elsewhere.second.alone(elsewhere.directory(), &[&itself]);
+    let mut other = selfish.expect("built").launch().expect("started");
     other
         .line("waits for the other server", WITHIN)
         .await

@@ -93,3 +93,30 @@ impl Script {
         (lines.map(|line| format!("{line}\n")).collect(), status)
     }
 }
+
+/// A witness of the pair in this process. Dropped, it ends.
+pub(crate) struct Witness {
+    pub(crate) address: String,
+    _node: kvrep_core::Node,
+    _directory: tempfile::TempDir,
+}
+
+impl Witness {
+    pub(crate) async fn start() -> Self {
+        use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = TcpConfig::new("127.0.0.1:0").unlisted(Unlisted::Answer);
+        let transport = TcpTransport::bind(config).await.expect("a port");
+        let address = transport.local_addr().expect("its address").to_string();
+        let group = kvrep_examples::primary_backup_table::policy::GROUP;
+        let node = kvrep_core::Node::witness(group)
+            .transport(transport)
+            .data_dir(directory.path())
+            .start();
+        Self {
+            address,
+            _node: node.await.expect("a witness"),
+            _directory: directory,
+        }
+    }
+}
