@@ -2,6 +2,7 @@
 //! played with real processes.
 
 pub mod conversation;
+pub mod open_files;
 pub mod operator;
 pub mod processes;
 pub mod relay;

@@ -18,4 +18,5 @@ pub mod server_console;
 pub mod skel;
 pub mod start;
 pub mod state_dir;
+pub mod story;
 pub mod table;

@@ -55,3 +55,58 @@ async fn until(
         Ok(Err(_)) | Err(_) => Err(NotDone),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primary_backup_table::policy::{FIRST, GROUP, group};
+    use crate::primary_backup_table::table::{Command, Table};
+    use kvrep_core::node::{Client, LocalLink};
+    use kvrep_core::protocol::passive::Join;
+    use kvrep_core::transport::memory::MemoryNetwork;
+    use kvrep_core::{Authority, GroupConfig, Read, ReplicaId};
+
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    /// The pair, with frames that fit the network in memory.
+    fn small() -> GroupConfig {
+        let mut pair = group([FIRST], Authority::Alone);
+        pair.limits.command_bytes_max = 1 << 20;
+        pair.limits.frame_bytes_max = 2 << 20;
+        pair
+    }
+
+    /// R1.32, C1.5: `hello` fails while nobody hears it; then both succeed, however often they are said.
+    #[tokio::test]
+    async fn hello_is_done_when_it_was_heard_and_update_state_when_the_table_is_here() {
+        let network = MemoryNetwork::new();
+        let second = Node::builder(GROUP, ReplicaId(2))
+            .group(small())
+            .join(Join::full())
+            .transport(network.transport())
+            .state_machine(Table::default())
+            .start();
+        let second = second.await.expect("it starts");
+        let brief = Duration::from_millis(20);
+        assert_eq!(hello(&second, brief).await, Err(NotDone));
+        assert_eq!(update_state(&second, brief).await, Err(NotDone));
+        let first = Node::builder(GROUP, FIRST)
+            .group(small())
+            .transport(network.transport())
+            .state_machine(Table::default())
+            .start();
+        let first = first.await.expect("it starts");
+        let client = Client::<Table>::new(LocalLink::new([&first]));
+        let (key, data) = ("k".into(), "v".into());
+        let put = client.execute(Command::Put { key, data }).await;
+        put.expect("it takes writes");
+        for _ in 0..2 {
+            assert_eq!(hello(&second, WITHIN).await, Ok(()));
+            assert_eq!(update_state(&second, WITHIN).await, Ok(()));
+        }
+        let entries = |table: &Table| table.entries().count();
+        let newest = Read::AtLeast(client.token());
+        let (seen, _) = second.read_local(newest, entries).await.expect("it reads");
+        assert_eq!(seen, 1);
+    }
+}

@@ -10,6 +10,7 @@ use super::start::{Force, Plan, Wanted, draw, plan};
 use super::state_dir::{Durability, Record, StateDir};
 use super::table::Table;
 use crate::common::conversation::Conversation;
+use crate::common::open_files::raise_open_files;
 use crate::common::operator::{asked_to_end, attend};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,6 +53,13 @@ pub struct Options {
 /// # Errors
 /// Why it could not start or go on, for the operator.
 pub async fn serve(options: Options) -> Result<(), String> {
+    if let Some(files) = raise_open_files(CLIENTS_MAX as u64 + FILES_BESIDE)
+        && files < CLIENTS_MAX as u64
+    {
+        tell(&format!(
+            "the system lets this process have {files} connections; raise the limit (ulimit -n) for more clients"
+        ));
+    }
     // Listened for from the beginning, so that a signal during the start is not missed.
     let mut end = std::pin::pin!(asked_to_end().map_err(|e| e.to_string())?);
     let mut keyboard = Keyboard::new();
@@ -472,6 +480,8 @@ fn say(line: &str) {
     drop(writeln!(std::io::stdout(), "{line}"));
 }
 
+/// Open files besides clients' connections.
+const FILES_BESIDE: u64 = 1_024;
 const MEET_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STATUS_WITHIN: Duration = Duration::from_secs(1);

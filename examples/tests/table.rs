@@ -420,3 +420,22 @@ async fn the_dialect_with_role_bytes_is_spoken() {
     assert!(status.success());
     assert!(printed.contains(" - \"1\""), "{printed}");
 }
+
+/// The story that people see holds.
+#[tokio::test]
+async fn the_story_comes_to_its_end_and_every_check_in_it_holds() {
+    use kvrep_examples::common::processes::Program;
+    let story = Program::beside("the story", "table-story")
+        .expect("built")
+        .arg("--json");
+    let mut story = story.start().expect("started");
+    let status = story.ended(WITHIN * 3).await.expect("it ends");
+    let printed = story.printed().join("\n");
+    assert!(status.success(), "{printed}");
+    let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(report["holds"], true);
+    assert!(
+        report["steps"].as_array().map(Vec::len) >= Some(10),
+        "{printed}"
+    );
+}
