@@ -4,10 +4,10 @@ pub mod common;
 pub mod demo;
 #[path = "document-store/mod.rs"]
 pub mod document_store;
-#[path = "zk-like-kv/mod.rs"]
-pub mod zk_like_kv;
 #[path = "primary-backup-table/mod.rs"]
 pub mod primary_backup_table;
+#[path = "zk-like-kv/mod.rs"]
+pub mod zk_like_kv;
 
 /// The README's programs compile.
 #[cfg(doctest)]

@@ -151,7 +151,8 @@ async fn partition(story: &mut Story) -> Result<(), ProcessError> {
     ];
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let second = pair.second.alone(pair.directory(), &arguments)?;
-    let mut first = pair.first.start().await?;
+    let first = pair.first.with(&["--advertise", &to_first.address()]);
+    let mut first = first.start().await?;
     let mut second = second.start().await?;
     second.line("tabela atualizada", WITHIN).await?;
     let only = |address: String| {

@@ -76,7 +76,7 @@ async fn a_write_that_only_the_dead_primary_had_is_carried_out_by_the_secondary(
     for write in [Write::Put, Write::CondPut, Write::Del] {
         let advertised = RelayedSecond::prepare().await;
         let pair = &advertised.pair;
-        let mut first = pair.first.start().await.expect("the first");
+        let mut first = advertised.first.start().await.expect("the first");
         let mut second = advertised.start_second().await;
         let mut client = pair.client(plain());
         put(&mut client, "k", "1").await;
@@ -100,6 +100,7 @@ struct RelayedSecond {
     pair: Pair,
     to_first: Relay,
     to_second: Relay,
+    first: Seat,
     second: Seat,
 }
 
@@ -112,6 +113,7 @@ impl RelayedSecond {
         let pair = prepare(both);
         let to_first = Relay::to(pair.first.address()).await.expect("a relay");
         let to_second = Relay::to(pair.second.address()).await.expect("a relay");
+        let first = pair.first.with(&["--advertise", &to_first.address()]);
         let (primary, advertised) = (to_first.address(), to_second.address());
         let mut arguments = vec![primary.as_str(), "--advertise", advertised.as_str()];
         arguments.extend(both);
@@ -123,6 +125,7 @@ impl RelayedSecond {
             pair,
             to_first,
             to_second,
+            first,
             second,
         }
     }
@@ -153,7 +156,7 @@ impl RelayedSecond {
 async fn two_primaries_after_a_partition_are_refused_and_reported() {
     let parted = RelayedSecond::prepare().await;
     let pair = &parted.pair;
-    let mut first = pair.first.start().await.expect("the first");
+    let mut first = parted.first.start().await.expect("the first");
     let mut second = parted.start_second().await;
     let (mut a, mut b) = (
         parted.client_of(&pair.second),
@@ -195,7 +198,7 @@ async fn with_a_witness_a_partition_makes_no_second_primary() {
     let address = witness.address.clone();
     let parted = RelayedSecond::prepare_with(&["--witness", &address]).await;
     let pair = &parted.pair;
-    let mut first = pair.first.start().await.expect("the first");
+    let mut first = parted.first.start().await.expect("the first");
     let mut second = parted.start_second().await;
     let (mut a, mut b) = (
         parted.client_of(&pair.second),
