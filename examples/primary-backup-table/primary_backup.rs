@@ -34,11 +34,11 @@ pub async fn hello(node: &Node, within: Duration) -> Result<(), NotDone> {
 /// # Errors
 /// [`NotDone`]: the update has not come to its end yet.
 pub async fn update_state(node: &Node, within: Duration) -> Result<(), NotDone> {
-    let (me, store) = (node.identity().replica, node.identity().store);
+    let me = node.identity().replica;
     until(node, within, |status| {
         let protocol = &status.protocol;
         let known = protocol.configuration.as_ref();
-        protocol.primary.is_some() && known.is_some_and(|c| c.has(me, store))
+        protocol.primary.is_some() && known.is_some_and(|c| c.has(me, protocol.store))
     })
     .await
 }

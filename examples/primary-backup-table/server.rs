@@ -210,8 +210,9 @@ async fn run(
     let group = policy::group(members, authority);
     let mut limits = TcpLimits::for_group(&group.limits);
     limits.foreign_max = CLIENTS_MAX;
-    // The other server, and people's tools.
-    limits.clients_max = 16;
+    // Of the library's own wire: the other server, people's tools.
+    limits.clients_max = 128;
+    limits.request_bytes_max = REQUEST_BYTES_MAX + 4_096;
     let listen = SocketAddr::new(options.listen, options.wanted.port);
     let service = Arc::new(Service::new(options.dialect));
     let mut config = TcpConfig::new(listen.to_string())

@@ -74,9 +74,9 @@ async fn entries(node: &Node, read: Read) -> Result<Vec<(Bytes, Bytes)>, LocalRe
 
 /// Whether this server has the whole table, as far as it knows.
 fn counts(node: &Node, status: &NodeStatus) -> bool {
-    let identity = node.identity();
+    let me = node.identity().replica;
     let known = status.protocol.configuration.as_ref();
-    known.is_some_and(|c| c.has(identity.replica, identity.store))
+    known.is_some_and(|c| c.has(me, status.protocol.store))
 }
 
 /// The role, and how the other server is.

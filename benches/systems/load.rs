@@ -1,0 +1,95 @@
+//! Clients that each wait for their answer before they write again, and what came of it.
+
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How a system is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Concurrent clients.
+    pub(crate) clients: u32,
+    /// Turns of each contestant.
+    pub(crate) rounds: u32,
+    /// Load before a turn is measured.
+    pub(crate) warm_up: Duration,
+    /// How long it is measured.
+    pub(crate) measure: Duration,
+}
+
+/// One client.
+pub(crate) trait Caller: Send + 'static {
+    /// Writes once, and returns when that is acknowledged.
+    fn call(&mut self) -> impl Future<Output = Result<(), String>> + Send;
+}
+
+/// What one turn gave.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// Acknowledged writes a second.
+    pub(crate) per_s: f64,
+    /// Median latency.
+    pub(crate) p50: Duration,
+    /// 99th percentile of the latency.
+    pub(crate) p99: Duration,
+}
+
+/// Lets all of them write for a turn.
+pub(crate) async fn turn<C: Caller>(callers: Vec<C>, plan: &Plan) -> Result<Sample, String> {
+    let begin = Instant::now() + plan.warm_up;
+    let end = begin + plan.measure;
+    let mut tasks = JoinSet::new();
+    for mut caller in callers {
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            loop {
+                let asked = Instant::now();
+                caller.call().await?;
+                let answered = Instant::now();
+                if answered >= end {
+                    return Ok::<_, String>(latencies);
+                }
+                if asked >= begin {
+                    latencies.push(answered - asked);
+                }
+            }
+        });
+    }
+    let mut all: Vec<Duration> = Vec::new();
+    while let Some(latencies) = tasks.join_next().await {
+        all.extend(latencies.map_err(|e| e.to_string())??);
+    }
+    all.sort_unstable();
+    let quantile = |share: f64| {
+        let at = (all.len() as f64 * share) as usize;
+        all.get(at).copied().ok_or("nothing was answered in time")
+    };
+    Ok(Sample {
+        per_s: all.len() as f64 / plan.measure.as_secs_f64(),
+        p50: quantile(0.5)?,
+        p99: quantile(0.99)?,
+    })
+}
+
+/// The turn in the middle, by throughput.
+pub(crate) fn median(mut turns: Vec<Sample>) -> Option<Sample> {
+    turns.sort_by(|a, b| a.per_s.total_cmp(&b.per_s));
+    turns.get(turns.len() / 2).copied()
+}
+
+/// A row of the table that is printed.
+pub(crate) fn row(name: &str, sample: &Sample, beside: Option<&Sample>) -> String {
+    let share = beside.map_or_else(String::new, |bare| {
+        format!("{:>6.0} %", 100.0 * sample.per_s / bare.per_s)
+    });
+    format!(
+        "{name:<44} {:>9.0}/s   p50 {:>8.3} ms   p99 {:>8.3} ms {share}",
+        sample.per_s,
+        millis(sample.p50),
+        millis(sample.p99)
+    )
+}
+
+/// For people.
+pub(crate) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,72 @@
+//! `systems`: what the example systems' servers carry with clients on their own wire, beside the bare library.
+//!
+//! Contestants take turns within one run, so that what else the machine does meets all of them; what counts is the share, not the
+//! figures. A system adds a file that prints its rows.
+
+mod load;
+mod table;
+
+use clap::{Parser, ValueEnum};
+use load::Plan;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// What the example systems' servers carry, beside the bare library, with real processes on this machine.
+#[derive(Parser)]
+#[command(name = "systems", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    /// Only this system [default: all]
+    #[arg(long, value_enum)]
+    only: Option<System>,
+    /// Concurrent clients
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100))]
+    clients: u32,
+    /// How often each contestant has its turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Milliseconds of a turn that are measured
+    #[arg(long, value_name = "MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    measure_ms: u64,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo build --release -p kvrep-examples -p kvrep-benches --bins
+  target/release/systems
+  target/release/systems --only table --clients 1
+
+The servers are the programs that lie beside this one. Exit code: 0, or 1 if something could not be measured.";
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum System {
+    /// The primary-backup table
+    Table,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let plan = Plan {
+        clients: cli.clients,
+        rounds: cli.rounds,
+        warm_up: Duration::from_millis(300),
+        measure: Duration::from_millis(cli.measure_ms),
+    };
+    // One thread drives any number of connections with the least work.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let measured = runtime.map_err(|e| e.to_string()).and_then(|runtime| {
+        runtime.block_on(async {
+            match cli.only {
+                None | Some(System::Table) => table::measure(&plan).await,
+            }
+        })
+    });
+    match measured {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("systems: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
