@@ -156,6 +156,7 @@ impl Passive {
             heard: &seeking.heard,
             register: seeking.register.as_ref(),
             live: &self.local.membership.view().live,
+            gone: &self.local.gone,
             round_over: now >= seeking.deadline,
             rounds: seeking.rounds,
             forced: self.forced,

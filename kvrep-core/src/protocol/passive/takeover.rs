@@ -75,6 +75,8 @@ pub(super) struct Situation<'a> {
     pub(super) register: Option<&'a Option<Configuration>>,
     /// Those whom the detector counts on.
     pub(super) live: &'a BTreeSet<ReplicaId>,
+    /// Those that are seen to be gone: nobody waits for their answers.
+    pub(super) gone: &'a BTreeSet<ReplicaId>,
     pub(super) round_over: bool,
     pub(super) rounds: u32,
     pub(super) forced: bool,
@@ -121,10 +123,12 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
             )
         });
     }
+    // Silence is no proof: whoever was stopped itself has heard nobody for a while, and would depose a primary that lives. So a
+    // silent member is given the round to answer in, and only one that is seen to be gone is not.
     let accounted = s
         .members
         .iter()
-        .all(|m| *m == s.me || s.heard.contains_key(m) || !s.live.contains(m));
+        .all(|m| *m == s.me || s.heard.contains_key(m) || s.gone.contains(m));
     if !accounted && !s.round_over {
         return Decision::Wait(String::new());
     }

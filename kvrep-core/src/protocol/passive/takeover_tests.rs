@@ -55,6 +55,7 @@ struct Case {
     heard: BTreeMap<ReplicaId, Standing>,
     register: Option<Option<Configuration>>,
     live: BTreeSet<ReplicaId>,
+    gone: BTreeSet<ReplicaId>,
     round_over: bool,
     forced: bool,
     chosen: bool,
@@ -73,6 +74,7 @@ impl Case {
             restarting: false,
             heard: BTreeMap::new(),
             live: BTreeSet::new(),
+            gone: BTreeSet::new(),
             round_over: true,
             forced: false,
             chosen: false,
@@ -102,6 +104,7 @@ impl Case {
             heard: &self.heard,
             register: self.register.as_ref(),
             live: &self.live,
+            gone: &self.gone,
             round_over: self.round_over,
             rounds: 5,
             forced: self.forced,
@@ -171,6 +174,20 @@ fn whoever_may_still_answer_is_waited_for_until_the_round_ends() {
         case.live.insert(n(1));
         case.round_over = false;
         assert_eq!(case.outcome(), Err(String::new()));
+    }
+}
+
+#[test]
+fn a_silent_primary_is_asked_before_it_is_deposed_and_one_that_is_gone_is_not_waited_for() {
+    for authority in both() {
+        let mut case = Case::new(authority).hear(3, at(1, 5), Posture::Following);
+        case.round_over = false;
+        assert_eq!(case.outcome(), Err(String::new()), "silent, and no more");
+        case.gone.insert(n(1));
+        assert_eq!(case.outcome(), Ok(vec![2, 3]));
+        case.gone.clear();
+        case.round_over = true;
+        assert_eq!(case.outcome(), Ok(vec![2, 3]), "it had the time to answer");
     }
 }
 
