@@ -141,6 +141,17 @@ impl Stage {
             .ok_or_else(|| format!("nobody plays node {port}"))
     }
 
+    /// What the nodes have printed, but for their clients' coming: to understand a failure by.
+    #[must_use]
+    pub fn printed(&self) -> String {
+        let lines = self.nodes.iter().flat_map(|(port, process)| {
+            let lines = process.printed().into_iter();
+            let lines = lines.filter(|line| !line.contains("client connected"));
+            lines.map(move |line| format!("{port}: {line}"))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Kills a node (SIGKILL).
     ///
     /// # Errors

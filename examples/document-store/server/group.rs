@@ -16,7 +16,10 @@ pub const GROUP: &str = "docstore";
 
 /// How long a silent node is counted on. A false suspicion costs acknowledged writes where the group decides alone, and
 /// a process that ends is noticed at once anyway: so this is generous.
-pub const SUSPECT_AFTER: Duration = Duration::from_secs(1);
+pub const SUSPECT_AFTER: Duration = Duration::from_secs(3);
+
+/// How long a silent leader that is asked whether it lives may take to answer, for the same reason.
+const PROBE_WINDOW: Duration = Duration::from_millis(250);
 
 /// What the nodes agree on; `members` are those whom this one asks.
 #[must_use]
@@ -25,6 +28,7 @@ pub fn agreed(members: impl IntoIterator<Item = ReplicaId>, authority: Authority
     group.timing = Timing {
         heartbeat_every: Duration::from_millis(100),
         suspect_after: SUSPECT_AFTER,
+        probe_window: PROBE_WINDOW,
         ..Timing::default()
     };
     group

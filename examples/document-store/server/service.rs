@@ -304,7 +304,7 @@ const MANNERS: Manners = Manners {
     write: Duration::from_secs(5),
 };
 /// Longer than it takes to notice that a leader is gone, and to have another.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(3);
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(6);
 /// Longer than it takes to drop a follower that has stopped.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const LEADER_WITHIN: Duration = Duration::from_secs(1);
