@@ -76,6 +76,11 @@ pub(crate) fn median(mut turns: Vec<Sample>) -> Option<Sample> {
     turns.get(turns.len() / 2).copied()
 }
 
+/// The turn with the lowest median latency: the one that other work on this machine disturbed least.
+pub(crate) fn calmest(turns: Vec<Sample>) -> Option<Sample> {
+    turns.into_iter().min_by_key(|turn| turn.p50)
+}
+
 /// A row of the table that is printed.
 pub(crate) fn row(name: &str, sample: &Sample, beside: Option<&Sample>) -> String {
     let share = beside.map_or_else(String::new, |bare| {
