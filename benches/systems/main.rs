@@ -3,6 +3,7 @@
 //! Contestants take turns within one run, so that what else the machine does meets all of them; what counts is the share, not the
 //! figures. A system adds a file that prints its rows.
 
+mod docstore;
 mod load;
 mod table;
 
@@ -41,6 +42,8 @@ The servers are the programs that lie beside this one. Exit code: 0, or 1 if som
 enum System {
     /// The primary-backup table
     Table,
+    /// The document store
+    Docstore,
 }
 
 fn main() -> ExitCode {
@@ -57,9 +60,14 @@ fn main() -> ExitCode {
         .build();
     let measured = runtime.map_err(|e| e.to_string()).and_then(|runtime| {
         runtime.block_on(async {
-            match cli.only {
-                None | Some(System::Table) => table::measure(&plan).await,
+            let wanted = |system| cli.only.is_none_or(|only| only == system);
+            if wanted(System::Table) {
+                table::measure(&plan).await?;
             }
+            if wanted(System::Docstore) {
+                docstore::measure(&plan).await?;
+            }
+            Ok(())
         })
     });
     match measured {
