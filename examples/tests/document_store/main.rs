@@ -4,6 +4,7 @@ mod failures;
 mod hostile;
 mod join;
 mod membership;
+mod readme;
 mod server;
 mod steps;
 mod story;
