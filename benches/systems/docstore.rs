@@ -1,6 +1,7 @@
 //! The document store: its own wire, a connection for each request as its text wants it, beside the library's, on the same servers.
 //!
-//! How much of the difference the connections make is shown by the library's own wire with a new connection for each request.
+//! How much of the difference the connections make is shown by requests that are answered without doing anything: no write over this
+//! wire can be faster.
 
 use super::load::{Caller, Plan, Sample, median, row, turn};
 use kvrep_core::node::Client;
@@ -15,17 +16,14 @@ use kvrep_transport_tcp::connect;
 #[derive(Clone, Copy, Debug)]
 enum Contestant {
     Bare,
-    BareAnew,
     Own,
+    Nothing,
 }
 
 const CONTESTANTS: [(Contestant, &str); 3] = [
     (Contestant::Bare, "the bare library, a connection a client"),
-    (
-        Contestant::BareAnew,
-        "the bare library, a connection a request",
-    ),
     (Contestant::Own, "the store's wire, a connection a request"),
+    (Contestant::Nothing, "the same, and nothing is done"),
 ];
 
 /// Measures and prints.
@@ -83,28 +81,35 @@ impl Writer {
     }
 }
 
+impl Writer {
+    async fn insert(&self) -> Result<(), String> {
+        let inserted = self.kept.execute_at_most_once(self.command()).await;
+        match inserted.map_err(|e| e.to_string())? {
+            Answer::Inserted(_) => Ok(()),
+            other => Err(format!("an insert was answered {other:?}")),
+        }
+    }
+
+    async fn ask(&self, request: &str) -> Result<Response, String> {
+        asked(self.leader, request).await.map_err(|e| e.to_string())
+    }
+}
+
 impl Caller for Writer {
     async fn call(&mut self) -> Result<(), String> {
-        let inserted = match self.contestant {
-            Contestant::Bare => self.kept.execute_at_most_once(self.command()).await,
-            Contestant::BareAnew => {
-                let anew = connect::<Store>(GROUP, [at(self.leader)]);
-                anew.execute_at_most_once(self.command()).await
-            }
+        match self.contestant {
+            Contestant::Bare => self.insert().await,
             Contestant::Own => {
                 let (client, text) = (self.client, "x".repeat(TEXT_BYTES));
                 let request =
                     format!(r#"["insert", "notes", {{"client":{client},"text":"{text}"}}]"#);
-                return match asked(self.leader, &request).await {
-                    Ok(Response::Ok(_)) => Ok(()),
-                    Ok(Response::Ko(why)) => Err(why),
-                    Err(why) => Err(why.to_string()),
-                };
+                match self.ask(&request).await? {
+                    Response::Ok(_) => Ok(()),
+                    Response::Ko(why) => Err(why),
+                }
             }
-        };
-        match inserted.map_err(|e| e.to_string())? {
-            Answer::Inserted(_) => Ok(()),
-            other => Err(format!("an insert was answered {other:?}")),
+            // What is no operation is refused at the door.
+            Contestant::Nothing => self.ask("[]").await.map(drop),
         }
     }
 }
