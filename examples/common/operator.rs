@@ -17,9 +17,17 @@ pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeE
     loop {
         tokio::select! {
             ended = node.wait() => return ended,
-            Ok(event) = events.recv() => if let Some(what) = sentence(&event) {
-                tell(&what);
-            },
+            Ok(event) = events.recv() => {
+                if let NodeEvent::Protocol(Event::Refused(why)) = &event {
+                    if *why == waited_for {
+                        continue;
+                    }
+                    waited_for.clone_from(why); // said once
+                }
+                if let Some(what) = sentence(&event) {
+                    tell(&what);
+                }
+            }
             Ok(()) = watch.changed() => {
                 let now = watch.borrow_and_update().protocol.waiting_for.clone();
                 if now != waited_for && !now.is_empty() {

@@ -7,6 +7,8 @@
 pub mod arguments;
 pub mod client_console;
 pub mod client_stub;
+mod keyboard;
+mod launch;
 pub mod message;
 pub mod network_client;
 pub mod pair;
@@ -15,6 +17,7 @@ pub mod primary_backup;
 pub mod requests;
 pub mod server;
 pub mod server_console;
+mod service;
 pub mod skel;
 pub mod start;
 pub mod state_dir;

@@ -1,35 +1,25 @@
 //! `table-server`: starts as its directory and arguments say, serves clients, listens to the keyboard.
 
-use super::message::{Dialect, Message, Room, Side, TableCodec};
-use super::policy::{self, CLIENTS_MAX, GROUP, LARGE_REQUESTS_MAX, REQUEST_BYTES_MAX};
+use super::keyboard::Keyboard;
+use super::launch::{start, status_of};
+use super::message::Dialect;
+use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
-use super::requests::Requests;
 use super::server_console::printed;
-use super::skel::asked;
-use super::start::{Force, Plan, Wanted, draw, plan};
-use super::state_dir::{Durability, Record, StateDir};
-use super::table::Table;
-use crate::common::conversation::Conversation;
+use super::start::Wanted;
+use super::state_dir::{Record, StateDir};
 use crate::common::open_files::raise_open_files;
 use crate::common::operator::{asked_to_end, attend};
-use async_trait::async_trait;
-use bytes::Bytes;
-use kvrep_core::client_wire::{Op, Outcome};
+use kvrep_core::Node;
 use kvrep_core::protocol::ProtocolStatus;
-use kvrep_core::protocol::passive::Join;
 use kvrep_core::transport::Transport as _;
-use kvrep_core::{Authority, GroupId, Node, ReplicaId};
-use kvrep_transport_tcp::{
-    ForeignService, LinkLimits, TcpConfig, TcpLimits, TcpLink, TcpTransport,
-};
+use kvrep_transport_tcp::TcpTransport;
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// What a server is told.
 #[derive(Clone, Debug)]
@@ -110,19 +100,27 @@ async fn tend(node: &Node, notes: &mut Notes, keyboard: &mut Keyboard) -> Result
 }
 
 /// A server that runs.
-struct Server {
-    node: Node,
-    notes: Notes,
+pub(super) struct Server {
+    pub(super) node: Node,
+    pub(super) notes: Notes,
 }
 
 /// What a server writes down of the pair.
-struct Notes {
+pub(super) struct Notes {
     dir: StateDir,
     record: Record,
     transport: Arc<TcpTransport>,
 }
 
 impl Notes {
+    pub(super) fn new(dir: StateDir, record: Record, transport: Arc<TcpTransport>) -> Self {
+        Self {
+            dir,
+            record,
+            transport,
+        }
+    }
+
     /// Writes down what the pair has agreed on, if that is new.
     async fn take(&mut self, protocol: &ProtocolStatus) -> Result<(), String> {
         let Some(configuration) = &protocol.configuration else {
@@ -141,179 +139,6 @@ impl Notes {
         written
             .map_err(|e| e.to_string())?
             .map_err(|e| e.to_string())
-    }
-}
-
-async fn start(options: &Options) -> Result<Server, String> {
-    let dir = StateDir::open(&options.data).map_err(|e| e.to_string())?;
-    let found = dir.read().map_err(|e| e.to_string())?;
-    let plan = plan(found.as_ref(), &options.wanted)?;
-    let mut record = found.unwrap_or_else(|| {
-        Record::new(options.wanted.port, draw(&plan), options.wanted.durability)
-    });
-    record.durable |= options.wanted.durability == Durability::Log;
-    let me = ReplicaId(record.replica);
-    // Before anything is served: whoever has begun once does not begin again.
-    let mut members = vec![me];
-    let (mut peer, mut join) = (None, None);
-    match plan {
-        Plan::Begin => {}
-        Plan::Resume if dir.log().exists() => {}
-        Plan::Resume => {
-            return Err(format!(
-                "the log of this server, {}, is gone, and nobody else has the table: restore it, or start with --force to begin with an empty one",
-                dir.log().display()
-            ));
-        }
-        Plan::Meet { address, .. } => {
-            record.peer_address = Some(address.clone());
-            dir.write(&record).map_err(|e| e.to_string())?;
-            let met = meet(&address, me).await;
-            (members, join) = (vec![met.replica], Some(met.join));
-            record.peer = Some(met.replica.0);
-            peer = Some((met.replica, address));
-        }
-        Plan::Return { peer: known } => {
-            (members, join) = (vec![known.0], Some(Join::full()));
-            peer = Some(known);
-        }
-        Plan::Force { peer: known } => {
-            if let Some((id, address)) = &known {
-                refuse_if_alive(*id, address, &record).await?;
-                members.push(*id);
-            }
-            tell(&format!(
-                "FORCED: last agreed on in term {}, when {:?} had everything; whatever only the others had is LOST",
-                record.term, record.in_sync
-            ));
-            peer = known;
-        }
-    }
-    dir.write(&record).map_err(|e| e.to_string())?;
-    let forced = options.wanted.force == Force::Yes;
-    run(options, dir, record, members, peer, (join, forced)).await
-}
-
-async fn run(
-    options: &Options,
-    dir: StateDir,
-    record: Record,
-    members: Vec<ReplicaId>,
-    peer: Option<(ReplicaId, String)>,
-    (join, forced): (Option<Join>, bool),
-) -> Result<Server, String> {
-    let me = ReplicaId(record.replica);
-    let authority = match options.witness {
-        Some(_) => Authority::Witness,
-        None => Authority::Alone,
-    };
-    let group = policy::group(members, authority);
-    let mut limits = TcpLimits::for_group(&group.limits);
-    limits.foreign_max = CLIENTS_MAX;
-    // Of the library's own wire: the other server, people's tools.
-    limits.clients_max = 128;
-    limits.request_bytes_max = REQUEST_BYTES_MAX + 4_096;
-    let listen = SocketAddr::new(options.listen, options.wanted.port);
-    let service = Arc::new(Service::new(options.dialect));
-    let mut config = TcpConfig::new(listen.to_string())
-        .limits(limits)
-        .foreign(Arc::<Service>::clone(&service));
-    let mine = options.advertise.clone().map(|address| (me, address));
-    let witness = options.witness.clone();
-    let witness = witness.map(|address| (ReplicaId::WITNESS, address));
-    for (id, address) in [peer, mine, witness].into_iter().flatten() {
-        config = config.peer(id, address);
-    }
-    let transport = TcpTransport::bind(config)
-        .await
-        .map_err(|e| e.to_string())?;
-    let transport = Arc::new(transport);
-    let mut builder = Node::builder(GROUP, me)
-        .group(group)
-        .transport(Arc::clone(&transport))
-        .shutdown_within(SHUTDOWN_WITHIN)
-        .state_machine(Table::default());
-    if record.durable {
-        builder = builder.data_dir(dir.log());
-    }
-    builder = match (join, forced) {
-        (_, true) => builder.forced(),
-        (Some(join), false) => builder.join(join),
-        (None, false) => builder,
-    };
-    let node = builder.start().await.map_err(|e| e.to_string())?;
-    // Who came before this was hung up on.
-    let _ = service.requests.set(Requests::new(&node));
-    let notes = Notes {
-        dir,
-        record,
-        transport,
-    };
-    Ok(Server { node, notes })
-}
-
-/// Who is at an address.
-struct Met {
-    replica: ReplicaId,
-    join: Join,
-}
-
-/// Asks who listens there, until somebody answers. A place in the pair that is taken is asked for all the same: it is given
-/// if its owner is dead.
-async fn meet(address: &str, me: ReplicaId) -> Met {
-    let mut told = false;
-    loop {
-        match status_of(address).await {
-            Ok((replica, status)) if replica != me => {
-                let members = status.configuration.map(|c| c.members).unwrap_or_default();
-                let primary = status.primary.unwrap_or(replica);
-                let taken = members.keys().find(|id| **id != primary && **id != me);
-                let join = match taken {
-                    Some(dead) if !members.contains_key(&me) => Join::full().in_place_of(*dead),
-                    Some(_) | None => Join::full(),
-                };
-                return Met { replica, join };
-            }
-            Ok(_) => tell_once(
-                &mut told,
-                &format!("{address} is this server itself; give it the address of the other one"),
-            ),
-            Err(why) => tell_once(&mut told, &format!("waits for the other server: {why}")),
-        }
-        sleep(MEET_EVERY).await;
-    }
-}
-
-fn tell_once(told: &mut bool, what: &str) {
-    if !std::mem::replace(told, true) {
-        tell(what);
-    }
-}
-
-/// Force is not for a server whose partner is there with the table.
-async fn refuse_if_alive(id: ReplicaId, address: &str, record: &Record) -> Result<(), String> {
-    match status_of(address).await {
-        Ok((replica, status)) if replica == id && status.last.index.0 > 0 && !record.durable => {
-            Err(format!(
-                "the other server, at {address}, has the table: start this one without --force"
-            ))
-        }
-        Ok((_, status)) if status.serving => Err(format!(
-            "the other server, at {address}, serves: start this one without --force"
-        )),
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-async fn status_of(address: &str) -> Result<(ReplicaId, ProtocolStatus), String> {
-    let deadline = Instant::now() + STATUS_WITHIN;
-    let group = GroupId::named(GROUP);
-    let link = TcpLink::connect(address, group, LinkLimits::default(), deadline).await;
-    let link = link.map_err(|e| e.to_string())?;
-    match link.call(Op::Status, deadline).await {
-        Ok(Outcome::Status(status)) => Ok((link.replica(), *status)),
-        Ok(other) => Err(format!("{address} answers {other:?}")),
-        Err(e) => Err(e.to_string()),
     }
 }
 
@@ -349,117 +174,6 @@ async fn nobody_has_it(node: &Node, other: Option<String>) {
     }
 }
 
-/// Serves clients on their own wire.
-struct Service {
-    requests: OnceLock<Requests>,
-    dialect: Dialect,
-    room: Room,
-}
-
-impl Service {
-    fn new(dialect: Dialect) -> Self {
-        Self {
-            requests: OnceLock::new(),
-            dialect,
-            room: Room::for_frames(LARGE_REQUESTS_MAX),
-        }
-    }
-
-    /// One request after the other: whoever asks faster is slowed down by TCP.
-    async fn answer(&self, talk: &mut Conversation<TcpStream, TableCodec>) -> Served {
-        loop {
-            let request = match talk.next().await {
-                Ok(Some(request)) => request,
-                Ok(None) => return Served::Enough,
-                Err(_) => return Served::Garbage,
-            };
-            let reply = match request.ok().and_then(asked) {
-                None => Message::failure(),
-                Some(ask) => {
-                    let Some(requests) = self.requests.get() else {
-                        return Served::Unanswered;
-                    };
-                    let outcome = requests.carry_out(&ask).await;
-                    // There is no word for "not known": hanging up says it.
-                    match outcome.ok().and_then(|outcome| ask.reply(outcome)) {
-                        Some(reply) => reply,
-                        None => return Served::Unanswered,
-                    }
-                }
-            };
-            if talk.send(reply).await.is_err() {
-                return Served::Enough;
-            }
-        }
-    }
-}
-
-/// How a conversation ended.
-enum Served {
-    /// The client has gone, or does not listen.
-    Enough,
-    /// It said what is no frame, or nothing for too long.
-    Garbage,
-    /// There is no answer to tell.
-    Unanswered,
-}
-
-#[async_trait]
-impl ForeignService for Service {
-    async fn serve(&self, stream: TcpStream, first: Bytes, _: SocketAddr) {
-        let codec =
-            TableCodec::new(Side::Server, self.dialect, REQUEST_BYTES_MAX).room(self.room.clone());
-        let mut talk = Conversation::continued(stream, &first, codec, policy::manners());
-        match self.answer(&mut talk).await {
-            Served::Enough | Served::Unanswered => {}
-            Served::Garbage => {
-                if talk.send(Message::failure()).await.is_ok() {
-                    talk.finish().await;
-                }
-            }
-        }
-    }
-}
-
-/// The lines that are typed. Its end neither ends the server nor keeps it busy.
-struct Keyboard {
-    input: Option<BufReader<tokio::io::Stdin>>,
-    line: Vec<u8>,
-}
-
-impl Keyboard {
-    fn new() -> Self {
-        Self {
-            input: Some(BufReader::new(tokio::io::stdin())),
-            line: Vec::new(),
-        }
-    }
-
-    /// The next line; never, once there are no more. May be dropped at any await.
-    async fn line(&mut self) -> String {
-        while let Some(input) = &mut self.input {
-            let read = match input.fill_buf().await {
-                Ok([]) | Err(_) => {
-                    self.input = None;
-                    break;
-                }
-                Ok(bytes) => bytes,
-            };
-            let end = read.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(read.len(), |end| end + 1);
-            let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&read[..taken.min(room)]);
-            input.consume(taken);
-            if end.is_some() {
-                let line = String::from_utf8_lossy(&self.line).trim().to_owned();
-                self.line.clear();
-                return line;
-            }
-        }
-        std::future::pending().await
-    }
-}
-
 async fn obey(line: &str, node: Option<&Node>) {
     match line {
         "" => {}
@@ -473,7 +187,7 @@ async fn obey(line: &str, node: Option<&Node>) {
 }
 
 /// To the operator.
-fn tell(what: &str) {
+pub(super) fn tell(what: &str) {
     drop(writeln!(std::io::stderr(), "table-server: {what}"));
 }
 
@@ -483,10 +197,6 @@ fn say(line: &str) {
 
 /// Open files besides clients' connections.
 const FILES_BESIDE: u64 = 1_024;
-const MEET_EVERY: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-const STATUS_WITHIN: Duration = Duration::from_secs(1);
-const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
 /// Longer than anybody waits for it.
 const WAKE_WITHIN: Duration = Duration::from_secs(24 * 3_600);
-const LINE_BYTES_MAX: usize = 4_096;

@@ -24,7 +24,7 @@ struct Cli {
     /// It counts at the first start only; later the server's directory says who the other one is.
     #[arg(value_name = "PRIMARY", num_args = 0..=2)]
     primary: Vec<String>,
-    /// The server's directory [default: table-<PORT>.d]
+    /// The server's directory [default: table-PORT.d]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Keep a log in the directory, so that the table outlives the process

@@ -1,0 +1,195 @@
+//! Starts a server as [`plan`] says: who it is, whom it asks, with what policies it runs.
+
+use super::policy::{self, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX};
+use super::server::{Notes, Options, Server, tell};
+use super::service::Service;
+use super::start::{Force, Plan, draw, plan};
+use super::state_dir::{Durability, Record, StateDir};
+use super::table::Table;
+use kvrep_core::client_wire::{Op, Outcome};
+use kvrep_core::protocol::ProtocolStatus;
+use kvrep_core::protocol::passive::Join;
+use kvrep_core::{Authority, GroupId, Node, ReplicaId};
+use kvrep_transport_tcp::{LinkLimits, TcpConfig, TcpLimits, TcpLink, TcpTransport};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Starts as the directory and the arguments say. Waits for the other server where that must be asked first.
+///
+/// # Errors
+/// Why it cannot start, and what to do.
+pub(super) async fn start(options: &Options) -> Result<Server, String> {
+    let dir = StateDir::open(&options.data).map_err(|e| e.to_string())?;
+    let found = dir.read().map_err(|e| e.to_string())?;
+    let plan = plan(found.as_ref(), &options.wanted)?;
+    let mut record = found.unwrap_or_else(|| {
+        Record::new(options.wanted.port, draw(&plan), options.wanted.durability)
+    });
+    record.durable |= options.wanted.durability == Durability::Log;
+    let me = ReplicaId(record.replica);
+    // Before anything is served: whoever has begun once does not begin again.
+    let mut members = vec![me];
+    let (mut peer, mut join) = (None, None);
+    match plan {
+        Plan::Begin => {}
+        Plan::Resume if dir.log().exists() => {}
+        Plan::Resume => {
+            return Err(format!(
+                "the log of this server, {}, is gone, and nobody else has the table: restore it, or start with --force to begin with an empty one",
+                dir.log().display()
+            ));
+        }
+        Plan::Meet { address, .. } => {
+            record.peer_address = Some(address.clone());
+            dir.write(&record).map_err(|e| e.to_string())?;
+            let met = meet(&address, me).await;
+            (members, join) = (vec![met.replica], Some(met.join));
+            record.peer = Some(met.replica.0);
+            peer = Some((met.replica, address));
+        }
+        Plan::Return { peer: known } => {
+            (members, join) = (vec![known.0], Some(Join::full()));
+            peer = Some(known);
+        }
+        Plan::Force { peer: known } => {
+            if let Some((id, address)) = &known {
+                refuse_if_alive(*id, address, &record).await?;
+                members.push(*id);
+            }
+            tell(&format!(
+                "FORCED: last agreed on in term {}, when {:?} had everything; whatever only the others had is LOST",
+                record.term, record.in_sync
+            ));
+            peer = known;
+        }
+    }
+    dir.write(&record).map_err(|e| e.to_string())?;
+    let forced = options.wanted.force == Force::Yes;
+    run(options, dir, record, members, peer, (join, forced)).await
+}
+
+async fn run(
+    options: &Options,
+    dir: StateDir,
+    record: Record,
+    members: Vec<ReplicaId>,
+    peer: Option<(ReplicaId, String)>,
+    (join, forced): (Option<Join>, bool),
+) -> Result<Server, String> {
+    let me = ReplicaId(record.replica);
+    let authority = match options.witness {
+        Some(_) => Authority::Witness,
+        None => Authority::Alone,
+    };
+    let group = policy::group(members, authority);
+    let mut limits = TcpLimits::for_group(&group.limits);
+    limits.foreign_max = CLIENTS_MAX;
+    // Of the library's own wire: the other server, people's tools.
+    limits.clients_max = 128;
+    limits.request_bytes_max = REQUEST_BYTES_MAX + 4_096;
+    let listen = SocketAddr::new(options.listen, options.wanted.port);
+    let service = Arc::new(Service::new(options.dialect));
+    let mut config = TcpConfig::new(listen.to_string())
+        .limits(limits)
+        .foreign(Arc::<Service>::clone(&service));
+    let mine = options.advertise.clone().map(|address| (me, address));
+    let witness = options.witness.clone();
+    let witness = witness.map(|address| (ReplicaId::WITNESS, address));
+    for (id, address) in [peer, mine, witness].into_iter().flatten() {
+        config = config.peer(id, address);
+    }
+    let transport = TcpTransport::bind(config)
+        .await
+        .map_err(|e| e.to_string())?;
+    let transport = Arc::new(transport);
+    let mut builder = Node::builder(GROUP, me)
+        .group(group)
+        .transport(Arc::clone(&transport))
+        .shutdown_within(SHUTDOWN_WITHIN)
+        .state_machine(Table::default());
+    if record.durable {
+        builder = builder.data_dir(dir.log());
+    }
+    builder = match (join, forced) {
+        (_, true) => builder.forced(),
+        (Some(join), false) => builder.join(join),
+        (None, false) => builder,
+    };
+    let node = builder.start().await.map_err(|e| e.to_string())?;
+    service.begin(&node);
+    Ok(Server {
+        node,
+        notes: Notes::new(dir, record, transport),
+    })
+}
+
+/// Who is at an address.
+struct Met {
+    replica: ReplicaId,
+    join: Join,
+}
+
+/// Asks who listens there, until somebody answers. A place in the pair that is taken is asked for all the same: it is given
+/// if its owner is dead.
+async fn meet(address: &str, me: ReplicaId) -> Met {
+    let mut told = false;
+    loop {
+        match status_of(address).await {
+            Ok((replica, status)) if replica != me => {
+                let members = status.configuration.map(|c| c.members).unwrap_or_default();
+                let primary = status.primary.unwrap_or(replica);
+                let taken = members.keys().find(|id| **id != primary && **id != me);
+                let join = match taken {
+                    Some(dead) if !members.contains_key(&me) => Join::full().in_place_of(*dead),
+                    Some(_) | None => Join::full(),
+                };
+                return Met { replica, join };
+            }
+            Ok(_) => tell_once(
+                &mut told,
+                &format!("{address} is this server itself; give it the address of the other one"),
+            ),
+            Err(why) => tell_once(&mut told, &format!("waits for the other server: {why}")),
+        }
+        sleep(MEET_EVERY).await;
+    }
+}
+
+fn tell_once(told: &mut bool, what: &str) {
+    if !std::mem::replace(told, true) {
+        tell(what);
+    }
+}
+
+/// Force is not for a server whose partner is there with the table.
+async fn refuse_if_alive(id: ReplicaId, address: &str, record: &Record) -> Result<(), String> {
+    match status_of(address).await {
+        Ok((replica, status)) if replica == id && status.last.index.0 > 0 && !record.durable => {
+            Err(format!(
+                "the other server, at {address}, has the table: start this one without --force"
+            ))
+        }
+        Ok((_, status)) if status.serving => Err(format!(
+            "the other server, at {address}, serves: start this one without --force"
+        )),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+pub(super) async fn status_of(address: &str) -> Result<(ReplicaId, ProtocolStatus), String> {
+    let deadline = Instant::now() + STATUS_WITHIN;
+    let group = GroupId::named(GROUP);
+    let link = TcpLink::connect(address, group, LinkLimits::default(), deadline).await;
+    let link = link.map_err(|e| e.to_string())?;
+    match link.call(Op::Status, deadline).await {
+        Ok(Outcome::Status(status)) => Ok((link.replica(), *status)),
+        Ok(other) => Err(format!("{address} answers {other:?}")),
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+const MEET_EVERY: Duration = Duration::from_millis(200);
+const STATUS_WITHIN: Duration = Duration::from_secs(1);
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
