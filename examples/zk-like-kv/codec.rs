@@ -86,6 +86,9 @@ impl JsonLines {
         let soma = crc32fast::hash(body);
         if let Message::Append { prev, .. } = &mensagem {
             let entry = Entry::decode(&mut rest, prev.hash).ok()?;
+            if !rest.is_empty() {
+                return None;
+            }
             let (key, value) = put_of(&entry)?;
             let line = Replication {
                 key,
@@ -102,7 +105,7 @@ impl JsonLines {
         let Message::Appended { matched, .. } = &mensagem else {
             return None;
         };
-        let Written { key, timestamp } = (*self.recent.at(*matched)?).clone();
+        let Written { key, timestamp } = self.recent.at(*matched)?;
         let line = ReplicationOk {
             key,
             timestamp,

@@ -1,38 +1,53 @@
 //! The server's console: exactly the lines of the text, on standard output.
 //!
 //! A thread of its own prints them, so that a terminal that is slow, or a pipe that nobody reads, holds up no
-//! replica. If so many lines wait that memory would suffer, further ones are dropped and counted on standard error.
+//! replica. It is woken for a line that comes alone, and looks every other millisecond while more come: waking it for each
+//! would cost the server more than making the line. If so much waits that memory would suffer, further lines are dropped and
+//! counted on standard error.
 //!
 //! Keys and values come from clients: what would move the cursor or begin another line is printed escaped.
 
 use super::message::{Answer, TRY};
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 /// Where the lines go.
 #[derive(Debug)]
-pub struct Console {
-    lines: SyncSender<Line>,
-    dropped: Arc<AtomicU64>,
-    waiting_bytes: Arc<AtomicUsize>,
+pub struct Console(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    /// There is something to print, and the printer does not look by itself.
+    wake: Condvar,
+    /// Everything is printed.
+    printed: Condvar,
 }
 
-#[derive(Debug)]
-enum Line {
-    Text(String),
-    /// Tell when everything before this is printed.
-    Printed(SyncSender<()>),
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: String,
+    printer: Printer,
+    dropped: u64,
 }
 
-/// Lines that were kept instead of being printed.
+/// What the thread does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Printer {
+    /// It is writing, or will look again soon.
+    #[default]
+    Busy,
+    /// It waits to be woken.
+    Asleep,
+}
+
+/// Lines that are kept instead of being printed.
 #[derive(Debug)]
-pub struct Kept(Mutex<(Receiver<Line>, Vec<String>)>);
+pub struct Kept(Arc<Shared>);
 
 impl Console {
     /// A console on standard output.
@@ -40,49 +55,40 @@ impl Console {
     /// # Errors
     /// When the system makes no thread.
     pub fn on_stdout() -> io::Result<Self> {
-        let (console, printed) = Self::with_room(LINES_WAITING_MAX);
-        let waiting = Arc::clone(&console.waiting_bytes);
-        let dropped = Arc::clone(&console.dropped);
-        let print = move || print_all(&printed, &waiting, &dropped);
+        let shared = Arc::new(Shared::default());
+        let printed = Arc::clone(&shared);
+        let print = move || print_all(&printed);
         thread::Builder::new()
             .name("console".into())
             .spawn(print)
-            .map(|_| console)
+            .map(|_| Self(shared))
     }
 
     /// A console whose lines are kept, for tests.
     #[must_use]
     pub fn kept() -> (Self, Kept) {
-        let (console, lines) = Self::with_room(LINES_WAITING_MAX);
-        (console, Kept(Mutex::new((lines, Vec::new()))))
-    }
-
-    fn with_room(lines_max: usize) -> (Self, Receiver<Line>) {
-        let (lines, printed) = sync_channel(lines_max);
-        let console = Self {
-            lines,
-            dropped: Arc::default(),
-            waiting_bytes: Arc::default(),
-        };
-        (console, printed)
+        let shared = Arc::new(Shared::default());
+        (Self(Arc::clone(&shared)), Kept(shared))
     }
 
     /// The leader was asked to write.
     pub fn put(&self, client: SocketAddr, key: &str, value: &str) {
         let (key, value) = (Shown(key), Shown(value));
-        self.print(format!("Cliente {client} PUT key:{key} value:{value}\n"));
+        self.print(format_args!(
+            "Cliente {client} PUT key:{key} value:{value}\n"
+        ));
     }
 
     /// A follower passes a write on.
     pub fn forward(&self, key: &str, value: &str) {
         let (key, value) = (Shown(key), Shown(value));
-        self.print(format!("Encaminhando PUT key:{key} value:{value}\n"));
+        self.print(format_args!("Encaminhando PUT key:{key} value:{value}\n"));
     }
 
     /// A follower was told of a write.
     pub fn replication(&self, key: &str, value: &str, timestamp: u64) {
         let (key, value) = (Shown(key), Shown(value));
-        self.print(format!(
+        self.print(format_args!(
             "REPLICATION key:{key} value:{value} ts:{timestamp}\n"
         ));
     }
@@ -90,7 +96,7 @@ impl Console {
     /// All have the write.
     pub fn put_ok(&self, client: SocketAddr, key: &str, timestamp: u64) {
         let key = Shown(key);
-        self.print(format!(
+        self.print(format_args!(
             "Enviando PUT_OK ao Cliente {client} da key:{key} ts:{timestamp}\n"
         ));
     }
@@ -107,73 +113,75 @@ impl Console {
             Answer::PutOk { .. } | Answer::JoinOk { .. } => (0, "?"),
         };
         let (key, given) = (Shown(key), Shown(given));
-        self.print(format!(
-            "Cliente {client} GET key:{key} ts:{timestamp}. Meu ts é {mine}, portanto devolvendo {given}\n"
-        ));
+        self.print(format_args!("Cliente {client} GET key:{key} ts:{timestamp}. Meu ts é {mine}, portanto devolvendo {given}\n"));
     }
 
-    fn print(&self, line: String) {
-        let bytes = line.len();
-        let waiting = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let fits = waiting == 0 || waiting + bytes <= WAITING_BYTES_MAX;
-        if !fits || self.lines.try_send(Line::Text(line)).is_err() {
-            self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+    fn print(&self, line: fmt::Arguments<'_>) {
+        let mut inner = self.0.inner();
+        let before = inner.waiting.len();
+        // Writing to memory does not fail.
+        let _ = inner.waiting.write_fmt(line);
+        if before > 0 && inner.waiting.len() > WAITING_BYTES_MAX {
+            inner.waiting.truncate(before);
+            inner.dropped += 1;
+        }
+        if inner.printer == Printer::Asleep {
+            inner.printer = Printer::Busy;
+            self.0.wake.notify_one();
         }
     }
 
     /// Waits until everything so far is printed, but not longer than `within`.
     pub fn drain(&self, within: Duration) {
-        let (tell, printed) = sync_channel(1);
-        if self.lines.try_send(Line::Printed(tell)).is_ok() {
-            let _ = printed.recv_timeout(within);
-        }
+        let inner = self.0.inner();
+        let busy = |inner: &mut Inner| !inner.waiting.is_empty() || inner.printer == Printer::Busy;
+        let waited = self.0.printed.wait_timeout_while(inner, within, busy);
+        drop(waited);
     }
 }
 
 impl Kept {
     /// The lines so far, without their ends.
+    #[must_use]
     pub fn so_far(&self) -> Vec<String> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<Line> = kept.0.try_iter().collect();
-        kept.1.extend(new.into_iter().filter_map(|line| match line {
-            Line::Text(text) => Some(text.trim_end_matches('\n').to_owned()),
-            Line::Printed(_) => None,
-        }));
-        kept.1.clone()
+        self.0.inner().waiting.lines().map(Into::into).collect()
     }
 }
 
-fn print_all(lines: &Receiver<Line>, waiting_bytes: &AtomicUsize, dropped: &AtomicU64) {
-    let (mut together, mut told) = (String::new(), 0);
-    let mut next = lines.recv().ok();
-    while let Some(line) = next.take() {
-        let mut asked = None;
-        match line {
-            Line::Text(text) => together.push_str(&text),
-            Line::Printed(tell) => asked = Some(tell),
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn print_all(shared: &Shared) {
+    let mut together = String::new();
+    loop {
+        let mut inner = shared.inner();
+        if inner.waiting.is_empty() {
+            inner.printer = Printer::Asleep;
+            shared.printed.notify_all();
+            let asleep = |inner: &mut Inner| inner.printer == Printer::Asleep;
+            let woken = shared.wake.wait_while(inner, asleep);
+            inner = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        if asked.is_none() && together.len() < TOGETHER_BYTES {
-            next = lines.try_recv().ok();
+        std::mem::swap(&mut inner.waiting, &mut together);
+        let dropped = std::mem::take(&mut inner.dropped);
+        drop(inner);
+        let mut out = io::stdout().lock();
+        // Whoever closed the other end does not want to read it.
+        let _ = out
+            .write_all(together.as_bytes())
+            .and_then(|()| out.flush());
+        drop(out);
+        if together.capacity() > KEPT_BYTES_MAX {
+            together = String::new();
         }
-        if next.is_none() {
-            let mut out = io::stdout().lock();
-            // Whoever closed the other end does not want to read it.
-            let _ = out
-                .write_all(together.as_bytes())
-                .and_then(|()| out.flush());
-            waiting_bytes.fetch_sub(together.len(), Ordering::Relaxed);
-            together.clear();
-            let now = dropped.load(Ordering::Relaxed);
-            if now > told {
-                eprintln!("{} linhas não couberam no console", now - told);
-                told = now;
-            }
-            if let Some(tell) = asked {
-                let _ = tell.send(());
-            }
-            next = lines.recv().ok();
+        together.clear();
+        if dropped > 0 {
+            eprintln!("{dropped} linhas não couberam no console");
         }
+        thread::sleep(LOOK_AGAIN);
     }
 }
 
@@ -202,9 +210,10 @@ pub fn shown(text: &str) -> String {
     Shown(text).to_string()
 }
 
-const LINES_WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 16 << 20;
-const TOGETHER_BYTES: usize = 64 << 10;
+const KEPT_BYTES_MAX: usize = 256 << 10;
+/// How late a line may be that comes right behind another.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -256,17 +265,12 @@ mod tests {
 
     #[test]
     fn a_console_that_nobody_reads_holds_nobody_up() {
-        let (console, printed) = Console::with_room(2);
-        for n in 0..5 {
-            console.replication("a", "1", n);
-        }
-        assert_eq!(console.dropped.load(Ordering::Relaxed), 3);
-        assert_eq!(printed.try_iter().count(), 2);
-        let (console, _printed) = Console::with_room(LINES_WAITING_MAX);
+        let (console, lines) = Console::kept();
         let large = "x".repeat(WAITING_BYTES_MAX / 2);
         for n in 0..5 {
             console.replication("a", &large, n);
         }
-        assert_eq!(console.dropped.load(Ordering::Relaxed), 4);
+        assert_eq!(lines.so_far().len(), 1);
+        assert_eq!(lines.0.inner().dropped, 4);
     }
 }

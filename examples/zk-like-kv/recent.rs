@@ -22,7 +22,7 @@ pub struct Recent {
 
 #[derive(Default)]
 struct Inner {
-    writes: VecDeque<(Index, Arc<Written>)>,
+    writes: VecDeque<(Index, Written)>,
     highest: u64,
 }
 
@@ -71,17 +71,16 @@ impl Recent {
         }
         if key.len() <= KEY_BYTES_MAX {
             let key = key.to_owned();
-            let written = Arc::new(Written { key, timestamp });
-            inner.writes.push_back((index, written));
+            inner.writes.push_back((index, Written { key, timestamp }));
         }
     }
 
     /// What was written at this index, if it is still known.
     #[must_use]
-    pub fn at(&self, index: Index) -> Option<Arc<Written>> {
+    pub fn at(&self, index: Index) -> Option<Written> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let at = inner.writes.binary_search_by_key(&index, |(at, _)| *at);
-        at.ok().map(|at| Arc::clone(&inner.writes[at].1))
+        at.ok().map(|at| inner.writes[at].1.clone())
     }
 }
 
