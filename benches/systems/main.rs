@@ -6,6 +6,7 @@
 mod docstore;
 mod load;
 mod table;
+mod zk;
 
 use clap::{Parser, ValueEnum};
 use load::Plan;
@@ -44,6 +45,8 @@ enum System {
     Table,
     /// The document store
     Docstore,
+    /// The Zookeeper-like store
+    Zk,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,9 @@ fn main() -> ExitCode {
             }
             if wanted(System::Docstore) {
                 docstore::measure(&plan).await?;
+            }
+            if wanted(System::Zk) {
+                zk::measure(&plan).await?;
             }
             Ok(())
         })

@@ -26,19 +26,24 @@ pub async fn all(story: &mut Story) -> Result<(), ProcessError> {
     killed_leader(story).await
 }
 
-/// Three servers and where they listen; the leader is the second.
-struct Servers {
+/// Three servers and where they listen; the leader is the second. Dropped, they are killed.
+#[derive(Debug)]
+pub struct Servers {
     programs: [Program; 3],
     ports: [u16; 3],
     running: [Option<Process>; 3],
     errors: TempDir,
 }
 
-const LEADER: usize = 1;
+/// Which of the three is the leader.
+pub const LEADER: usize = 1;
 
 impl Servers {
     /// Describes three servers; `options` are those of each.
-    fn new(options: [&[&str]; 3]) -> Result<Self, ProcessError> {
+    ///
+    /// # Errors
+    /// When the program is not built, or no port is free.
+    pub fn new(options: [&[&str]; 3]) -> Result<Self, ProcessError> {
         let errors = TempDir::new().map_err(|source| ProcessError::Io {
             what: "cannot make a directory".into(),
             source,
@@ -89,7 +94,11 @@ impl Servers {
         Ok(())
     }
 
-    async fn start_all(&mut self) -> Result<(), ProcessError> {
+    /// Starts all three.
+    ///
+    /// # Errors
+    /// When one of them does not take connections.
+    pub async fn start_all(&mut self) -> Result<(), ProcessError> {
         for n in 0..3 {
             self.start(n).await?;
         }
@@ -104,7 +113,9 @@ impl Servers {
         self.running[n].as_mut().ok_or_else(stopped)
     }
 
-    fn address(&self, n: usize) -> String {
+    /// Where a server listens.
+    #[must_use]
+    pub fn address(&self, n: usize) -> String {
         format!("127.0.0.1:{}", self.ports[n])
     }
 
