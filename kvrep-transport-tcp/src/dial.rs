@@ -40,6 +40,10 @@ enum DialError {
         "something else than kvrep {here} listens there ({why}); correct the address of {here}"
     )]
     Stranger { here: ReplicaId, why: ReadError },
+    #[error(
+        "whoever listens there took the connection and said nothing for {0:?}: a replica that is starting or stopped, or no replica at all (then correct the address)"
+    )]
+    Silent(Duration),
 }
 
 /// Dials until the transport closes.
@@ -172,6 +176,7 @@ async fn hear_answer(
         Ok(MemberFrame::Message(_)) => None,
         Err(ReadError::Io(error)) => return Err(DialError::Io(error)),
         Err(ReadError::Ended) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        Err(ReadError::Idle(within)) => return Err(DialError::Silent(within)),
         Err(why) => return Err(DialError::Stranger { here: to, why }),
     };
     match answer {

@@ -4,7 +4,7 @@ use clap::Parser as _;
 use kvrep_examples::document_store::cli::args::{Args, HELP};
 use kvrep_examples::document_store::cli::console::{Session, converse};
 use kvrep_examples::document_store::cli::remote::{Redirect, Remote};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +12,14 @@ use std::time::Duration;
 async fn main() -> ExitCode {
     let args = Args::parse();
     if args.node == "help" {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
+        return match writeln!(std::io::stdout(), "{HELP}") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("docstore-cli: {e}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let remote = Remote {
         redirect: if args.follow_leader {

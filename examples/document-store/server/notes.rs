@@ -3,7 +3,8 @@
 //!
 //! The state, the terms and who belongs to the group are in the log's directory and none of this file's business. It holds
 //! what is said on the command line and must not change or be forgotten: who the node is, whom it was told to follow
-//! (in case it is stopped before it has joined), and the witness.
+//! and the witness. It is written once the node belongs to a store, and not before: a first command that was wrong leaves
+//! nothing behind.
 
 use super::place::Place;
 use serde::{Deserialize, Serialize};
@@ -23,33 +24,43 @@ pub struct Notes {
 }
 
 impl Notes {
-    /// The notes in `directory` (made if need be) brought together with what is said now.
+    /// The notes in `directory`, if there are any, brought together with what is said now.
     ///
     /// # Errors
-    /// When the directory is another node's or of a store with another witness, or cannot be read or written.
-    pub fn keep(directory: &Path, said: Self) -> Result<Self, String> {
-        let file = directory.join(FILE);
-        let cannot = |what: &str, e: &dyn std::fmt::Display| {
-            format!("cannot {what} {}: {e}", file.display())
-        };
-        let before = match fs::read(&file) {
-            Ok(bytes) => {
-                let before: Self =
-                    serde_json::from_slice(&bytes).map_err(|e| cannot("understand", &e))?;
-                Some(before)
-            }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(cannot("read", &e)),
-        };
-        let notes = match &before {
-            Some(before) => before.clone().meets(said, directory)?,
-            None => said,
-        };
-        if before.as_ref() != Some(&notes) {
-            fs::create_dir_all(directory).map_err(|e| cannot("make the directory of", &e))?;
-            notes.write(&file).map_err(|e| cannot("write", &e))?;
+    /// When the directory is another node's or of a store with another witness, or cannot be read.
+    pub fn consult(directory: &Path, said: Self) -> Result<Self, String> {
+        match Self::read(directory)? {
+            Some(before) => before.meets(said, directory),
+            None => Ok(said),
         }
-        Ok(notes)
+    }
+
+    /// Keeps the notes in `directory`, which is made if need be.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or written.
+    pub fn keep(&self, directory: &Path) -> Result<(), String> {
+        if Self::read(directory)?.as_ref() == Some(self) {
+            return Ok(());
+        }
+        let file = directory.join(FILE);
+        let cannot = |e| format!("cannot write {}: {e}", file.display());
+        fs::create_dir_all(directory).map_err(cannot)?;
+        self.write(&file).map_err(cannot)
+    }
+
+    fn read(directory: &Path) -> Result<Option<Self>, String> {
+        let file = directory.join(FILE);
+        match fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+                format!(
+                    "cannot understand {}: {e}; remove it, and start the node with its whole first command (--witness too, if the store has one)",
+                    file.display()
+                )
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(format!("cannot read {}: {e}", file.display())),
+        }
     }
 
     fn meets(self, said: Self, directory: &Path) -> Result<Self, String> {
@@ -117,7 +128,10 @@ mod tests {
         let temporary = tempfile::tempdir().expect("a directory");
         let directory = temporary.path().join("db").join("8001");
         let first = said("a:8001", Some("a:8000"), Some("w:7000"));
-        let keep = |said: &Notes| Notes::keep(&directory, said.clone());
+        let keep = |said: &Notes| {
+            let notes = Notes::consult(&directory, said.clone())?;
+            notes.keep(&directory).map(|()| notes)
+        };
         assert_eq!(keep(&first), Ok(first.clone()));
         assert_eq!(keep(&said("a:8001", None, None)), Ok(first.clone()));
         let moved = said("a:8001", Some("a:8002"), None);
@@ -128,7 +142,10 @@ mod tests {
     #[test]
     fn another_node_or_witness_is_refused_with_what_to_do() {
         let temporary = tempfile::tempdir().expect("a directory");
-        let keep = |said: Notes| Notes::keep(temporary.path(), said);
+        let keep = |said: Notes| {
+            let notes = Notes::consult(temporary.path(), said)?;
+            notes.keep(temporary.path())
+        };
         keep(said("a:8000", None, None)).expect("the first");
         let other = keep(said("b:8000", None, None)).expect_err("another node");
         assert!(other.contains("another path"), "{other}");

@@ -8,11 +8,12 @@ use super::place::Place;
 use super::service::Service;
 use crate::common::operator::{asked_to_end, attend};
 use crate::document_store::store::Store;
-use kvrep_core::node::{LocalLink, Node};
+use kvrep_core::node::{LocalLink, Node, NodeStatus};
 use kvrep_core::protocol::Role;
 use kvrep_core::protocol::passive::Join;
 use kvrep_core::{Authority, ReplicaId};
 use kvrep_transport_tcp::{TcpConfig, TcpTransport};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use std::time::Duration;
 pub async fn run(args: Args) -> Result<(), String> {
     let end = asked_to_end().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let hearing = Hearing::begin().map_err(|e| format!("cannot print: {e}"))?;
-    let (node, place) = start(&args, &hearing).await?;
+    let Started { node, place, notes } = start(&args, &hearing).await?;
+    let directory = directory_of(&args, place);
     hearing.tell(&format!("listening on {place}"));
     let told = hearing.clone();
     let ended = tokio::select! {
@@ -33,6 +35,10 @@ pub async fn run(args: Args) -> Result<(), String> {
         }
         ended = attend(&node, move |what| told.tell(&place.named(what))) => Some(ended),
         () = roles(&node, place, &hearing) => None,
+        why = remember(&node, &notes, &directory) => {
+            drop(node.shutdown().await);
+            return Err(why);
+        }
     };
     match ended {
         None => node.shutdown().await.map_err(|e| e.to_string()),
@@ -40,16 +46,39 @@ pub async fn run(args: Args) -> Result<(), String> {
     }
 }
 
-async fn start(args: &Args, hearing: &Hearing) -> Result<(Node, Place), String> {
+struct Started {
+    node: Node,
+    place: Place,
+    notes: Notes,
+}
+
+fn directory_of(args: &Args, place: Place) -> PathBuf {
+    args.path.join(place.port().to_string())
+}
+
+/// Keeps the notes as soon as the node belongs to a store; returns only why that failed.
+async fn remember(node: &Node, notes: &Notes, directory: &Path) -> String {
+    let mut watch = node.watch();
+    let belongs = |status: &NodeStatus| status.protocol.configuration.is_some();
+    if watch.wait_for(belongs).await.is_ok()
+        && let Err(why) = notes.keep(directory)
+    {
+        return why;
+    }
+    // Kept; or the node has ended, and whoever waits for that says why.
+    std::future::pending().await
+}
+
+async fn start(args: &Args, hearing: &Hearing) -> Result<Started, String> {
     let place = Place::find(args.advertise.as_deref().unwrap_or(&args.listen))?;
     let me = place.replica()?;
     let leader = args.leader.as_deref().map(Place::find).transpose()?;
-    let directory = args.path.join(place.port().to_string());
+    let directory = directory_of(args, place);
     let said = notes::of(place, leader, args.witness.as_deref());
     if let Some(leader) = leader {
         place.may_follow(leader)?;
     }
-    let notes = Notes::keep(&directory, said)?;
+    let notes = Notes::consult(&directory, said)?;
     let leader = notes.leader.as_deref().map(Place::find).transpose()?;
     let authority = match &notes.witness {
         Some(_) => Authority::Witness,
@@ -104,7 +133,7 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<(Node, Place), String> 
             directory.display()
         ));
     }
-    Ok((node, place))
+    Ok(Started { node, place, notes })
 }
 
 /// Says who leads, as that changes.

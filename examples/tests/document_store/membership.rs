@@ -81,3 +81,21 @@ async fn a_store_of_its_own_does_not_become_a_follower_by_an_argument() {
         "{why}"
     );
 }
+
+#[tokio::test]
+async fn a_first_command_that_was_wrong_leaves_nothing_behind() {
+    let mut stage = Stage::empty().unwrap();
+    let [node, nobody] = free_ports().unwrap();
+    let patience = kvrep_examples::document_store::stage::PATIENCE;
+    // There is no witness at that address.
+    let wrong = stage.server(node, None).unwrap();
+    let mut wrong = wrong.args(["--witness", &at(nobody)]).start().unwrap();
+    wrong.line("listening", patience).await.unwrap();
+    wrong.kill().await.unwrap();
+    let own = stage.directory().join("db").join(node.to_string());
+    assert!(!own.join("node.json").exists(), "it belongs to no store");
+    stage.enter(node, None).await.unwrap();
+    stage.active(&[node]).await.unwrap();
+    let kept = stage.until(node, "remembered", |_| own.join("node.json").exists());
+    kept.await.unwrap();
+}

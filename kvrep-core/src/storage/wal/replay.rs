@@ -67,12 +67,10 @@ pub(super) fn scan(
             break;
         }
     }
-    let rest = &segment[found.end..];
-    found.garbage_end = found.end
-        + rest
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |i| i + 1);
+    found.garbage_end = found.end + used(&segment[found.end..]);
+    // Behind that are zeros only, and a mark may end with some.
+    let marks_end = segment.len().min(found.garbage_end + record::MARK_BYTES);
+    let segment = &segment[..marks_end];
     let damage = |what| Damage {
         offset: found.end as u64,
         what,
@@ -86,6 +84,19 @@ pub(super) fn scan(
         ),
         Place::Inner | Place::Last => Ok(found),
     }
+}
+
+/// How many bytes there are before the zeros at the end. By stretches, for most of a segment is zeros that were written ahead.
+fn used(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4_096] = [0; 4_096];
+    let mut rest = bytes;
+    while let Some((before, last)) = rest.split_last_chunk()
+        && *last == ZEROS
+    {
+        rest = before;
+    }
+    let last = rest.iter().rposition(|byte| *byte != 0);
+    last.map_or(0, |at| at + 1)
 }
 
 /// The state that records build up.
