@@ -201,17 +201,23 @@ async fn a_disk_that_hangs_ends_its_node_and_the_group_goes_on_without_it() {
             .members(members)
             .transport(network.transport())
             .storage(storage)
-            .storage_stall_max(Duration::from_millis(400))
+            .storage_stall_max(Duration::from_secs(1))
             .shutdown_within(Duration::from_millis(500))
             .state_machine(Fold::new(0_u64, |sum, by: u64| *sum += by));
         nodes.push(node.start().await.unwrap());
         gates.push(gate);
     }
-    let client = Client::<Fold<u64, u64>>::new(LocalLink::new(&nodes));
+    let mut options = ClientOptions::default();
+    options.deadline = Duration::from_secs(30);
+    let client = Client::<Fold<u64, u64>>::with_options(LocalLink::new(&nodes), options);
     assert_eq!(client.execute(1).await, Ok(1));
-    let primary = |nodes: &[Node]| nodes.iter().position(|n| n.status().protocol.serving);
+    let serves = |node: &Node| node.status().protocol.serving;
+    let somebody_serves = async || {
+        until("somebody serves", async || nodes.iter().any(serves)).await;
+        nodes.iter().position(serves).unwrap()
+    };
     // First a backup's, then the primary's.
-    let backup = (primary(&nodes).unwrap() + 1) % 3;
+    let backup = (somebody_serves().await + 1) % 3;
     gates[backup].set(Mode::Stalls);
     assert_eq!(client.execute(1).await, Ok(2), "it is dropped");
     let ended = nodes[backup].wait().await;
@@ -219,8 +225,7 @@ async fn a_disk_that_hangs_ends_its_node_and_the_group_goes_on_without_it() {
         matches!(ended, Err(NodeError::StorageStalled { .. })),
         "{ended:?}"
     );
-    let first = primary(&nodes).unwrap();
-    gates[first].set(Mode::Stalls);
+    gates[somebody_serves().await].set(Mode::Stalls);
     assert_eq!(client.execute(1).await, Ok(3), "another takes over");
     for gate in &gates {
         gate.set(Mode::Works);
