@@ -11,7 +11,8 @@ use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::protocol::passive::Join;
 use kvrep_core::{Authority, GroupId, Node, ReplicaId};
 use kvrep_transport_tcp::{LinkLimits, TcpConfig, TcpLimits, TcpLink, TcpTransport};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -29,7 +30,6 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
     });
     record.durable |= options.wanted.durability == Durability::Log;
     let me = ReplicaId(record.replica);
-    // Before anything is served: whoever has begun once does not begin again.
     let mut members = vec![me];
     let (mut peer, mut join) = (None, None);
     match plan {
@@ -42,15 +42,20 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             ));
         }
         Plan::Meet { address, .. } => {
-            record.peer_address = Some(address.clone());
-            dir.write(&record).map_err(|e| e.to_string())?;
-            let met = meet(&address, me).await;
+            refuse_own(&address, options.wanted.port)?;
+            let met = meet(&address, me, &options.data).await?;
             (members, join) = (vec![met.replica], Some(met.join));
             record.peer = Some(met.replica.0);
+            record.peer_address = Some(address.clone());
             peer = Some((met.replica, address));
         }
         Plan::Return { peer: known } => {
-            (members, join) = (vec![known.0], Some(Join::full()));
+            // Another server may have taken its place meanwhile, and be dead by now.
+            let place = match status_of(&known.1).await {
+                Ok((replica, status)) => place_for(me, replica, status),
+                Err(_) => Join::full(),
+            };
+            (members, join) = (vec![known.0], Some(place));
             peer = Some(known);
         }
         Plan::Force { peer: known } => {
@@ -65,7 +70,6 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             peer = known;
         }
     }
-    dir.write(&record).map_err(|e| e.to_string())?;
     let forced = options.wanted.force == Force::Yes;
     run(options, dir, record, members, peer, (join, forced)).await
 }
@@ -104,6 +108,8 @@ async fn run(
         .await
         .map_err(|e| e.to_string())?;
     let transport = Arc::new(transport);
+    // The port is this server's now, and nothing is served yet: whoever has begun once does not begin again.
+    dir.write(&record).map_err(|e| e.to_string())?;
     let mut builder = Node::builder(GROUP, me)
         .group(group)
         .transport(Arc::clone(&transport))
@@ -131,30 +137,53 @@ struct Met {
     join: Join,
 }
 
-/// Asks who listens there, until somebody answers. A place in the pair that is taken is asked for all the same: it is given
-/// if its owner is dead.
-async fn meet(address: &str, me: ReplicaId) -> Met {
+/// Asks who listens there, until somebody answers.
+async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Met, String> {
     let mut told = false;
     loop {
         match status_of(address).await {
             Ok((replica, status)) if replica != me => {
-                let members = status.configuration.map(|c| c.members).unwrap_or_default();
-                let primary = status.primary.unwrap_or(replica);
-                let taken = members.keys().find(|id| **id != primary && **id != me);
-                let join = match taken {
-                    Some(dead) if !members.contains_key(&me) => Join::full().in_place_of(*dead),
-                    Some(_) | None => Join::full(),
-                };
-                return Met { replica, join };
+                let join = place_for(me, replica, status);
+                return Ok(Met { replica, join });
             }
-            Ok(_) => tell_once(
-                &mut told,
-                &format!("{address} is this server itself; give it the address of the other one"),
-            ),
+            // This server does not listen yet, so it is another one.
+            Ok(_) => {
+                return Err(format!(
+                    "{} was begun as a table of its own, and so was the one at {address}: to join that one, remove the directory (and with it what is in it)",
+                    data.display()
+                ));
+            }
             Err(why) => tell_once(&mut told, &format!("waits for the other server: {why}")),
         }
         sleep(MEET_EVERY).await;
     }
+}
+
+/// How to be let into the pair of the server that has answered. A place that is taken is asked for all the same: it is given if
+/// its owner is dead.
+fn place_for(me: ReplicaId, answered: ReplicaId, status: ProtocolStatus) -> Join {
+    let primary = status.primary.unwrap_or(answered);
+    let members = status.configuration.map(|c| c.members).unwrap_or_default();
+    let taken = members.keys().find(|id| **id != primary && **id != me);
+    match taken {
+        Some(dead) if !members.contains_key(&me) => Join::full().in_place_of(*dead),
+        Some(_) | None => Join::full(),
+    }
+}
+
+/// A server is no secondary of itself.
+fn refuse_own(address: &str, port: u16) -> Result<(), String> {
+    let resolved = address.to_socket_addrs().map_err(|e| {
+        format!("{address}: {e}; write the primary as HOST:PORT, such as 127.0.0.1:5000")
+    })?;
+    for found in resolved {
+        if found.port() == port && found.ip().is_loopback() {
+            return Err(format!(
+                "{address} is this server itself; give it the address of the other one"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn tell_once(told: &mut bool, what: &str) {

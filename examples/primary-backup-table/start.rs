@@ -98,7 +98,7 @@ pub fn plan(record: Option<&Record>, wanted: &Wanted) -> Result<Plan, String> {
         (Force::Yes, peer) => Ok(Plan::Force { peer }),
         (Force::No, Some(peer)) => Ok(Plan::Return { peer }),
         // The other one never answered, or nobody wrote down who it is.
-        (Force::No, None) => match record.peer_address.clone().or(wanted.primary.clone()) {
+        (Force::No, None) => match wanted.primary.clone().or(record.peer_address.clone()) {
             Some(address) => Ok(Plan::Meet {
                 address,
                 replica: Some(replica),

@@ -312,6 +312,42 @@ async fn there_is_exactly_one_secondary() {
         .line("does not let it in", WITHIN)
         .await
         .expect("it is told");
+    // Until it is free again.
+    third.kill().await.expect("killed");
+    second
+        .line("tabela atualizada", WITHIN)
+        .await
+        .expect("the table");
+    assert_eq!(dump(&mut second).await.expect("a dump").entries, ["k: 3"]);
+}
+
+/// A directory that was begun by mistake as a primary's says what to do, and one that was never begun is not there.
+#[tokio::test]
+async fn a_server_that_was_begun_as_another_primary_is_told_how_to_join() {
+    let pair = prepare(&[]);
+    let _first = pair.first.start().await.expect("the first");
+    // It forgot the address of the primary.
+    let directory = tempfile::tempdir().expect("a directory");
+    let mistaken = pair.second.alone(directory.path(), &[]).expect("built");
+    let mut mistaken = mistaken.launch().expect("started");
+    mistaken.line("na porta", WITHIN).await.expect("it runs");
+    mistaken.kill().await.expect("killed");
+    let primary = pair.first.address();
+    let again = pair.second.alone(directory.path(), &[&primary]);
+    let mut again = again.expect("built").launch().expect("started");
+    let status = again.ended(WITHIN).await.expect("it ends");
+    assert!(!status.success());
+    let told = again.printed().join("\n");
+    assert!(told.contains("remove the directory"), "{told}");
+    // A port in use leaves nothing behind.
+    let nothing = tempfile::tempdir().expect("a directory");
+    let taken = pair.first.alone(nothing.path(), &[]).expect("built");
+    let mut taken = taken.launch().expect("started");
+    assert!(!taken.ended(WITHIN).await.expect("it ends").success());
+    let kept = std::fs::read_dir(nothing.path()).expect("a directory");
+    let named = |e: std::fs::DirEntry| e.file_name().into_string().unwrap_or_default();
+    let kept: Vec<String> = kept.flatten().map(named).collect();
+    assert!(!kept.iter().any(|n| n == "server.json"), "{kept:?}");
 }
 
 /// C1.5: `hello` to oneself, and from one who is not of this pair.
@@ -323,10 +359,10 @@ async fn hello_to_oneself_and_from_a_stranger_does_no_harm() {
     let itself = elsewhere.second.address();
     let selfish = elsewhere.second.alone(elsewhere.directory(), &[&itself]);
     let mut other = selfish.expect("built").launch().expect("started");
-    other
-        .line("waits for the other server", WITHIN)
-        .await
-        .expect("nobody is there");
+    let status = other.ended(WITHIN).await.expect("it ends");
+    assert!(!status.success());
+    let told = other.printed().join("\n");
+    assert!(told.contains("is this server itself"), "{told}");
     let wrong = pair.second.with(&["--witness", "127.0.0.1:1"]);
     let mut stranger = wrong.launch().expect("started");
     stranger.line("na porta", WITHIN).await.expect("it runs");
