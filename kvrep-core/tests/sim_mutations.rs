@@ -17,7 +17,8 @@ fn cell_for(mutation: Mutation) -> Cell {
         Mutation::ReadConfirmedByOne | Mutation::JoinerProposedEarly => "witness/memory/partitions",
         Mutation::RegentServes | Mutation::HomeInsists => "never/alone/memory/crashes",
         Mutation::DownMemberForgotten => "never-all/alone/wal/all",
-        Mutation::LossUnbounded | Mutation::RefutedCounts => "primary/witness/wal/partitions",
+        Mutation::LossUnbounded => "primary/witness/wal/partitions",
+        Mutation::RefutedCounts => "on-request-primary/witness/wal/partitions",
         Mutation::LeaverNotAsked => "on-request/alone/wal/disks",
         Mutation::ReleasedEarly => "never-all-append/alone/wal/all",
         Mutation::LeaseNotWaitedOut
