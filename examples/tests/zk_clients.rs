@@ -66,7 +66,7 @@ async fn a3_1_clients_of_others_are_answered_in_their_dialects_and_then_let_go()
         let said = trio
             .ask_until_end(server, br#"{"tipo":"GET","conteudo":["x",0.5]}"#)
             .await;
-        assert!(said.starts_with(r#"{"conteudo":["1","#), "{said}");
+        assert!(said.contains(r#""conteudo":["1","#), "{said}");
         let said = trio
             .ask_until_end(server, br#"{"tipo":"GET","conteudo":["x",1e15]}"#)
             .await;
