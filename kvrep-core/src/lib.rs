@@ -120,8 +120,7 @@
 //! # What is not done
 //!
 //! There is one scheme. A snapshot is always the whole state. Nothing is encrypted, and nobody is
-//! authenticated: run it in a network you trust, and never run two processes under one replica id. A member whose disk hangs
-//! (neither writes nor fails) is not dropped, and writes wait for it. Replicas that lie (Byzantine faults) are not tolerated;
+//! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 
 pub mod client_wire;

@@ -253,13 +253,14 @@ fn welcome(shared: &Shared) -> Greeting {
 /// Who says hello, if it may: not one of whom a later life was here. What it says of where it listens is tried from now on.
 fn admit(shared: &Shared, hello: &PeerHello) -> Result<Arc<Peer>, Refusal> {
     hello.check(&shared.me)?;
-    let peer = member(shared, hello)?;
-    if !peer.lives_as(hello.incarnation) {
+    // Before anything that it says is taken over.
+    if !shared.is_latest(hello.from, hello.incarnation) {
         return Err(Refusal::Superseded {
             replica: shared.me.replica,
             you: hello.from,
         });
     }
+    let peer = member(shared, hello)?;
     if shared.config.unlisted == Unlisted::Learn
         && let Some(address) = &hello.listens
     {
@@ -293,7 +294,7 @@ fn member(shared: &Shared, hello: &PeerHello) -> Result<Arc<Peer>, Refusal> {
 async fn serve_peer(shared: &Shared, peer: &Peer, id: u64, mut stream: TcpStream, rest: BytesMut) {
     // Whatever this peer had connected before is of an earlier life, or dead: it ends first, so that frames stay in
     // order.
-    let newer = peer.newest.send_if_modified(|newest| {
+    let newer = peer.arrivals.newest.send_if_modified(|newest| {
         let newer = id > *newest;
         *newest = id.max(*newest);
         newer
@@ -301,10 +302,10 @@ async fn serve_peer(shared: &Shared, peer: &Peer, id: u64, mut stream: TcpStream
     if !newer {
         return;
     }
-    let mut newest = peer.newest.subscribe();
+    let mut newest = peer.arrivals.newest.subscribe();
     let replaced = told(&mut newest, |newest| *newest != id);
     let serving = async {
-        let _turn = peer.turn.lock().await;
+        let _turn = peer.arrivals.turn.lock().await;
         if stream.set_nodelay(true).is_err() {
             return ReadError::Ended;
         }

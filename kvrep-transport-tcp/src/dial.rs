@@ -91,11 +91,15 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
                 if matches!(error, DialError::Refused(Refusal::Superseded { .. })) {
                     shared.hint(peer.id, Hint::Superseded).await;
                 }
-                let lasting = matches!(error, DialError::Refused(_) | DialError::Stranger { .. });
-                if lasting {
-                    if peer.complaints.opens() {
-                        warn!(me = %shared.me.replica, peer = %peer.id, %address, "cannot connect: {error}");
-                    }
+                let known_why = matches!(
+                    error,
+                    DialError::Refused(_) | DialError::Stranger { .. } | DialError::Silent(_)
+                );
+                if known_why && peer.complaints.opens() {
+                    warn!(me = %shared.me.replica, peer = %peer.id, %address, "cannot connect: {error}");
+                }
+                // One that is merely silent may be there soon.
+                if known_why && !matches!(error, DialError::Silent(_)) {
                     sleep(backoff.longest()).await;
                     continue;
                 }

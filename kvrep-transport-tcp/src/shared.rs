@@ -16,6 +16,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
 
+/// Replicas whose latest life is remembered, at most: more than may be listed, learned and heard as guests in any group.
+const LIVES_MAX: usize = 1_024;
+
 /// Members that connect without being listed, at most.
 const GUESTS_MAX: usize = 64;
 
@@ -31,6 +34,8 @@ pub(crate) struct Shared {
     guests: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
     /// Members that are not listed, with the addresses they or others told; each change is a new number.
     learners: RwLock<BTreeMap<ReplicaId, Arc<Peer>>>,
+    /// The latest life of each replica that was here. Of its own, for what is learned of a replica is replaced when it moves.
+    lives: Mutex<BTreeMap<ReplicaId, Incarnation>>,
     /// Grows with every member that is learned.
     pub(crate) learned: watch::Sender<u64>,
     /// Where this one listens, as others may dial it; without an address of a machine, at the one that it dials from.
@@ -55,21 +60,24 @@ pub(crate) struct Peer {
     pub(crate) retry: Notify,
     /// It was connected, and has not been found gone since.
     seen: AtomicBool,
-    /// The newest connection that it made; older ones end.
-    pub(crate) newest: watch::Sender<u64>,
-    /// Held by the one connection it made that is being read.
-    pub(crate) turn: tokio::sync::Mutex<()>,
+    pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) complaints: LogGate,
     /// It listens elsewhere now, and another entry has taken this one's place.
     pub(crate) retired: watch::Sender<bool>,
     /// Somebody keeps a connection to it.
     dialled: AtomicBool,
-    /// The latest life of it that was here.
-    life: AtomicU64,
     /// Where it says that it listens, if that is not `address`.
     elsewhere: Mutex<Option<String>>,
     /// Where it was reached last.
     reached: Mutex<Option<String>>,
+}
+
+/// The connections that a member makes. They stay one sequence when another entry takes its place because it listens elsewhere.
+pub(crate) struct Arrivals {
+    /// The newest one; older ones end.
+    pub(crate) newest: watch::Sender<u64>,
+    /// Held by the one that is being read.
+    pub(crate) turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -123,6 +131,7 @@ impl Shared {
             peers,
             guests: RwLock::default(),
             learners: RwLock::default(),
+            lives: Mutex::default(),
             learned: watch::Sender::new(0),
             listens,
             greetings: Mutex::default(),
@@ -185,6 +194,17 @@ impl Shared {
         self.learners.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// This life of the replica is here, unless a later one was: whether it is the latest.
+    pub(crate) fn is_latest(&self, id: ReplicaId, life: Incarnation) -> bool {
+        let mut lives = lock(&self.lives);
+        if lives.len() >= LIVES_MAX && !lives.contains_key(&id) {
+            return true;
+        }
+        let latest = lives.entry(id).or_insert(life);
+        *latest = life.max(*latest);
+        *latest == life
+    }
+
     /// The learned member of this name.
     pub(crate) fn learned(&self, id: ReplicaId) -> Option<Arc<Peer>> {
         self.learners().get(&id).cloned()
@@ -234,10 +254,12 @@ impl Shared {
             if known == Some(Some(address)) || (known.is_none() && learners.len() >= GUESTS_MAX) {
                 return;
             }
-            let peer = Arc::new(Peer::new(id, Some(address.to_owned()), &self.config));
-            if let Some(before) = learners.insert(id, peer) {
+            let mut peer = Peer::new(id, Some(address.to_owned()), &self.config);
+            if let Some(before) = learners.get(&id) {
+                peer.arrivals = Arc::clone(&before.arrivals);
                 before.retired.send_replace(true);
             }
+            learners.insert(id, Arc::new(peer));
         }
         self.learned.send_modify(|number| *number += 1);
         let address = address.to_owned();
@@ -329,20 +351,16 @@ impl Peer {
             queue: SendQueue::new(limits.queue_frames_max, limits.queue_bytes_max),
             retry: Notify::new(),
             seen: AtomicBool::new(false),
-            newest: watch::Sender::new(0),
-            turn: tokio::sync::Mutex::default(),
+            arrivals: Arc::new(Arrivals {
+                newest: watch::Sender::new(0),
+                turn: tokio::sync::Mutex::default(),
+            }),
             complaints: LogGate::default(),
             retired: watch::Sender::new(false),
             dialled: AtomicBool::new(false),
-            life: AtomicU64::new(0),
             elsewhere: Mutex::default(),
             reached: Mutex::default(),
         }
-    }
-
-    /// This life of it is here, unless a later one was. Returns whether it is the latest.
-    pub(crate) fn lives_as(&self, incarnation: Incarnation) -> bool {
-        self.life.fetch_max(incarnation.0, Ordering::Relaxed) <= incarnation.0
     }
 
     /// It says that it listens there.

@@ -157,6 +157,26 @@ async fn of_two_processes_under_one_id_the_earlier_is_refused_and_told_so() {
 }
 
 #[tokio::test]
+async fn of_two_newcomers_under_one_id_that_nobody_lists_the_earlier_is_told_so_too() {
+    let elder = Node::alone(|config| config).await;
+    let newcomer = async |incarnation| {
+        let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(1), elder.address());
+        let peer = LocalPeer {
+            incarnation,
+            ..me(5)
+        };
+        Node::start(peer, TcpTransport::bind(config).await.unwrap()).await
+    };
+    let first = newcomer(me(5).incarnation).await;
+    reaches(&first, &elder, 1).await;
+    // It listens elsewhere, which takes the place of what was learned of the first.
+    let other = newcomer(me(5).incarnation.next()).await;
+    reaches(&other, &elder, 2).await;
+    first.await_hint(ReplicaId(1), Hint::Superseded).await;
+    reaches(&elder, &other, 3).await;
+}
+
+#[tokio::test]
 async fn a_peer_whose_process_ended_is_reported_gone_at_once() {
     let (one, two) = two(|config| config).await;
     one.await_hint(ReplicaId(2), Hint::Connected).await;

@@ -42,7 +42,7 @@ impl Primary {
         let last = local.log.last().index;
         if self.blocked.lasts(now, local.commit, last) < patience {
             local.waiting_for.clear();
-        } else if local.waiting_for.is_empty() {
+        } else {
             local.waiting_for = self.blockers(local);
         }
     }
