@@ -13,7 +13,8 @@ const SEEDS_MAX: u64 = 2_000;
 fn cell_for(mutation: Mutation) -> Cell {
     let name = match mutation {
         Mutation::TruncateBelowCommit => "alone/wal/pauses",
-        Mutation::IntentNotDurable => "alone/wal/crashes",
+        // A stop that is no crash, where only crashes may happen: with a sleeper that listens first the promise holds all the same.
+        Mutation::IntentNotDurable | Mutation::SleepNotNoticed => "alone/wal/crashes",
         Mutation::ReadConfirmedByOne | Mutation::JoinerProposedEarly => "witness/memory/partitions",
         Mutation::RegentServes | Mutation::HomeInsists => "never/alone/memory/crashes",
         Mutation::DownMemberForgotten => "never-all/alone/wal/all",
@@ -45,6 +46,17 @@ fn story(mutation: Mutation, seed: u64) -> Option<Script> {
             vec![moment, Act::Pause(1), wait(30)],
             vec![wait(2_000), Act::Resume(1), wait(500)],
         ),
+        // The primary stops for longer than the others wait for it; clients' requests and the others' refusals wait at it.
+        Mutation::SleepNotNoticed => {
+            let acts = [
+                moment,
+                Act::Pause(1),
+                wait(2_000),
+                Act::Resume(1),
+                wait(500),
+            ];
+            return Some(acts.into_iter().fold(Script::new(3), Script::act));
+        }
         // The one that has handed over does not hear of the new reign.
         Mutation::ReadsAfterHandover => (
             vec![wait(1_000), Act::Handover(1, 2), wait(seed % 40)],

@@ -265,6 +265,11 @@ impl Host for TokioHost {
             Event::RivalRefused { term } => {
                 tracing::warn!(%term, "refused the writes of another primary");
             }
+            Event::RegisterLost => {
+                tracing::error!(
+                    "THE WITNESS HAS LOST ITS REGISTER: nobody can take over from now on"
+                );
+            }
             Event::HandedOver { to } => tracing::info!(%to, "handed over"),
             Event::HandoverFailed { to, why } => tracing::warn!(%to, %why, "handover failed"),
             Event::StateDiffers { replica, index } => {

@@ -311,6 +311,9 @@ pub enum Event {
         /// Whose, and which.
         term: Term,
     },
+    /// The witness does not know any more what it has recorded for this group: it was started with an empty directory, or with an old copy of
+    /// one. **Nobody can take over from now on**; the replica's `waiting_for` says what to do. Told once.
+    RegisterLost,
     /// Everything is committed: this primary has stepped down for its successor. Who reigns next is told by
     /// [`Configured`](Self::Configured) there.
     HandedOver {

@@ -232,6 +232,7 @@ impl World {
             | Event::HandingOver { .. }
             | Event::HandedOver { .. }
             | Event::RivalRefused { .. }
+            | Event::RegisterLost
             | Event::HandoverFailed { .. }
             | Event::StateDiffers { .. }
             | Event::StatesDiffer { .. } => {}

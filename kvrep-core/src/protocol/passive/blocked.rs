@@ -26,6 +26,11 @@ impl Blocked {
         }
     }
 
+    /// Counts from now on.
+    pub(super) fn restart(&mut self, now: Time) {
+        self.since = now;
+    }
+
     fn lasts(&mut self, now: Time, commit: Index, last: Index) -> Duration {
         if commit != self.commit || commit >= last {
             self.commit = commit;
@@ -40,7 +45,13 @@ impl Primary {
     pub(super) fn explain(&mut self, local: &mut Local, now: Time) {
         let patience = local.group.timing.suspect_after * 2;
         let last = local.log.last().index;
-        if self.blocked.lasts(now, local.commit, last) < patience {
+        let lasts = self.blocked.lasts(now, local.commit, last);
+        if let Some(lost) = self.register.lost() {
+            // Whatever waits, this is why it will not end, and it must be heard of before anything waits.
+            if local.waiting_for != lost {
+                local.waiting_for = lost.into();
+            }
+        } else if lasts < patience {
             local.waiting_for.clear();
         } else {
             local.waiting_for = self.blockers(local);

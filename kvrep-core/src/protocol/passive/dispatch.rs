@@ -49,6 +49,7 @@ impl Passive {
         }
         if is_member {
             self.local.gone.remove(&from);
+            self.local.awake.heard(from);
             self.local.detector.on_heard(now, from);
             let verdict = self.local.detector.verdict(now, from);
             self.local.membership.on_verdict(from, verdict);
@@ -425,6 +426,7 @@ impl Passive {
                 self.settle_candidate(settled, now, out);
             }
             Part::Primary(primary) => {
+                primary.judge_register(&mut self.local, nonce, register.as_ref(), out);
                 let beyond = register.as_ref().is_some_and(|c| c.term > primary.term);
                 let ended = primary
                     .changes

@@ -1,6 +1,7 @@
 //! What a replica is, whatever its role: its log, its promises, what it knows of its peers.
 
 use super::OnDivergence;
+use super::awake::Awake;
 use super::durable::Durable;
 use super::handover::Yielded;
 use super::hard_state::HardState;
@@ -85,6 +86,7 @@ pub(super) struct Local {
     pub(super) yielded: Option<Yielded>,
     /// Of this replica's state, at the last few places where it is compared.
     pub(super) digests: Digests,
+    pub(super) awake: Awake,
     #[cfg(feature = "sim")]
     pub(super) mutation: Option<Mutation>,
 }

@@ -18,11 +18,12 @@
 //! most is dropped and repaired by transfer, also if it is the primary. With two replicas it can only be reported.
 //!
 //! A file for each part: `primary` with `shipping`, `decision`, `blocked`, `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
-//! function), `succession` (from role to role), `dispatch` (messages), `authority` (how a configuration is changed),
+//! function), `succession` (from role to role), `awake` (after a sleep), `dispatch` (messages), `authority` (how a configuration is changed), `register` (whether the witness still knows it),
 //! `members` (who belongs), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
 //! every role has).
 
 mod authority;
+mod awake;
 mod backup;
 mod blocked;
 mod decision;
@@ -44,6 +45,7 @@ mod primary;
 mod progress;
 mod reads;
 mod reconfigure;
+mod register;
 mod repair;
 mod repeated;
 mod shipping;
@@ -73,6 +75,7 @@ use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
 use crate::wire::Envelope;
 use authority::Change;
+use awake::Awake;
 use backup::{Again, Backup};
 use bytes::Bytes;
 use durable::Durable;
@@ -263,6 +266,7 @@ impl Passive {
                 rival: None,
                 yielded: None,
                 digests: Digests::default(),
+                awake: Awake::default(),
                 group: options.group,
                 #[cfg(feature = "sim")]
                 mutation: options.mutation,
@@ -338,6 +342,7 @@ impl Passive {
 
 impl Protocol for Passive {
     fn start(&mut self, now: Time, out: &mut Outbox) {
+        self.local.awake.begin(now);
         self.local.sync_members(now);
         self.local.removed = self.local.is_outside() && self.local.joining.is_none();
         for peer in self.local.others() {
@@ -357,6 +362,7 @@ impl Protocol for Passive {
     }
 
     fn on_message(&mut self, now: Time, envelope: &Envelope, mut body: Bytes, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         match self.heard.decode(&mut body) {
             Ok(message) if self.admit(now, envelope, &message, out) => {
                 self.dispatch(now, envelope.from, message, body, out);
@@ -367,6 +373,7 @@ impl Protocol for Passive {
     }
 
     fn on_tick(&mut self, now: Time, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         self.local.detector.tick(now);
         self.local.refresh_view(now);
         self.local.expire_reads(now, out);
@@ -396,6 +403,7 @@ impl Protocol for Passive {
     }
 
     fn on_hint(&mut self, now: Time, peer: ReplicaId, hint: Hint, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         if hint == Hint::Superseded {
             self.on_superseded(peer, out);
             return;
@@ -411,6 +419,7 @@ impl Protocol for Passive {
     }
 
     fn on_persisted(&mut self, now: Time, token: PersistToken, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         self.local.durable.persisted(token);
         if !self.local.restoring {
             self.local.maybe_snapshot(now, out);
@@ -471,6 +480,7 @@ impl Protocol for Passive {
     }
 
     fn on_restored(&mut self, now: Time, meta: SnapshotMeta, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         self.local.restoring = false;
         self.local.digests.forget();
         self.local.applied = meta.last.index;
@@ -484,6 +494,7 @@ impl Protocol for Passive {
     }
 
     fn on_digest(&mut self, now: Time, at: LogPoint, digest: u64, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         self.on_own_digest(now, at, digest, out);
     }
 
@@ -494,6 +505,7 @@ impl Protocol for Passive {
         commands: Vec<Bytes>,
         out: &mut Outbox,
     ) -> Result<Index, ProposeError> {
+        self.notice_sleep(now, out);
         match &mut self.role {
             Part::Primary(primary) if self.local.regent_for().is_none() => {
                 primary.propose(&mut self.local, now, wall, commands, out)
@@ -508,6 +520,7 @@ impl Protocol for Passive {
     }
 
     fn read(&mut self, now: Time, ticket: Ticket, read: Read, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         let at_least = match read {
             Read::Local => Index::ZERO,
             Read::AtLeast(token) => token.index,
@@ -563,6 +576,7 @@ impl Protocol for Passive {
     }
 
     fn manage(&mut self, now: Time, ticket: Ticket, manage: Manage, out: &mut Outbox) {
+        self.notice_sleep(now, out);
         if let Some(outcome) = self.manage_members(now, ticket, &manage, out) {
             out.push(Action::Managed { ticket, outcome });
         }

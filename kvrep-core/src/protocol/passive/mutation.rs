@@ -80,11 +80,13 @@ pub enum Mutation {
     RemovedPromotes,
     /// Who belongs is taken from the arguments, not from the configuration.
     MembersFromArguments,
+    /// A replica that wakes from a long stop looks at its timers before it listens.
+    SleepNotNoticed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -123,5 +125,6 @@ impl Mutation {
         Self::LearnerCounted,
         Self::RemovedPromotes,
         Self::MembersFromArguments,
+        Self::SleepNotNoticed,
     ];
 }

@@ -21,6 +21,7 @@ use super::message::Standing;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::progress::{Pace, Progress};
+use super::register::Register;
 use super::repair::Suspicions;
 use super::repeated::Repeated;
 use crate::config::Transfer;
@@ -54,6 +55,7 @@ pub(super) struct Primary {
     pub(super) suspicions: Suspicions,
     pub(super) leases: Leases,
     pub(super) blocked: Blocked,
+    pub(super) register: Register,
     pub(super) heartbeat_at: Time,
     timestamp: Timestamp,
     pub(super) encoded: Encoded,
@@ -96,6 +98,7 @@ impl Primary {
             suspicions: Suspicions::default(),
             leases: Leases::begin(now),
             blocked: Blocked::begin(now),
+            register: Register::begin(now),
             heartbeat_at: now,
             timestamp,
             encoded: Encoded::default(),
@@ -262,6 +265,7 @@ impl Primary {
             });
         }
         self.heartbeat(local, now, out);
+        self.ask_register(local, now, out);
         self.ship(local, now, out);
         self.explain(local, now);
     }
@@ -271,6 +275,7 @@ impl Primary {
             .iter()
             .filter_map(|c| c.deadline(local))
             .chain(self.handover.as_ref().map(|h| h.deadline))
+            .chain((!local.is_alone()).then_some(self.register.ask_at))
             .fold(self.heartbeat_at, Time::min)
     }
 

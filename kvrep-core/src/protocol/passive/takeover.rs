@@ -165,11 +165,21 @@ fn with_witness(s: &Situation<'_>) -> Decision {
             && !s.forced
         {
             return Decision::Wait(format!(
-                "the witness has an empty register, but this group was in {known:?}: it lost its data. Restore it, or start one replica with force"
+                "the witness has an empty register, but this group was in {known:?}: it was started with another directory than before, and has lost what was recorded. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others"
             ));
         }
         return genesis(s, known);
     };
+    // Within a round another one may have recorded something; over several rounds it is the register that is old.
+    if let Some(known) = newest_known(s).filter(|known| known.rank() > recorded.rank())
+        && !s.forced
+    {
+        return wait_if(speaks(s), || {
+            format!(
+                "the witness has recorded {recorded:?}, but this group was in {known:?} since: it was started with an old copy of its directory. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others"
+            )
+        });
+    }
     if !recorded.has(s.me, s.store) && !s.forced && !s.ignores_last_set {
         return wait_if(speaks(s), || missing(s, recorded));
     }

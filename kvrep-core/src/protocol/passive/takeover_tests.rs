@@ -224,7 +224,11 @@ fn without_the_witness_answer_nobody_is_promoted() {
 fn a_witness_that_lost_its_register_is_reported_and_not_believed() {
     let mut case = Case::new(Authority::Witness);
     case.register = Some(None);
-    assert!(case.outcome().unwrap_err().contains("lost its data"));
+    assert!(
+        case.outcome()
+            .unwrap_err()
+            .contains("has lost what was recorded")
+    );
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! A small group in memory, driven by hand: every message arrives at once and in order, unless a link is cut.
 
+mod awake;
 mod handover;
 mod members;
 mod model;
 mod policies;
+mod register;
 mod repair;
 
 use super::*;
