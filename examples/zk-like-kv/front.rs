@@ -11,8 +11,9 @@
 //! * Whatever a client sends, it gets `ERRO` or a closed connection, and nobody else notices.
 
 use super::console::Console;
+use super::dialect::{Dialect, read_request, write_answer};
 use super::framing::Framing;
-use super::message::{Answer, Dialect, Mensagem, Request, read_request, write_answer};
+use super::message::{Answer, Mensagem, Request};
 use super::registry::{Registration, Registry};
 use super::table::{Change, Get, Said, Table};
 use crate::common::conversation::{Conversation, Ended, Manners, dial};

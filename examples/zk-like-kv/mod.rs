@@ -1,12 +1,13 @@
 //! System 3: a key-value store of three servers with a fixed leader, after ZooKeeper. See `examples/zk-like-kv/README.md`.
 //!
-//! What is this system's own: the [table] with its timestamps, its [words](message) and how they are
+//! What is this system's own: the [table] with its timestamps, its [words](message) in their [dialects](dialect) and how they are
 //! [framed](framing), the [front] that clients talk to, how the three [find](registry) each other, and the
 //! [dialect](codec) in which the library's messages travel. Everything else is the library's passive scheme under the policies that
 //! [`server`] chooses.
 
 pub mod codec;
 pub mod console;
+pub mod dialect;
 pub mod framing;
 pub mod front;
 pub mod menu;
