@@ -8,7 +8,7 @@
 //!
 //! * Every wait has a deadline: for the next message to begin, for the rest of one that has begun (however many bytes
 //!   trickle in meanwhile), for the other side to take an answer.
-//! * It holds one message each way and a chunk more, and gives large buffers back once they are empty. How large a message
+//! * It holds one message each way (or what was [fed](Conversation::feed)) and a chunk more, and gives large buffers back once they are empty. How large a message
 //!   may be, the codec decides: give it a limit.
 //! * It reads only when asked to: whoever sends requests faster than they are answered is slowed down by TCP.
 //! * Whatever the other side sends, the worst that happens is that this conversation ends, with the reason.
@@ -104,8 +104,8 @@ pub struct Conversation<S, C> {
     begun: Option<Instant>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin, C> Conversation<S, C> {
-    /// A conversation that begins now.
+impl<S, C> Conversation<S, C> {
+    /// A conversation that begins now. Over one half of a connection it only listens, or only speaks.
     pub fn new(stream: S, codec: C, manners: Manners) -> Self {
         Self::continued(stream, &[], codec, manners)
     }
@@ -130,6 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C> Conversation<S, C> {
     /// [`Ended`]: there will be no more.
     pub async fn next(&mut self) -> Result<Option<C::Item>, Ended>
     where
+        S: AsyncRead + Unpin,
         C: Decoder,
         C::Error: Display,
     {
@@ -166,27 +167,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin, C> Conversation<S, C> {
     /// [`Ended`]: the other side may have got a part of it.
     pub async fn send<M>(&mut self, message: M) -> Result<(), Ended>
     where
+        S: AsyncWrite + Unpin,
         C: Encoder<M>,
         <C as Encoder<M>>::Error: Display,
     {
-        self.outgoing.clear();
-        self.codec
-            .encode(message, &mut self.outgoing)
-            .map_err(|e| Ended::Unsendable(e.to_string()))?;
+        self.feed(message)?;
+        self.flush().await
+    }
+
+    /// Adds a message to what the next [`flush`](Self::flush) sends: several cost little more than one. Returns how many bytes are
+    /// to be sent now; whoever feeds decides how many may be.
+    ///
+    /// # Errors
+    /// [`Ended::Unsendable`]: nothing was added.
+    pub fn feed<M>(&mut self, message: M) -> Result<usize, Ended>
+    where
+        C: Encoder<M>,
+        <C as Encoder<M>>::Error: Display,
+    {
+        let before = self.outgoing.len();
+        if let Err(error) = self.codec.encode(message, &mut self.outgoing) {
+            self.outgoing.truncate(before);
+            return Err(Ended::Unsendable(error.to_string()));
+        }
+        Ok(self.outgoing.len())
+    }
+
+    /// Waits until the system has taken everything that was fed.
+    ///
+    /// # Errors
+    /// [`Ended`]: the other side may have got a part of it.
+    pub async fn flush(&mut self) -> Result<(), Ended>
+    where
+        S: AsyncWrite + Unpin,
+    {
         timeout(self.manners.write, async {
-            self.stream.write_all(&self.outgoing).await?;
+            self.stream.write_all_buf(&mut self.outgoing).await?;
             self.stream.flush().await
         })
         .await
         .map_err(|_| Ended::Unread(self.manners.write))??;
-        self.outgoing.clear();
         give_back(&mut self.outgoing);
         Ok(())
     }
 
     /// Ends the conversation so that the other side gets what was sent last, even if it has said more than was read:
     /// closing with unread bytes would take those words back.
-    pub async fn finish(mut self) {
+    pub async fn finish(mut self)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let within = self.manners.write.min(FINISH_WITHIN);
         // Whoever has gone already needs no good-bye.
         let _ = timeout(within, async {
@@ -315,6 +345,21 @@ mod tests {
         let mut talk = Conversation::new(near, LinesCodec::new_with_max_length(10), hasty());
         far.write_all(b"much longer than ten bytes").await.unwrap();
         assert!(matches!(talk.next().await, Err(Ended::Malformed(_))));
+    }
+
+    #[tokio::test]
+    async fn what_is_fed_goes_together_and_what_cannot_be_sent_leaves_the_rest_whole() {
+        let (near, far) = duplex(64);
+        let (mut far, _) = tokio::io::split(far);
+        let mut talk = Conversation::new(near, frames(), hasty());
+        assert_eq!(talk.feed(bytes::Bytes::from("ab")).unwrap(), 6);
+        let refused = talk.feed(bytes::Bytes::from(vec![0; 1_001]));
+        assert!(matches!(refused, Err(Ended::Unsendable(_))));
+        assert_eq!(talk.feed(bytes::Bytes::from("c")).unwrap(), 11);
+        talk.flush().await.unwrap();
+        let mut got = [0; 11];
+        far.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"\0\0\0\x02ab\0\0\0\x01c");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 mod zk;
 
 use kvrep_examples::common::processes::Program;
+use kvrep_examples::zk_like_kv::dialect::KEY_AND_VALUE_BYTES_MAX;
 use kvrep_examples::zk_like_kv::session::Value;
 use serde_json::json;
 use std::time::Duration;
@@ -149,6 +150,28 @@ async fn what_is_no_request_gets_an_erro_that_says_why_and_the_next_one_is_serve
     );
     let said = trio.ask(0, join.as_bytes()).await;
     assert_eq!(said["servidores"][0], trio.addresses[0]);
+}
+
+#[tokio::test]
+async fn the_largest_value_that_is_written_is_read_everywhere_and_a_larger_one_is_refused_everywhere()
+ {
+    let trio = Trio::start(1, [&[], &[], &[]]).await;
+    for server in 0..3 {
+        let key = format!("large {server}");
+        let largest = "x".repeat(KEY_AND_VALUE_BYTES_MAX - key.len());
+        let mut session = trio.session(&[server], 1);
+        session.put(&key, &largest).await.unwrap();
+        for reader in 0..3 {
+            let found = trio.session(&[reader], 1).get(&key).await.unwrap();
+            assert_eq!(found.value, Value::Of(largest.clone()));
+        }
+        let why = session.put(&key, &format!("{largest}x")).await.unwrap_err();
+        assert!(
+            why.contains("nada foi feito") && why.contains("258048 bytes"),
+            "{why}"
+        );
+        assert_eq!(session.get(&key).await.unwrap().value, Value::Of(largest));
+    }
 }
 
 #[tokio::test]

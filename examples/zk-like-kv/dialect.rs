@@ -8,6 +8,7 @@
 //! which at worst shows a client something older than it could have asked for. Replication between servers has a dialect of its
 //! own ([`codec`](super::codec)); servers that others wrote cannot join.
 
+use super::framing::MESSAGE_BYTES_MAX;
 use super::message::{Answer, Knows, Mensagem, Request, TRY};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
@@ -65,16 +66,24 @@ fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
     }
     let key = |any: &mut AnyDialect| any.key.take().ok_or("falta o campo key");
     match kind {
-        "PUT" => Ok(Request::Put {
-            key: key(&mut any)?,
-            value: any.value.ok_or("falta o campo value")?,
-            // Whoever cannot be named is shown as the one who is connected.
-            cliente: any.cliente.and_then(|cliente| cliente.parse().ok()),
-        }),
-        "GET" => Ok(Request::Get {
-            key: key(&mut any)?,
-            timestamp: any.timestamp.unwrap_or(0),
-        }),
+        "PUT" => {
+            let (key, value) = (key(&mut any)?, any.value.ok_or("falta o campo value")?);
+            bounded(&key, &value)?;
+            Ok(Request::Put {
+                key,
+                value,
+                // Whoever cannot be named is shown as the one who is connected.
+                cliente: any.cliente.and_then(|cliente| cliente.parse().ok()),
+            })
+        }
+        "GET" => {
+            let key = key(&mut any)?;
+            bounded(&key, "")?;
+            Ok(Request::Get {
+                key,
+                timestamp: any.timestamp.unwrap_or(0),
+            })
+        }
         "JOIN" => {
             let servidor = any.servidor.unwrap_or_default();
             let servidor = servidor.parse();
@@ -87,6 +96,23 @@ fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
         }
         _ => Err(format!("tipo desconhecido: {}", shortened(kind))),
     }
+}
+
+/// What is written must fit into every message that it will be in: with `cliente` on its way to the leader, with `servidor` in an
+/// answer, in any dialect.
+fn bounded(key: &str, value: &str) -> Result<(), String> {
+    // Each byte is at most six in JSON: what is short needs no counting.
+    if (key.len() + value.len()) * 6 <= KEY_AND_VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    let in_json = |text| serde_json::to_string(text).map_or(usize::MAX, |json| json.len() - 2);
+    let bytes = in_json(key).saturating_add(in_json(value));
+    if bytes <= KEY_AND_VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "nada foi feito: key e value têm juntos no máximo {KEY_AND_VALUE_BYTES_MAX} bytes em JSON, e estes têm {bytes}"
+    ))
 }
 
 /// `["k","v"]` of a PUT, `["k",ts]` of a GET.
@@ -242,6 +268,9 @@ fn rounded_up(seconds: f64) -> u64 {
 fn shortened(word: &str) -> String {
     word.chars().take(40).collect()
 }
+/// Key and value of a write together, as they are written in JSON. Everything else in a message fits into the rest.
+pub const KEY_AND_VALUE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (4 << 10);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,6 +449,61 @@ mod tests {
         assert_eq!(
             (&said["command"], &said["timestamp"]),
             (&json!(TRY), &json!(3))
+        );
+    }
+
+    /// A request of this key and value in each dialect.
+    fn puts(key: &str, value: &str) -> [Vec<u8>; 3] {
+        [
+            json!({"tipo": "PUT", "key": key, "value": value}),
+            json!({"tipo": "PUT", "conteudo": [key, value]}),
+            json!({"command": "PUT", "key": key, "value": value}),
+        ]
+        .map(|put| put.to_string().into_bytes())
+    }
+
+    #[test]
+    fn what_can_be_written_fits_into_every_message_about_it_and_the_rest_is_refused() {
+        let cliente: SocketAddr = "[2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff]:65535"
+            .parse()
+            .unwrap();
+        // A quote is two bytes in JSON, a control character six.
+        for (unit, bytes) in [("x", 1), ("\"", 2), ("\u{1}", 6), ("ç", 2)] {
+            let key = "k".repeat(KEY_AND_VALUE_BYTES_MAX % bytes + bytes);
+            let value = unit.repeat((KEY_AND_VALUE_BYTES_MAX - key.len()) / bytes);
+            for (json, expected) in puts(&key, &value).iter().zip([
+                Dialect::Mensagem,
+                Dialect::Conteudo,
+                Dialect::Command,
+            ]) {
+                let (dialect, request) = read_request(json).unwrap();
+                assert_eq!(dialect, expected);
+                let Request::Put { key, value, .. } = request else {
+                    panic!("{request:?}");
+                };
+                let passed_on =
+                    serde_json::to_vec(&Mensagem::put(&key, &value, Some(cliente))).unwrap();
+                assert!(passed_on.len() <= MESSAGE_BYTES_MAX);
+                let found = Answer::GetOk {
+                    key,
+                    value,
+                    timestamp: u64::MAX,
+                };
+                assert!(write_answer(dialect, found, cliente).len() <= MESSAGE_BYTES_MAX);
+            }
+            let more = format!("{value}y");
+            for json in puts(&key, &more) {
+                let (_, why) = read_request(&json).unwrap_err();
+                assert!(why.contains("no máximo 258048 bytes"), "{why}");
+            }
+        }
+        let key = "k".repeat(KEY_AND_VALUE_BYTES_MAX + 1);
+        let get = json!({"tipo": "GET", "key": key}).to_string();
+        assert!(
+            read_request(get.as_bytes())
+                .unwrap_err()
+                .1
+                .contains("no máximo")
         );
     }
 

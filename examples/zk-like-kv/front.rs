@@ -1,33 +1,31 @@
 //! What a server does for whoever connects: answers PUT and GET, passes PUT on to the leader, registers followers.
 //!
-//! All three servers run the same code; only what a PUT does depends on the role. Reads are answered here, from this
-//! server's table, by comparing timestamps. Requests of different connections are served at the same time; those of one, in
-//! turn.
+//! All three servers run the same code; only what a PUT does depends on the role. Requests of different connections are served at
+//! the same time; those of one, in turn. What another server passes on comes over one connection for all of that server's clients,
+//! so the leader carries out as much of it at once as there is, and answers in the order in which it came.
 //!
 //! # Invariants
 //!
-//! * `PUT_OK` is sent only after the group has committed, which with `Ack::All` means that both followers have the write.
+//! * Answers on a connection have the order of its requests.
 //! * Every wait ends: for the rest of a message, for the leader, for the group, for the client to take its answer.
-//! * Whatever a client sends, it gets `ERRO` or a closed connection, and nobody else notices.
+//! * Whatever a client sends, it gets `ERRO` or a closed connection, and nobody else notices. What one connection has in flight is
+//!   bounded in number and in bytes; beyond it nothing is read.
 
-use super::console::Console;
 use super::dialect::{Dialect, read_request, write_answer};
-use super::framing::Framing;
-use super::message::{Answer, Mensagem, Request};
+use super::forward::Forwarder;
+use super::framing::{Framed, Framing};
+use super::message::{Answer, Request};
 use super::registry::{Registration, Registry};
-use super::table::{Change, Get, Said, Table};
-use crate::common::conversation::{Conversation, Ended, Manners, dial};
+use super::store::Store;
+use crate::common::conversation::{Conversation, Ended, Manners};
 use async_trait::async_trait;
 use bytes::Bytes;
-use kvrep_core::node::{ClientError, Node};
-use kvrep_core::{Client, Read};
 use kvrep_transport_tcp::ForeignService;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::JoinQueue;
 
 /// What a server is in the group.
 #[derive(Debug)]
@@ -35,10 +33,7 @@ pub enum Role {
     /// Executes PUT, and registers followers.
     Leader(Registry),
     /// Passes PUT on.
-    Follower {
-        /// To whom.
-        leader: SocketAddr,
-    },
+    Follower(Forwarder),
 }
 
 /// Serves connections. See the [module](self).
@@ -48,27 +43,21 @@ pub struct Front {
     pub me: SocketAddr,
     /// What it is.
     pub role: Role,
-    /// Where its lines go.
-    pub console: Arc<Console>,
-    /// How long a PUT may take before its outcome is unknown.
-    pub put_within: Duration,
-    /// The replica's client, once the three servers are known.
-    pub replica: watch::Sender<Option<Replica>>,
+    /// Its part of the table.
+    pub store: Arc<Store>,
 }
 
-/// This server's replica, as the front sees it.
-#[derive(Clone)]
-pub struct Replica {
-    /// Asks the replica in this process.
-    pub client: Client<Table>,
-    /// The replica itself.
-    pub node: Arc<Node>,
+/// Whether a connection goes on.
+enum Then {
+    Next,
+    End,
 }
 
-impl std::fmt::Debug for Replica {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.node.fmt(f)
-    }
+/// A write that another server passes on.
+struct PassedOn {
+    cliente: SocketAddr,
+    key: String,
+    value: String,
 }
 
 type Talk = Conversation<TcpStream, Framing>;
@@ -94,24 +83,114 @@ impl ForeignService for Front {
 
 impl Front {
     async fn converse(&self, talk: &mut Talk, client: SocketAddr) -> Result<(), Ended> {
-        while let Some(message) = talk.next().await? {
-            let dialect = match read_request(&message.json) {
-                Ok((dialect, request)) => {
-                    self.answer(talk, dialect, request, client).await?;
-                    dialect
-                }
-                Err((dialect, erro)) => {
-                    let erro = Answer::Erro { key: None, erro };
-                    self.say(talk, dialect, erro).await?;
-                    dialect
-                }
+        let mut next = talk.next().await?;
+        while let Some(message) = next {
+            next = match self.passed_on(message) {
+                Ok(first) => self.carry_out(talk, first).await?,
+                Err(message) => match self.converse_once(talk, &message, client).await? {
+                    Then::Next => talk.next().await?,
+                    Then::End => None,
+                },
             };
-            // Programs that send bare objects ask once, and read until the connection ends.
-            if !message.ended_line || dialect != Dialect::Mensagem {
-                return Ok(());
-            }
         }
         Ok(())
+    }
+
+    async fn converse_once(
+        &self,
+        talk: &mut Talk,
+        message: &Framed,
+        client: SocketAddr,
+    ) -> Result<Then, Ended> {
+        let dialect = match read_request(&message.json) {
+            Ok((dialect, request)) => {
+                self.answer(talk, dialect, request, client).await?;
+                dialect
+            }
+            Err((dialect, erro)) => {
+                let erro = Answer::Erro { key: None, erro };
+                self.say(talk, dialect, erro).await?;
+                dialect
+            }
+        };
+        // Programs that send bare objects ask once, and read until the connection ends.
+        Ok(if message.ended_line && dialect == Dialect::Mensagem {
+            Then::Next
+        } else {
+            Then::End
+        })
+    }
+
+    /// What another server passes on to this leader; or the message as it was.
+    fn passed_on(&self, message: Framed) -> Result<PassedOn, Framed> {
+        let (Role::Leader(_), true) = (&self.role, message.ended_line) else {
+            return Err(message);
+        };
+        match read_request(&message.json) {
+            Ok((
+                Dialect::Mensagem,
+                Request::Put {
+                    key,
+                    value,
+                    cliente: Some(cliente),
+                },
+            )) => Ok(PassedOn {
+                cliente,
+                key,
+                value,
+            }),
+            _ => Err(message),
+        }
+    }
+
+    /// Carries out at once what is passed on, and answers in order, until something else is said; that is returned.
+    async fn carry_out(&self, talk: &mut Talk, first: PassedOn) -> Result<Option<Framed>, Ended> {
+        let mut in_flight = JoinQueue::new();
+        let mut bytes_in_flight = 0;
+        let begin = |put: PassedOn, in_flight: &mut JoinQueue<_>| {
+            let store = Arc::clone(&self.store);
+            let bytes = put.key.len() + put.value.len();
+            in_flight.spawn(async move {
+                let answer = store.put(put.cliente, put.key, put.value).await;
+                (answer, bytes)
+            });
+            bytes
+        };
+        bytes_in_flight += begin(first, &mut in_flight);
+        let mut other = None;
+        while !in_flight.is_empty() {
+            let room = in_flight.len() < IN_FLIGHT_MAX && bytes_in_flight < IN_FLIGHT_BYTES_MAX;
+            tokio::select! {
+                biased;
+                next = talk.next(), if room && other.is_none() => {
+                    match next?.map(|message| self.passed_on(message)) {
+                        Some(Ok(put)) => bytes_in_flight += begin(put, &mut in_flight),
+                        Some(Err(message)) => other = Some(Some(message)),
+                        None => other = Some(None),
+                    }
+                }
+                Some(mut done) = in_flight.join_next() => loop {
+                    let Ok((answer, bytes)) = done else {
+                        // It cannot say what came of it, and those behind it must not seem to be the answer.
+                        return Ok(None);
+                    };
+                    bytes_in_flight -= bytes;
+                    let answer = write_answer(Dialect::Mensagem, answer, self.me);
+                    let more = in_flight.try_join_next();
+                    if talk.feed(&answer[..])? >= TOGETHER_BYTES || more.is_none() {
+                        talk.flush().await?;
+                    }
+                    match more {
+                        Some(next) => done = next,
+                        None => break,
+                    }
+                },
+            }
+        }
+        match other {
+            Some(other) => Ok(other),
+            None => talk.next().await,
+        }
     }
 
     async fn answer(
@@ -122,7 +201,7 @@ impl Front {
         client: SocketAddr,
     ) -> Result<(), Ended> {
         let answer = match request {
-            Request::Get { key, timestamp } => self.get(client, key, timestamp).await,
+            Request::Get { key, timestamp } => self.store.get(client, key, timestamp).await,
             Request::Put {
                 key,
                 value,
@@ -130,8 +209,8 @@ impl Front {
             } => {
                 let client = cliente.unwrap_or(client);
                 match &self.role {
-                    Role::Leader(_) => self.put(client, key, value).await,
-                    Role::Follower { leader } => self.forward(*leader, client, key, value).await,
+                    Role::Leader(_) => self.store.put(client, key, value).await,
+                    Role::Follower(forwarder) => forwarder.put(client, key, value).await,
                 }
             }
             Request::Join { servidor, knows } => match &self.role {
@@ -139,7 +218,7 @@ impl Front {
                     let registration = registry.register(servidor, knows);
                     return self.register(talk, dialect, registration).await;
                 }
-                Role::Follower { leader } => refused(format!("o líder é {leader}")),
+                Role::Follower(forwarder) => refused(format!("o líder é {}", forwarder.leader())),
             },
         };
         self.say(talk, dialect, answer).await
@@ -147,110 +226,6 @@ impl Front {
 
     async fn say(&self, talk: &mut Talk, dialect: Dialect, answer: Answer) -> Result<(), Ended> {
         talk.send(&write_answer(dialect, answer, self.me)[..]).await
-    }
-
-    async fn get(&self, client: SocketAddr, key: String, timestamp: u64) -> Answer {
-        let said = match self.replica() {
-            // Nobody has written anything yet, as far as this server knows.
-            None if timestamp == 0 => Ok(Said::Null),
-            None => Ok(Said::Behind(0)),
-            Some(replica) => {
-                let query = Get {
-                    key: key.clone(),
-                    timestamp,
-                };
-                replica.client.query(Read::Local, query).await
-            }
-        };
-        let answer = match said {
-            Ok(said) => said.into_answer(key.clone()),
-            Err(error) => Answer::Erro {
-                key: Some(key.clone()),
-                erro: error.to_string(),
-            },
-        };
-        self.console.get(client, &key, timestamp, &answer);
-        answer
-    }
-
-    /// The leader's: writes, and answers when all have it.
-    async fn put(&self, client: SocketAddr, key: String, value: String) -> Answer {
-        self.console.put(client, &key, &value);
-        let deadline = Instant::now() + self.put_within;
-        let put = Change::Put {
-            key: key.clone(),
-            value: value.clone(),
-        };
-        let written = async {
-            let replica = self.formed().await;
-            // It asks again while certainly nothing was done, as when the group is not complete yet.
-            replica.client.execute_at_most_once(put).await
-        };
-        match timeout_at(deadline + OWN_SLACK, written).await {
-            Ok(Ok(Said::Written(timestamp))) => {
-                self.console.put_ok(client, &key, timestamp);
-                Answer::PutOk {
-                    key,
-                    value,
-                    timestamp,
-                }
-            }
-            Ok(Ok(other)) => unclear(key, format!("{other:?}")),
-            Ok(Err(
-                error @ (ClientError::Unavailable { .. }
-                | ClientError::TooLarge { .. }
-                | ClientError::Malformed(_)),
-            )) => nothing_done(key, error.to_string()),
-            Ok(Err(error)) => {
-                let bound = self.put_within;
-                unclear(
-                    key,
-                    format!("sem REPLICATION_OK de todos em {bound:?}: {error}"),
-                )
-            }
-            Err(_) if self.replica().is_none() => {
-                let bound = self.put_within;
-                nothing_done(
-                    key,
-                    format!("os três servidores não estavam no ar em {bound:?}"),
-                )
-            }
-            Err(_) => {
-                let bound = self.put_within;
-                unclear(key, format!("sem REPLICATION_OK de todos em {bound:?}"))
-            }
-        }
-    }
-
-    /// A follower's: lets the leader write, and relays its answer.
-    async fn forward(
-        &self,
-        leader: SocketAddr,
-        client: SocketAddr,
-        key: String,
-        value: String,
-    ) -> Answer {
-        self.console.forward(&key, &value);
-        let deadline = Instant::now() + self.put_within + RELAY_SLACK;
-        let Some(stream) = reach(leader, deadline).await else {
-            return nothing_done(key, format!("o líder {leader} não responde"));
-        };
-        let ask = Mensagem::put(&key, &value, Some(client));
-        match timeout_at(deadline, ask_once(stream, &ask)).await {
-            Ok(Ok(said)) => match (said.tipo.as_str(), said.timestamp) {
-                ("PUT_OK", Some(timestamp)) => Answer::PutOk {
-                    key,
-                    value,
-                    timestamp,
-                },
-                _ => Answer::Erro {
-                    key: Some(key),
-                    erro: said.erro.unwrap_or(said.tipo),
-                },
-            },
-            Ok(Err(why)) => unclear(key, why),
-            Err(_) => unclear(key, format!("o líder {leader} não respondeu a tempo")),
-        }
     }
 
     /// Tells a follower who the three are as soon as they are known, and keeps its registration while it stays.
@@ -272,66 +247,6 @@ impl Front {
         };
         self.say(talk, dialect, answer).await
     }
-
-    fn replica(&self) -> Option<Replica> {
-        self.replica.borrow().clone()
-    }
-
-    /// Waits until this server has a replica.
-    async fn formed(&self) -> Replica {
-        let mut watched = self.replica.subscribe();
-        loop {
-            if let Some(replica) = watched.borrow_and_update().clone() {
-                return replica;
-            }
-            // The sender is a field of this: it cannot be gone.
-            let _ = watched.changed().await;
-        }
-    }
-}
-
-/// A connection to the leader, which may be about to start.
-async fn reach(leader: SocketAddr, deadline: Instant) -> Option<TcpStream> {
-    while Instant::now() < deadline {
-        if let Ok(stream) = dial(&leader.to_string(), REACH_WITHIN).await {
-            return Some(stream);
-        }
-        sleep(REACH_AGAIN).await;
-    }
-    None
-}
-
-/// Asks over a connection of its own.
-///
-/// # Errors
-/// Why there is no answer; the request may have been carried out.
-pub async fn ask_once(stream: TcpStream, ask: &Mensagem) -> Result<Mensagem, String> {
-    let manners = Manners {
-        idle: ANSWER_WITHIN,
-        ..MANNERS
-    };
-    let mut talk = Conversation::new(stream, Framing::default(), manners);
-    let json = serde_json::to_vec(ask).map_err(|error| error.to_string())?;
-    talk.send(&json[..]).await.map_err(|e| e.to_string())?;
-    match talk.next().await {
-        Ok(Some(answer)) => serde_json::from_slice(&answer.json).map_err(|e| e.to_string()),
-        Ok(None) => Err("a conexão terminou sem resposta".into()),
-        Err(ended) => Err(ended.to_string()),
-    }
-}
-
-fn unclear(key: String, why: String) -> Answer {
-    Answer::Erro {
-        key: Some(key),
-        erro: format!("resultado desconhecido, o valor pode ter sido gravado: {why}"),
-    }
-}
-
-fn nothing_done(key: String, why: String) -> Answer {
-    Answer::Erro {
-        key: Some(key),
-        erro: format!("nada foi feito: {why}"),
-    }
 }
 
 fn refused(erro: String) -> Answer {
@@ -344,11 +259,9 @@ const MANNERS: Manners = Manners {
     message: Duration::from_secs(5),
     write: Duration::from_secs(5),
 };
-/// Beyond any bound of a PUT: whoever waits for an answer has a deadline of its own.
-const ANSWER_WITHIN: Duration = Duration::from_secs(600);
-/// So that the replica's own word about the deadline, which knows more, comes first.
-const OWN_SLACK: Duration = Duration::from_millis(300);
-/// A follower waits a little longer than the leader, so that the leader's word about the bound gets through.
-const RELAY_SLACK: Duration = Duration::from_secs(1);
-const REACH_WITHIN: Duration = Duration::from_secs(1);
-const REACH_AGAIN: Duration = Duration::from_millis(50);
+/// Of what another server passes on: carried out at once.
+const IN_FLIGHT_MAX: usize = 1_024;
+/// And its keys and values together; one more may be larger.
+const IN_FLIGHT_BYTES_MAX: usize = 256 << 10;
+/// Answers that are ready at once are sent together.
+const TOGETHER_BYTES: usize = 32 << 10;

@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod console;
 pub mod dialect;
+pub mod forward;
 pub mod framing;
 pub mod front;
 pub mod menu;
@@ -18,4 +19,5 @@ pub mod registry;
 pub mod server;
 pub mod session;
 pub mod slow;
+pub mod store;
 pub mod table;

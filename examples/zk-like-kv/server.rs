@@ -12,11 +12,13 @@
 
 use super::codec::JsonLines;
 use super::console::Console;
-use super::framing::MESSAGE_BYTES_MAX;
-use super::front::{Front, Replica, Role};
+use super::dialect::KEY_AND_VALUE_BYTES_MAX;
+use super::forward::Forwarder;
+use super::front::{Front, Role};
 use super::recent::Recent;
 use super::registry::{LEADER, Registry, Trio, known, stay_registered};
 use super::slow::Slow;
+use super::store::{Replica, Store};
 use super::table::{Change, Table};
 use crate::common::operator::{asked_to_end, attend};
 use bytes::BytesMut;
@@ -68,20 +70,23 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     let role = if is_leader {
         Role::Leader(Registry::new(own, trio.clone()))
     } else {
-        Role::Follower { leader }
+        Role::Follower(Forwarder::to(
+            leader,
+            Arc::clone(&console),
+            settings.put_within,
+        ))
     };
+    let store = Store::new(Arc::clone(&console), settings.put_within);
     let front = Arc::new(Front {
         me: own,
         role,
-        console: Arc::clone(&console),
-        put_within: settings.put_within,
-        replica: watch::Sender::new(None),
+        store: Arc::new(store),
     });
     let ended = tokio::select! {
         () = &mut asked => Ok(()),
         ended = run(&settings, &front, listener, &trio, leader) => ended,
     };
-    let replica = front.replica.send_replace(None);
+    let replica = front.store.close();
     if let Some(replica) = replica {
         // Whoever still holds it ends with the transport.
         drop(replica.client);
@@ -103,7 +108,7 @@ async fn run(
     let register = async {
         match front.role {
             Role::Leader(_) => std::future::pending().await,
-            Role::Follower { .. } => stay_registered(front.me, leader, trio).await,
+            Role::Follower(_) => stay_registered(front.me, leader, trio).await,
         }
     };
     let replicate = async {
@@ -123,7 +128,7 @@ async fn run(
             client,
             node: Arc::clone(&node),
         };
-        front.replica.send_replace(Some(replica));
+        front.store.open(replica);
         let ended = attend(&node, |what| eprintln!("{}: {what}", front.me)).await;
         drop(early);
         ended.map_err(|error| error.to_string())
@@ -212,7 +217,7 @@ async fn start_replica(
         .ok_or("este servidor não é um dos três")?;
     let recent = Arc::new(match front.role {
         Role::Leader(_) => Recent::silent(),
-        Role::Follower { .. } => Recent::printing(Arc::clone(&front.console)),
+        Role::Follower(_) => Recent::printing(Arc::clone(front.store.console())),
     });
     let group = group(trio);
     let mut limits = TcpLimits::for_group(&group.limits);
@@ -257,7 +262,8 @@ fn group(trio: &Trio) -> GroupConfig {
     // Nobody leaves or dies, says the text; a process that does is seen by its connections. A late line must not look dead.
     group.timing.suspect_after = DELAY_MAX + Duration::from_secs(10);
     group.limits = Limits {
-        command_bytes_max: MESSAGE_BYTES_MAX,
+        // Nothing larger is asked for, and a command in the log is no longer than its words.
+        command_bytes_max: KEY_AND_VALUE_BYTES_MAX + (1 << 10),
         uncommitted_entries_max: UNCOMMITTED_MAX,
         ..Limits::default()
     };

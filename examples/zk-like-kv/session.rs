@@ -6,9 +6,9 @@
 //! Invariant: what was seen of a key never goes back; only values move it, neither `NULL` nor
 //! `TRY_OTHER_SERVER_OR_LATER` does.
 
-use super::front::ask_once;
+use super::framing::Framing;
 use super::message::{Mensagem, TRY};
-use crate::common::conversation::dial;
+use crate::common::conversation::{Conversation, Manners, dial};
 use kvrep_core::random::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -160,4 +160,22 @@ fn complaint(server: &str, said: Mensagem) -> String {
     format!("{server}: {why}")
 }
 
+/// Asks over a connection of its own.
+async fn ask_once(stream: TcpStream, ask: &Mensagem) -> Result<Mensagem, String> {
+    let manners = Manners {
+        idle: ANSWER_WITHIN,
+        ..Manners::default()
+    };
+    let mut talk = Conversation::new(stream, Framing::default(), manners);
+    let json = serde_json::to_vec(ask).map_err(|error| error.to_string())?;
+    talk.send(&json[..]).await.map_err(|e| e.to_string())?;
+    match talk.next().await {
+        Ok(Some(answer)) => serde_json::from_slice(&answer.json).map_err(|e| e.to_string()),
+        Ok(None) => Err("a conexão terminou sem resposta".into()),
+        Err(ended) => Err(ended.to_string()),
+    }
+}
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// Whoever asks has a deadline of its own, which is shorter.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2 * 3_600);
