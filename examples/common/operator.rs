@@ -119,6 +119,15 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
     }
 }
 
+/// A sentence of the library without the advice to force a replica, for programs that have no such option.
+#[must_use]
+pub fn without_force(sentence: &str) -> &str {
+    match sentence.split_once(", or start ") {
+        Some((before, advice)) if advice.contains("with force") => before,
+        _ => sentence,
+    }
+}
+
 /// Prints a line on standard output.
 pub fn tell(me: ReplicaId, what: &str) {
     // Whoever closed the other end does not want to read it.
@@ -131,5 +140,28 @@ fn list<'a>(ids: impl IntoIterator<Item = &'a ReplicaId>) -> String {
         "nobody".into()
     } else {
         words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_to_force_is_left_out_and_everything_else_is_said() {
+        let missing = "only r1 serves; missing: {r1}. Start them";
+        for advice in ["one replica with force", "this replica with force"] {
+            assert_eq!(
+                without_force(&format!("{missing}, or start {advice}")),
+                missing
+            );
+        }
+        for other in [
+            missing,
+            "stopped: nothing is forced",
+            "wait, or start another",
+        ] {
+            assert_eq!(without_force(other), other);
+        }
     }
 }

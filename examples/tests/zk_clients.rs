@@ -250,6 +250,47 @@ async fn timestamps_that_only_a_killed_leader_had_shown_are_never_given_again() 
 }
 
 #[tokio::test]
+async fn timestamps_go_on_although_all_three_were_killed_at_once() {
+    let mut trio = Trio::start(1, [&[], &[], &[]]).await;
+    let mut old = trio.session(&[0, 1, 2], 1);
+    let before = old.put("k", "before").await.unwrap().timestamp;
+    for server in &mut trio.servers {
+        server.kill().await.unwrap();
+    }
+    for n in 0..3 {
+        trio.servers[n] = trio.server(n, 1, &[]);
+    }
+    let mut writer = trio.session(&[0], 2);
+    let after = loop {
+        match writer.put("k", "after").await {
+            Ok(written) => break written.timestamp,
+            Err(why) if why.contains("nada foi feito") => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(why) => panic!("{why}"),
+        }
+    };
+    assert!(
+        after > before,
+        "{after} was given before, or less than {before}"
+    );
+    // Whoever has seen the old value sees the new one as newer.
+    assert_eq!(old.get("k").await.unwrap().value, Value::Of("after".into()));
+}
+
+#[tokio::test]
+async fn an_operator_is_told_who_is_missing_and_of_no_option_that_there_is_not() {
+    let mut trio = Trio::start(1, [&[], &[], &[]]).await;
+    trio.servers[1].kill().await.unwrap();
+    let deadline = tokio::time::Instant::now() + WITHIN;
+    while !trio.errors().contains("missing") {
+        assert!(tokio::time::Instant::now() < deadline, "{}", trio.errors());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!trio.errors().contains("force"), "{}", trio.errors());
+}
+
+#[tokio::test]
 async fn a_server_that_is_interrupted_ends_well_and_says_everything_first() {
     let mut trio = Trio::start(0, [&[], &[], &[]]).await;
     trio.session(&[0], 1).put("k", "v").await.unwrap();
@@ -285,14 +326,7 @@ async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
         "não é uma porta",
     )
     .await;
-    refused(
-        server,
-        &["--porta", "0"],
-        "\n\n\n",
-        1,
-        "endereço e de uma porta",
-    )
-    .await;
+    refused(server, &["--porta", "0"], "\n\n\n", 1, "não é uma porta").await;
     refused(
         server,
         &["--atraso-replicacao", "99999"],
@@ -319,5 +353,15 @@ async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
         "nada foi feito",
     )
     .await;
+    for wrong in [
+        "foo",
+        "127.0.0.1",
+        "127.0.0.1:0",
+        "127.0.0.1:x",
+        ":10097",
+        "::1:10097",
+    ] {
+        refused(client, &["--servidores", wrong], "GET\na\n", 2, "IP:PORTA").await;
+    }
     refused(client, &[], "", 0, "").await;
 }

@@ -166,5 +166,5 @@ async fn a_connection_that_nobody_needs_is_given_up_before_the_leader_does() {
         timeout(WITHIN, talk.next()).await.unwrap(),
         Ok(None)
     ));
-    assert!(began.elapsed() <= IDLE);
+    assert!(began.elapsed() < 2 * IDLE);
 }

@@ -7,6 +7,7 @@ use super::console::shown;
 use super::message::TRY;
 use super::session::{Found, Session, Value, Written};
 use std::io;
+use std::num::NonZeroU16;
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -92,7 +93,7 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
             };
             let port = match typed.trim() {
                 "" => Ok(port),
-                typed => typed.parse::<u16>(),
+                typed => typed.parse::<NonZeroU16>().map(u16::from),
             };
             let Ok(port) = port else {
                 return Ok(Err(format!("INIT: {typed:?} não é uma porta (1 a 65535)")));
@@ -254,8 +255,8 @@ mod tests {
 
     #[tokio::test]
     async fn a3_13_a_script_is_asked_nothing_and_what_is_wrong_in_it_does_not_end_it() {
-        let script = "4\nINIT\n127.0.0.1\nx\nPUT\na\n1\nGET\na\nPUT\nINIT\n";
+        let script = "4\nINIT\n127.0.0.1\nx\nINIT\n127.0.0.1\n0\nPUT\na\n1\nGET\na\nPUT\nINIT\n";
         let (failed, said) = typed(Questions::Known, script).await;
-        assert_eq!((failed, said.as_str()), (5, ""));
+        assert_eq!((failed, said.as_str()), (6, ""));
     }
 }

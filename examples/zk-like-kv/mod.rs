@@ -11,6 +11,7 @@ pub mod dialect;
 pub mod forward;
 pub mod framing;
 pub mod front;
+pub mod given;
 pub mod menu;
 pub mod message;
 pub mod play;

@@ -3,8 +3,8 @@
 //! Servers and clients are real processes. What a console must have printed is written as in the text, with `*` for the port from
 //! which a client happened to ask. Standard error is kept apart: the consoles' lines are exactly those of the text.
 
+use super::given::AHEAD;
 use super::message::TRY;
-use super::server::SKIPPED;
 use crate::common::conversation::dial;
 use crate::common::processes::{Process, ProcessError, Program, free_ports};
 use crate::common::story::Story;
@@ -53,6 +53,8 @@ impl Servers {
             let name = format!("server {}", n + 1);
             let log = errors.path().join(format!("server-{}.log", n + 1));
             let program = Program::beside(name, "zk-kv-server")?.args(options);
+            let directory = errors.path().to_string_lossy().into_owned();
+            let program = program.args(["--dados", &directory]);
             programs.push(program.errors_to(log));
         }
         let programs = programs.try_into();
@@ -510,7 +512,7 @@ async fn killed_leader(story: &mut Story) -> Result<(), ProcessError> {
     servers.start(LEADER).await?;
     let said = client.put("k", "3").await?;
     // What its earlier life may have shown and nobody else has is left out.
-    let timestamp = 2 + SKIPPED + 1;
+    let timestamp = 1 + AHEAD + 1;
     story.equal(
         "it goes on counting where nobody has seen a timestamp yet",
         &said,
@@ -522,6 +524,26 @@ async fn killed_leader(story: &mut Story) -> Result<(), ProcessError> {
         "and has what was written",
         &said,
         &got("k", "3", &s2, timestamp, timestamp),
+    );
+
+    story.step("All three are killed and started again");
+    for n in 0..3 {
+        servers.process(n)?.kill().await?;
+    }
+    servers.start_all().await?;
+    client.init(&servers, [0, 0, 0]).await?;
+    let said = client.get("k").await?;
+    story.equal(
+        "the table is gone with their memories, but the client is shown nothing older than it has seen",
+        &said,
+        &got("k", TRY, &s1, timestamp, 0),
+    );
+    let said = client.put("k", "4").await?;
+    let later = timestamp + AHEAD + 1;
+    story.equal(
+        "and timestamps go on above all that were ever given",
+        &said,
+        &put_ok("k", "4", later, &s1),
     );
     let complaints = servers.errors();
     let panicked = complaints.contains("panicked");

@@ -8,25 +8,27 @@
 //! The policies of the passive scheme make the text's system: the primary is fixed (`Takeover::Never`), a write is acknowledged
 //! when all have it (`Ack::All`), and everybody shows what it has as soon as it has it (`Visibility::OnAppend`). State is in
 //! memory, as the text has it; a leader that is started again adopts what its followers have before it serves, and leaves out
-//! the timestamps that only its earlier life can have given.
+//! the timestamps that only its earlier life can have given. Which those are it has [noted](super::given).
 
 use super::codec::JsonLines;
 use super::console::Console;
 use super::dialect::KEY_AND_VALUE_BYTES_MAX;
 use super::forward::Forwarder;
 use super::front::{Front, Role};
+use super::given::Given;
 use super::recent::Recent;
 use super::registry::{LEADER, Registry, Trio, known, stay_registered};
 use super::slow::Slow;
 use super::store::{Replica, Store};
 use super::table::{Change, Table};
-use crate::common::operator::{asked_to_end, attend};
+use crate::common::operator::{asked_to_end, attend, without_force};
 use bytes::BytesMut;
 use kvrep_core::node::{ClientOptions, LocalLink, Node};
 use kvrep_core::transport::Transport;
 use kvrep_core::{Ack, Authority, Client, GroupConfig, Limits, ReplicaId, Takeover, Visibility};
 use kvrep_transport_tcp::{ForeignService, TcpConfig, TcpLimits, TcpTransport};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub delay: Duration,
     /// How long a PUT may take.
     pub put_within: Duration,
+    /// Where a leader notes which timestamps it gives.
+    pub directory: PathBuf,
 }
 
 /// The longest delay that [`Settings::delay`] may be.
@@ -114,22 +118,36 @@ async fn run(
     let replicate = async {
         let mut early = JoinSet::new();
         let trio = serve_early(&listener, front, trio, &mut early).await;
-        let node = start_replica(settings, front, listener, &trio).await?;
+        let given = match &front.role {
+            Role::Leader(_) => Some(Given::open(&settings.directory, front.me)?),
+            Role::Follower(_) => None,
+        };
+        let up_to = given.as_ref().map_or(0, Given::up_to);
+        let node = start_replica(settings, front, listener, &trio, given).await?;
         let node = Arc::new(node);
         let mut options = ClientOptions::default();
         options.deadline = settings.put_within;
         let client = Client::with_options(LocalLink::new([&*node]), options);
-        if let Role::Leader(registry) = &front.role
-            && registry.had_earlier_life()
-        {
-            skip_what_was_shown(&node, &client).await?;
+        if let Role::Leader(registry) = &front.role {
+            let timestamps = if registry.had_earlier_life() {
+                SKIPPED
+            } else {
+                0
+            };
+            if timestamps.max(up_to) > 0 {
+                leave_out(&node, &client, Change::Skip { timestamps, up_to }).await?;
+            }
         }
         let replica = Replica {
             client,
             node: Arc::clone(&node),
         };
         front.store.open(replica);
-        let ended = attend(&node, |what| eprintln!("{}: {what}", front.me)).await;
+        let ended = attend(&node, |what| {
+            // Nobody can be forced here: there is no such option.
+            eprintln!("{}: {}", front.me, without_force(what));
+        })
+        .await;
         drop(early);
         ended.map_err(|error| error.to_string())
     };
@@ -139,17 +157,14 @@ async fn run(
     }
 }
 
-/// A leader that was killed may have shown writes that it had not shipped. Their timestamps must not be given again, so its
-/// next life leaves out as many as those can have been.
-async fn skip_what_was_shown(node: &Node, client: &Client<Table>) -> Result<(), String> {
+/// A leader that was killed may have shown writes that it had not shipped, and all three may have been stopped. Their timestamps
+/// must not be given again, so its next life leaves out what it has noted; and as many as those can have been, in case the
+/// note is lost.
+async fn leave_out(node: &Node, client: &Client<Table>, skip: Change) -> Result<(), String> {
     let mut watch = node.watch();
     let serving = watch.wait_for(|status| status.protocol.serving).await;
     serving.map_err(|error| error.to_string())?;
-    let timestamps = SKIPPED;
-    while let Err(error) = client
-        .execute_at_most_once(Change::Skip { timestamps })
-        .await
-    {
+    while let Err(error) = client.execute_at_most_once(skip.clone()).await {
         // Skipped twice does no harm.
         eprintln!("o líder ainda não atende: {error}");
     }
@@ -211,6 +226,7 @@ async fn start_replica(
     front: &Arc<Front>,
     listener: TcpListener,
     trio: &Trio,
+    given: Option<Given>,
 ) -> Result<Node, String> {
     let me = trio
         .id_of(front.me)
@@ -228,7 +244,10 @@ async fn start_replica(
         .foreign(Arc::clone(front) as Arc<dyn ForeignService>)
         .codec(Arc::new(JsonLines::new(Arc::clone(&recent))));
     let line = TcpTransport::from_listener(config, listener).map_err(|error| error.to_string())?;
-    let table = Table::told_to(recent);
+    let table = match given {
+        Some(given) => Table::told_to(recent).noting(given),
+        None => Table::told_to(recent),
+    };
     if settings.delay.is_zero() {
         start(me, group, line, table, settings).await
     } else {
@@ -298,8 +317,8 @@ async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
 
 /// Of the writes that a leader shows before all have them.
 const UNCOMMITTED_MAX: usize = 4_096;
-/// How many timestamps a leader that was started again leaves out: more than that, and one batch.
-pub const SKIPPED: u64 = 10_000;
+/// How many timestamps a leader that was started again leaves out, whatever it has noted: more than that, and one batch.
+const SKIPPED: u64 = 10_000;
 const EARLY_MAX: usize = 1_024;
 const CLIENTS_MAX: usize = 4_096;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -317,6 +336,7 @@ mod tests {
             leader: leader.into(),
             delay: Duration::ZERO,
             put_within: Duration::from_secs(1),
+            directory: PathBuf::from("."),
         };
         let (own, is_leader, _) = addresses(&settings).await.unwrap();
         (is_leader, own)
@@ -342,6 +362,7 @@ mod tests {
                 leader: "127.0.0.1:10098".into(),
                 delay: Duration::ZERO,
                 put_within: Duration::from_secs(1),
+                directory: PathBuf::from("."),
             };
             assert!(
                 addresses(&settings)

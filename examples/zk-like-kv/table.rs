@@ -2,13 +2,15 @@
 //!
 //! A timestamp is a count of writes, one for all keys; it lives in the state, so it is replicated, is part of every snapshot, and
 //! never repeats nor goes back as long as any replica holds the state. A clock could do both. What a leader had shown but not
-//! shipped when it was killed is in no other state; its next life leaves out as many timestamps as those can have been.
+//! shipped when it was killed is in no other state, and when all three are stopped there is no state: the leader's next life leaves
+//! out every timestamp that those can have been, as it has [noted](super::given).
 //!
 //! A read is decided here, by comparing what the client has seen of the key with what this replica has: `GET` is a query, and
 //! *try another server* one of its answers.
 //!
 //! Invariant: `clock` is the highest timestamp ever given; each key's is at most that, and no two writes have the same.
 
+use super::given::Given;
 use super::message::Answer;
 use super::recent::Recent;
 use kvrep_core::{ApplyContext, StateMachine};
@@ -22,6 +24,8 @@ pub struct Table {
     state: State,
     /// Told what was written, for this server's console and wire; nothing of it comes back.
     recent: Option<Arc<Recent>>,
+    /// Told what will be given, at the leader; nothing of it comes back.
+    given: Option<Given>,
 }
 
 /// Everything that answers depend on.
@@ -50,8 +54,10 @@ pub enum Change {
     },
     /// Leaves timestamps out: those that an earlier life of the leader may have shown and nobody else has.
     Skip {
-        /// How many.
+        /// How many, at least.
         timestamps: u64,
+        /// All up to this one.
+        up_to: u64,
     },
 }
 
@@ -84,6 +90,16 @@ impl Table {
         Self {
             state: State::default(),
             recent: Some(recent),
+            given: None,
+        }
+    }
+
+    /// Notes what is given, before it is.
+    #[must_use]
+    pub fn noting(self, given: Given) -> Self {
+        Self {
+            given: Some(given),
+            ..self
         }
     }
 }
@@ -128,13 +144,16 @@ impl StateMachine for Table {
     fn apply(&mut self, context: &mut ApplyContext, change: Change) -> Said {
         let (key, value) = match change {
             Change::Put { key, value } => (key, value),
-            Change::Skip { timestamps } => {
-                self.state.clock = self.state.clock.saturating_add(timestamps);
+            Change::Skip { timestamps, up_to } => {
+                self.state.clock = self.state.clock.saturating_add(timestamps).max(up_to);
                 return Said::Written(self.state.clock);
             }
         };
         self.state.clock = self.state.clock.saturating_add(1);
         let timestamp = self.state.clock;
+        if let Some(given) = &mut self.given {
+            given.cover(timestamp);
+        }
         if let Some(recent) = &self.recent {
             recent.written(context.index, &key, &value, timestamp);
         }
@@ -206,9 +225,24 @@ mod tests {
         let mut table = Table::default();
         put(&mut table, "a", "1");
         let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
-        table.apply(&mut context, Change::Skip { timestamps: 10 });
+        let skip = |timestamps, up_to| Change::Skip { timestamps, up_to };
+        table.apply(&mut context, skip(10, 0));
         assert_eq!(get(&table, "a", 1), Said::Value("1".into(), 1));
         assert_eq!(put(&mut table, "a", "2"), 12);
+        table.apply(&mut context, skip(0, 20));
+        assert_eq!(put(&mut table, "a", "3"), 21);
+        // Only ever forwards.
+        table.apply(&mut context, skip(0, 5));
+        assert_eq!(put(&mut table, "a", "4"), 22);
+    }
+
+    #[test]
+    fn what_is_given_is_noted_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || Given::open(directory.path(), "127.0.0.1:1".parse().unwrap()).unwrap();
+        let mut table = Table::default().noting(open());
+        let timestamp = put(&mut table, "a", "1");
+        assert!(open().up_to() >= timestamp);
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Trio {
         let program = program
             .args(["--ip", "127.0.0.1", "--porta", &own])
             .args(["--ip-lider", "localhost", "--porta-lider", &leader])
+            .args(["--dados", &self.errors.path().to_string_lossy()])
             .args(options)
             .errors_to(self.errors.path().join(format!("{n}.log")));
         program.start().expect("it starts")

@@ -5,6 +5,7 @@ use kvrep_examples::common::operator::asked_to_end;
 use kvrep_examples::zk_like_kv::menu::{Menu, Questions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
+use std::num::NonZeroU16;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::io::BufReader;
@@ -23,7 +24,7 @@ use tokio::io::BufReader;
 )]
 struct Args {
     /// The servers (IP:porta, with commas): as if INIT had been answered.
-    #[arg(long, value_delimiter = ',', value_name = "IP:PORTA")]
+    #[arg(long, value_delimiter = ',', value_name = "IP:PORTA", value_parser = server)]
     servidores: Vec<String>,
     /// Fixes which server is asked when.
     #[arg(long, value_name = "N")]
@@ -68,4 +69,14 @@ async fn main() -> ExitCode {
     };
     // A thread may still wait for standard input; nothing is left to be done.
     std::process::exit(code);
+}
+
+/// An address as INIT would have made it of its two answers.
+fn server(typed: &str) -> Result<String, String> {
+    let (ip, port) = typed.rsplit_once(':').unwrap_or((typed, ""));
+    let bracketed = ip.starts_with('[') && ip.ends_with(']');
+    if ip.is_empty() || (ip.contains(':') && !bracketed) || port.parse::<NonZeroU16>().is_err() {
+        return Err("escreva IP:PORTA, por exemplo 127.0.0.1:10097 ou [::1]:10097".into());
+    }
+    Ok(typed.to_owned())
 }

@@ -3,6 +3,8 @@
 use clap::Parser;
 use kvrep_examples::zk_like_kv::server::{DELAY_MAX, Settings, serve};
 use std::io::{BufRead, IsTerminal, Write};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,6 +42,10 @@ struct Args {
     /// How long a PUT may wait for the other servers before its client is told that its outcome is unknown.
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     limite_put: u64,
+    /// Where a leader keeps a small file that says which timestamps it may have given, so that none is ever given again, even when all
+    /// three servers have been stopped.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dados: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -86,6 +92,7 @@ fn settings(args: Args) -> Result<Settings, String> {
         leader: address(&leader_ip, &leader_port)?,
         delay,
         put_within: Duration::from_millis(args.limite_put),
+        directory: args.dados,
     })
 }
 
@@ -116,7 +123,7 @@ fn ask(question: &str, default: &str) -> Result<String, String> {
 }
 
 fn address(ip: &str, port: &str) -> Result<String, String> {
-    let port: u16 = port
+    let port: NonZeroU16 = port
         .parse()
         .map_err(|_| format!("{port:?} não é uma porta (1 a 65535)"))?;
     Ok(if ip.contains(':') && !ip.starts_with('[') {
