@@ -92,6 +92,15 @@ pub enum Ended {
     Broken(#[from] io::Error),
 }
 
+/// How the other side left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// It will say no more; whether it still listens cannot be told.
+    SaidAll,
+    /// It has gone.
+    Broken,
+}
+
 /// Messages of codec `C` over a connection.
 #[derive(Debug)]
 pub struct Conversation<S, C> {
@@ -134,6 +143,10 @@ impl<S, C> Conversation<S, C> {
         C: Decoder,
         C::Error: Display,
     {
+        if !self.received.is_empty() {
+            // What came while nobody asked for it is late from now on.
+            self.begun.get_or_insert_with(Instant::now);
+        }
         loop {
             if let Some(message) = self.codec.decode(&mut self.received).map_err(malformed)? {
                 self.begun = (!self.received.is_empty()).then(Instant::now);
@@ -159,6 +172,23 @@ impl<S, C> Conversation<S, C> {
             }
             self.begun.get_or_insert_with(Instant::now);
         }
+    }
+
+    /// Ends when the other side has said everything, or the connection is broken: for whoever works on an answer and would rather not
+    /// for somebody who has left. What else it says meanwhile is kept for [`next`](Self::next), up to a chunk; one that says more
+    /// is not watched any longer, and this never ends.
+    ///
+    /// May be dropped at any await.
+    pub async fn farewell(&mut self) -> Farewell {
+        while self.received.len() < CHUNK_BYTES {
+            self.received.reserve(CHUNK_BYTES);
+            match self.stream.read_buf(&mut self.received).await {
+                Ok(0) => return Farewell::SaidAll,
+                Ok(_) => {}
+                Err(_) => return Farewell::Broken,
+            }
+        }
+        std::future::pending().await
     }
 
     /// Sends a message and waits until the system has taken it.
@@ -221,10 +251,15 @@ impl<S, C> Conversation<S, C> {
         // Whoever has gone already needs no good-bye.
         let _ = timeout(within, async {
             self.stream.shutdown().await?;
-            let mut rest = [0; 4_096];
-            let mut left = FINISH_READS_MAX;
-            while left > 0 && self.stream.read(&mut rest).await? > 0 {
-                left -= 1;
+            // It is in the middle of what it says, and hears the answer only at the end of it.
+            let mut rest = vec![0; FINISH_CHUNK_BYTES];
+            let mut left = FINISH_BYTES_MAX;
+            while left > 0 {
+                let read = timeout(FINISH_PAUSE_MAX, self.stream.read(&mut rest)).await;
+                match read {
+                    Ok(Ok(read)) if read > 0 => left = left.saturating_sub(read),
+                    Ok(Ok(_) | Err(_)) | Err(_) => break,
+                }
             }
             io::Result::Ok(())
         })
@@ -261,8 +296,11 @@ fn give_back(buffer: &mut BytesMut) {
 
 const CHUNK_BYTES: usize = 4 << 10;
 const KEPT_BYTES_MAX: usize = 64 << 10;
-const FINISH_WITHIN: Duration = Duration::from_secs(1);
-const FINISH_READS_MAX: usize = 256;
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+/// Between two pieces of what is not listened to any more.
+const FINISH_PAUSE_MAX: Duration = Duration::from_secs(1);
+const FINISH_CHUNK_BYTES: usize = 16 << 10;
+const FINISH_BYTES_MAX: usize = 32 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -360,6 +398,30 @@ mod tests {
         let mut got = [0; 11];
         far.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"\0\0\0\x02ab\0\0\0\x01c");
+    }
+
+    #[tokio::test]
+    async fn whoever_leaves_while_an_answer_is_made_is_noticed_and_what_was_said_is_kept() {
+        let (mut far, near) = duplex(64);
+        let mut talk = Conversation::new(near, frames(), hasty());
+        far.write_all(b"\0\0\0\x01a\0\0\0\x01b").await.unwrap();
+        assert_eq!(talk.next().await.unwrap().unwrap(), "a");
+        let brief = Duration::from_millis(20);
+        assert!(timeout(brief, talk.farewell()).await.is_err());
+        drop(far);
+        assert_eq!(talk.farewell().await, Farewell::SaidAll);
+        assert_eq!(talk.next().await.unwrap().unwrap(), "b");
+        assert!(talk.next().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_says_much_while_an_answer_is_made_costs_no_more_than_a_chunk() {
+        let (mut far, near) = duplex(1 << 20);
+        let mut talk = Conversation::new(near, frames(), hasty());
+        far.write_all(&[0; 1 << 20]).await.unwrap();
+        let brief = Duration::from_millis(20);
+        assert!(timeout(brief, talk.farewell()).await.is_err());
+        assert!(talk.received.len() < 8 * CHUNK_BYTES);
     }
 
     #[tokio::test]

@@ -5,5 +5,6 @@ pub mod conversation;
 pub mod open_files;
 pub mod operator;
 pub mod processes;
+pub mod prompt;
 pub mod relay;
 pub mod story;

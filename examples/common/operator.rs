@@ -5,6 +5,8 @@ use kvrep_core::node::{Node, NodeError, NodeEvent};
 use kvrep_core::protocol::Event;
 use kvrep_core::storage::StorageEvent;
 use std::io::{self, Write as _};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Tells what must not be missed, and what the node waits for as that changes, until the node ends by itself. May be dropped
 /// at any time, as when the program is to end.
@@ -13,16 +15,15 @@ use std::io::{self, Write as _};
 /// Why the node ended.
 pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeError> {
     let (mut events, mut watch) = (node.events(), node.watch());
-    let mut waited_for = String::new();
+    let mut said = Said::default();
     loop {
         tokio::select! {
             ended = node.wait() => return ended,
             Ok(event) = events.recv() => {
-                if let NodeEvent::Protocol(Event::Refused(why)) = &event {
-                    if *why == waited_for {
-                        continue;
-                    }
-                    waited_for.clone_from(why); // said once
+                if let NodeEvent::Protocol(Event::Refused(why)) = &event
+                    && !said.is_news(why, Instant::now())
+                {
+                    continue;
                 }
                 if let Some(what) = sentence(&event) {
                     tell(&what);
@@ -30,13 +31,55 @@ pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeE
             }
             Ok(()) = watch.changed() => {
                 let now = watch.borrow_and_update().protocol.waiting_for.clone();
-                if now != waited_for && !now.is_empty() {
+                if said.is_news(&now, Instant::now()) {
                     tell(&now);
                 }
-                waited_for = now;
             }
         }
     }
+}
+
+/// What the operator was told last that the node waits for. It comes and goes with every attempt, and by two ways; it is said once.
+#[derive(Debug, Default)]
+struct Said(Option<(String, Instant)>);
+
+impl Said {
+    fn is_news(&mut self, why: &str, now: Instant) -> bool {
+        let known = self.0.as_ref();
+        let known = known.is_some_and(|(said, at)| said == why && now - *at < SAID_AGAIN_AFTER);
+        let is_news = !why.is_empty() && !known;
+        if is_news {
+            self.0 = Some((why.to_owned(), now));
+        }
+        is_news
+    }
+}
+
+/// A sentence of the library in which replicas are called by their ids, with the names that the operator knows instead.
+#[must_use]
+pub fn with_names(text: &str, name: impl Fn(ReplicaId) -> String) -> String {
+    let mut named = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('n') {
+        let (before, after) = (&rest[..at], &rest[at + 1..]);
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let word_begins = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            && !(before.is_empty() && named.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
+        named.push_str(before);
+        match after[..digits].parse() {
+            Ok(id) if word_begins => named.push_str(&name(ReplicaId(id))),
+            _ => named.push_str(&rest[at..=at + digits]),
+        }
+        rest = &after[digits..];
+    }
+    named + rest
+}
+
+/// A sentence of the library in the words of a program: each of the first is replaced by the second.
+#[must_use]
+pub fn reworded(text: &str, words: &[(&str, &str)]) -> String {
+    let reword = |text: String, (theirs, ours): &(&str, &str)| text.replace(theirs, ours);
+    words.iter().fold(text.to_owned(), reword)
 }
 
 /// Ends when the process is asked to end, by Ctrl-C or SIGTERM. They are listened for from the call on, so that none is
@@ -98,7 +141,8 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             from.0, commit.0
         )),
         NodeEvent::Protocol(Event::TailTruncated { from, entries }) => Some(format!(
-            "{entries} entries from {} on, which are not known to be acknowledged, are not in the history that counts",
+            "{entries} entries from {} on are not in the history that counts, and are cut off. Whether they were acknowledged cannot be told here: \
+             those that this replica took while it led without the others were, and are LOST",
             from.0
         )),
         NodeEvent::Protocol(Event::RivalRefused { term }) => Some(format!(
@@ -106,6 +150,15 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             term.replica, term.number
         )),
         NodeEvent::Protocol(Event::Refused(why)) => Some(format!("serves nothing: {why}")),
+        // What is cut off of a memory is set aside nowhere.
+        NodeEvent::Storage(StorageEvent::TailSaved {
+            from,
+            entries,
+            path,
+        }) if path.as_os_str().is_empty() => Some(format!(
+            "{entries} entries from {} on were in memory only: they are gone, for there is no log to set them aside in",
+            from.0
+        )),
         NodeEvent::Storage(StorageEvent::TailSaved {
             from,
             entries,
@@ -143,9 +196,65 @@ fn list<'a>(ids: impl IntoIterator<Item = &'a ReplicaId>) -> String {
     }
 }
 
+/// What goes on is said again now and then.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(300);
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvrep_core::Index;
+    use std::path::PathBuf;
+
+    fn saved(path: &str) -> String {
+        let event = StorageEvent::TailSaved {
+            from: Index(7),
+            entries: 2,
+            path: PathBuf::from(path),
+        };
+        sentence(&NodeEvent::Storage(event)).expect("it is told")
+    }
+
+    #[test]
+    fn what_was_in_memory_only_is_said_to_be_gone_and_not_to_be_set_aside() {
+        assert!(saved("log/aside").contains("set aside in log/aside"));
+        let memory = saved("");
+        assert!(memory.contains("in memory only"), "{memory}");
+        assert!(!memory.contains("set aside in  "), "{memory}");
+        assert!(!memory.ends_with("in "), "{memory}");
+    }
+
+    #[test]
+    fn a_tail_that_is_cut_is_not_said_to_be_unacknowledged() {
+        let cut = Event::TailTruncated {
+            from: Index(7),
+            entries: 2,
+        };
+        let told = sentence(&NodeEvent::Protocol(cut)).expect("it is told");
+        assert!(!told.contains("not known to be acknowledged"), "{told}");
+        assert!(told.contains("while it led without the others"), "{told}");
+    }
+
+    #[test]
+    fn what_is_waited_for_is_said_once_though_it_comes_and_goes_and_comes_by_two_ways() {
+        let mut said = Said::default();
+        let now = Instant::now();
+        let heard = ["", "a", "a", "", "a", "b", "", "b"].map(|why| said.is_news(why, now));
+        assert_eq!(
+            heard,
+            [false, true, false, false, false, true, false, false]
+        );
+        assert!(said.is_news("b", now + SAID_AGAIN_AFTER));
+    }
+
+    #[test]
+    fn ids_become_names_and_other_words_stay() {
+        let name = |id: ReplicaId| format!("<{}>", id.0);
+        assert_eq!(
+            with_names("n1 and [n22, n3] in n, not in n_4, then5 or in5", name),
+            "<1> and [<22>, <3>] in n, not in n_4, then5 or in5"
+        );
+        assert_eq!(reworded("n1 (a) b", &[(" (a)", ""), ("b", "c")]), "n1 c");
+    }
 
     #[test]
     fn advice_to_force_is_left_out_and_everything_else_is_said() {

@@ -1,11 +1,13 @@
 //! `table-client`: commands from the keyboard or a script, one a line, and what they say.
 
 use super::client_stub::{ClientStub, Outcome};
+use super::message::FRAME_SENT_BYTES_MAX;
 use super::network_client::{NetworkClient, NoAnswer, Patience, Turn};
+use super::policy::REQUEST_BYTES_MAX;
 use super::server_console::shown;
+use crate::common::prompt::{self, OnPipe, Prompt};
 use bytes::Bytes;
-use std::io::{self, IsTerminal as _, Write as _};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use std::io::{self, Write as _};
 
 /// What can be typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,37 +64,35 @@ pub enum Ended {
     GaveUp,
 }
 
-/// Reads commands from standard input until that ends.
-pub async fn run(primary: String, secondary: String, patience: Patience) -> Ended {
+/// Reads commands from standard input until that ends: with a line editor on a terminal, plain lines on a pipe.
+///
+/// # Errors
+/// When the input cannot be read.
+pub async fn run(primary: String, secondary: String, patience: Patience) -> io::Result<Ended> {
     let network = NetworkClient::new(primary, secondary, patience).on_turn(told);
     let mut table = ClientStub::new(network);
-    let prompt = if io::stdin().is_terminal() {
-        PROMPT
-    } else {
-        ""
-    };
-    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut prompt = Prompt::new(PROMPT, OnPipe::Silent, LINE_BYTES_MAX)?;
     loop {
-        print(prompt);
-        let line = match lines.next_line().await {
-            Ok(Some(line)) => line,
-            Ok(None) => return Ended::Quit,
-            Err(e) => {
-                eprintln!("table-client: {e}");
+        let line = match prompt.ask()? {
+            prompt::Typed::Line(line) => line,
+            prompt::Typed::Unfit(why) => {
+                eprintln!("table-client: {why}");
                 continue;
             }
+            prompt::Typed::End => return Ok(Ended::Quit),
         };
         if line.trim().is_empty() {
             continue;
         }
         match typed(&line) {
-            Ok(Typed::Quit) => return Ended::Quit,
+            Ok(Typed::Quit) => return Ok(Ended::Quit),
             Ok(command) => match answer(&mut table, command).await {
                 Ok(text) => print(&text),
+                Err(why @ NoAnswer::Unsendable(_)) => eprintln!("table-client: {why}"),
                 Err(why) => {
                     eprintln!("table-client: {why}");
                     print("Abortar . . .\n");
-                    return Ended::GaveUp;
+                    return Ok(Ended::GaveUp);
                 }
             },
             Err(usage) => eprintln!("{usage}"),
@@ -102,8 +102,14 @@ pub async fn run(primary: String, secondary: String, patience: Patience) -> Ende
 
 async fn answer(table: &mut ClientStub, command: Typed) -> Result<String, NoAnswer> {
     Ok(match command {
-        Typed::Put(key, data) => done("put", &table.put(key, data).await?),
-        Typed::CondPut(key, data) => done("cput", &table.cond_put(key, data).await?),
+        Typed::Put(key, data) => {
+            let bytes = key.len() + data.len();
+            large(bytes, done("put", &table.put(key, data).await?))
+        }
+        Typed::CondPut(key, data) => {
+            let bytes = key.len() + data.len();
+            large(bytes, done("cput", &table.cond_put(key, data).await?))
+        }
         Typed::Del(key) => done("del", &table.del(key).await?),
         Typed::Get(key) => match table.get(key.clone()).await? {
             Outcome::Done(Some(data)) => format!(
@@ -139,6 +145,17 @@ fn done(operation: &str, outcome: &Outcome<()>) -> String {
     }
 }
 
+/// The answer has no word for why it failed; where it is plain, it is said here.
+fn large(bytes: usize, said: String) -> String {
+    if bytes + ENVELOPE_BYTES_MAX > REQUEST_BYTES_MAX && said.ends_with("falhou!\n") {
+        eprintln!(
+            "table-client: key and data have {bytes} bytes; a table-server of ours takes {} at most",
+            REQUEST_BYTES_MAX - ENVELOPE_BYTES_MAX
+        );
+    }
+    said
+}
+
 fn failed(operation: &str) -> String {
     format!("Operacao {operation} falhou!\n")
 }
@@ -161,6 +178,10 @@ fn print(text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
+/// What a request has beside key and data: codes, sizes, the identity of a write.
+const ENVELOPE_BYTES_MAX: usize = 48;
+/// More than any request can have.
+const LINE_BYTES_MAX: usize = FRAME_SENT_BYTES_MAX + 64;
 const PROMPT: &str = "prompt$ ";
 const USAGE: &str = "commands: put <data> <key>, cput <data> <key>, get <key>, del <key>, size, getkeys, quit; the key is the last word";
 

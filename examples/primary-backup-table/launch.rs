@@ -6,6 +6,7 @@ use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
 use super::state_dir::{Durability, Record, StateDir};
 use super::table::Table;
+use super::words::Words;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::protocol::passive::Join;
@@ -63,10 +64,8 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
                 refuse_if_alive(*id, address, &record).await?;
                 members.push(*id);
             }
-            tell(&format!(
-                "FORCED: last agreed on in term {}, when {:?} had everything; whatever only the others had is LOST",
-                record.term, record.in_sync
-            ));
+            let has_log = record.durable && dir.log().exists();
+            tell(&format!("FORCED: {}", consequence(has_log, &record)));
             peer = known;
         }
     }
@@ -93,10 +92,14 @@ async fn run(
     // Of the library's own wire: the other server, people's tools.
     limits.clients_max = 128;
     limits.request_bytes_max = REQUEST_BYTES_MAX + 4_096;
+    let other = peer.as_ref().map(|(_, address)| address.clone());
+    let words = Arc::new(Words::new(me, other, options.witness.as_deref()));
+    let told = Arc::clone(&words);
     let listen = SocketAddr::new(options.listen, options.wanted.port);
     let service = Arc::new(Service::new(options.dialect));
     let mut config = TcpConfig::new(listen.to_string())
         .limits(limits)
+        .on_unreachable(move |trouble| tell(&told.unreachable(trouble)))
         .foreign(Arc::<Service>::clone(&service));
     let mine = options.advertise.clone().map(|address| (me, address));
     let witness = options.witness.clone();
@@ -123,11 +126,13 @@ async fn run(
         (Some(join), false) => builder.join(join),
         (None, false) => builder,
     };
-    let node = builder.start().await.map_err(|e| e.to_string())?;
+    let node = builder.start().await;
+    let node = node.map_err(|e| words.plainly(&e.to_string()))?;
     service.begin(&node);
     Ok(Server {
         node,
         notes: Notes::new(dir, record, transport),
+        words,
     })
 }
 
@@ -192,6 +197,21 @@ fn tell_once(told: &mut bool, what: &str) {
     }
 }
 
+/// What force does to the table.
+fn consequence(has_log: bool, record: &Record) -> String {
+    if !has_log {
+        return "the table starts EMPTY: it was in memory only, so this server has nothing of it. Whatever the other server may still have is given up, and is LOST when it joins this one".into();
+    }
+    let had = match record.in_sync.as_slice() {
+        [only] if *only == record.replica => "this server alone",
+        [_] => "the other server alone",
+        _ => "both servers",
+    };
+    format!(
+        "this server serves with what is in its log. When that was last agreed on, {had} had the whole table; what only the other server had is LOST"
+    )
+}
+
 /// Force is not for a server whose partner is there with the table.
 async fn refuse_if_alive(id: ReplicaId, address: &str, record: &Record) -> Result<(), String> {
     match status_of(address).await {
@@ -222,3 +242,26 @@ pub(super) async fn status_of(address: &str) -> Result<(ReplicaId, ProtocolStatu
 const MEET_EVERY: Duration = Duration::from_millis(200);
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A1.6: what is lost is said before it is lost.
+    #[test]
+    fn force_says_that_a_table_in_memory_starts_empty_and_whose_writes_a_log_may_lack() {
+        let mut record = Record::new(5_000, ReplicaId(1), Durability::Memory);
+        let empty = consequence(false, &record);
+        assert!(empty.contains("starts EMPTY"), "{empty}");
+        record.durable = true;
+        for (in_sync, who) in [
+            (vec![1], "this server alone"),
+            (vec![9], "the other server alone"),
+            (vec![1, 9], "both servers"),
+        ] {
+            record.in_sync = in_sync;
+            let told = consequence(true, &record);
+            assert!(told.contains(who) && !told.contains("EMPTY"), "{told}");
+        }
+    }
+}

@@ -12,12 +12,13 @@
 //! | `OC_ONCE` 120 | `CT_ONCE` 600: `SESSION int64`, `SEQ int64`, `DONE_BELOW int64`, then one PUT, CPUT or DEL as it would be sent alone | as for that alone; 99, `CT_RESULT`, −2: the session is not known (any more), nothing was done now |
 //!
 //! Nothing that was read is believed: sizes are compared with the bytes that are there before anything is allocated, and a
-//! frame that is too large, or one more of a large size than the server has room for, ends the conversation.
+//! frame that is too large ends the conversation. Large ones share a [`Room`].
 
+use super::room::{Place, Room};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::io;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::codec::{Decoder, Encoder, LengthDelimitedCodec};
 
 /// The operation codes of requests; a reply has the code after.
@@ -254,21 +255,10 @@ pub struct TableCodec {
     dialect: Dialect,
     frame_bytes_max: usize,
     room: Option<Room>,
-    /// A frame's length was read and it is not complete; with the room that it takes.
-    inside: bool,
-    taken: Option<OwnedSemaphorePermit>,
-}
-
-/// Room for large frames that are not complete, shared by all conversations of a server.
-#[derive(Clone, Debug)]
-pub struct Room(Arc<Semaphore>);
-
-impl Room {
-    /// For so many frames of more than [`LARGE_BYTES`].
-    #[must_use]
-    pub fn for_frames(frames: usize) -> Self {
-        Self(Arc::new(Semaphore::new(frames)))
-    }
+    /// The length of the frame that has begun and is not complete; with the room that it takes.
+    inside: Option<usize>,
+    taken: Option<Place>,
+    given_up: Arc<Notify>,
 }
 
 impl TableCodec {
@@ -283,8 +273,9 @@ impl TableCodec {
             dialect,
             frame_bytes_max,
             room: None,
-            inside: false,
+            inside: None,
             taken: None,
+            given_up: Arc::default(),
         }
     }
 
@@ -293,6 +284,12 @@ impl TableCodec {
     pub fn room(mut self, room: Room) -> Self {
         self.room = Some(room);
         self
+    }
+
+    /// Is notified when the room that a frame takes is wanted for another one: this one is then not to be waited for any longer.
+    #[must_use]
+    pub fn given_up(&self) -> Arc<Notify> {
+        Arc::clone(&self.given_up)
     }
 
     /// Passes what may come before a frame, and looks at the frame's length. Whether it is there.
@@ -313,18 +310,24 @@ impl TableCodec {
                     )));
                 }
                 bytes => {
-                    if bytes as usize > LARGE_BYTES
-                        && let Some(room) = &self.room
-                    {
-                        let permit = Arc::clone(&room.0).try_acquire_owned();
-                        let full = |_| invalid("too many large frames are under way".into());
-                        self.taken = Some(permit.map_err(full)?);
-                    }
-                    self.inside = true;
+                    self.inside = Some(bytes as usize);
                     return Ok(true);
                 }
             }
         }
+    }
+
+    /// Whether a frame of so many bytes may be received on: a large one needs room, from when the first part of it is there.
+    fn may_go_on(&mut self, bytes: usize, received: usize) -> bool {
+        if bytes <= LARGE_BYTES || self.taken.is_some() {
+            return true;
+        }
+        // Until then nothing is allocated for what it has announced.
+        if received >= LARGE_BYTES {
+            self.taken = self.room.as_ref().map(|room| room.take(&self.given_up));
+            return true;
+        }
+        false
     }
 }
 
@@ -334,13 +337,17 @@ impl Decoder for TableCodec {
     type Error = io::Error;
 
     fn decode(&mut self, src: &mut BytesMut) -> io::Result<Option<Self::Item>> {
-        if !self.inside && !self.enter(src)? {
+        if self.inside.is_none() && !self.enter(src)? {
+            return Ok(None);
+        }
+        let bytes = self.inside.unwrap_or_default();
+        if !self.may_go_on(bytes, src.len()) {
             return Ok(None);
         }
         let Some(frame) = self.frames.decode(src)? else {
             return Ok(None);
         };
-        self.inside = false;
+        self.inside = None;
         self.taken = None;
         Ok(Some(Message::decode(frame.freeze())))
     }

@@ -187,21 +187,36 @@ fn bytes_that_are_no_message_cost_a_frame_and_bytes_that_are_no_frame_the_conver
     }
 }
 
-#[test]
-fn half_of_a_large_frame_takes_room_that_others_then_lack_until_it_ends() {
+#[tokio::test]
+async fn a_large_frame_takes_room_when_a_part_of_it_is_there_and_gives_it_up_to_newer_ones() {
+    use std::time::Duration;
+    use tokio::time::timeout;
     let room = Room::for_frames(1);
     let codec = || TableCodec::new(Side::Server, Dialect::Plain, 1 << 20).room(room.clone());
-    let large = || BytesMut::from(&hex("00080000 000a")[..]);
+    let part = |bytes: usize| {
+        let mut large = BytesMut::from(&hex("00080000 000a")[..]);
+        large.resize(bytes, 0);
+        large
+    };
+    let brief = Duration::from_millis(20);
+    // What is only announced takes nothing, neither room nor memory.
+    let mut announced = codec();
+    let mut little = part(6);
+    assert_eq!(announced.decode(&mut little).expect("waits"), None);
+    assert!(little.capacity() < LARGE_BYTES);
     let mut first = codec();
-    assert_eq!(first.decode(&mut large()).expect("room"), None);
-    assert!(codec().decode(&mut large()).is_err(), "no room for two");
+    let given_up = first.given_up();
+    assert_eq!(first.decode(&mut part(LARGE_BYTES)).expect("room"), None);
     let mut small = BytesMut::from(&hex(GET)[..]);
     assert_eq!(
         codec().decode(&mut small).expect("small ones need none"),
         Some(Ok(get()))
     );
-    drop(first);
-    assert_eq!(codec().decode(&mut large()).expect("room again"), None);
+    assert!(timeout(brief, given_up.notified()).await.is_err());
+    let mut newest = codec();
+    assert_eq!(newest.decode(&mut part(LARGE_BYTES)).expect("room"), None);
+    assert!(timeout(brief, given_up.notified()).await.is_ok());
+    assert!(timeout(brief, newest.given_up().notified()).await.is_err());
 }
 
 fn any_content() -> impl Strategy<Value = Content> {

@@ -7,8 +7,11 @@
 //! A write carries its identity where the server knows such ([`opcode::SESSION`]), so that sending it again gets its first answer. With
 //! others it is carried out once for each time that it arrives.
 
-use super::message::{Content, Dialect, Message, NO_SESSION, Side, TableCodec, opcode};
-use crate::common::conversation::{Conversation, Manners, dial};
+use super::message::{
+    Content, Dialect, LARGE_BYTES, Message, NO_SESSION, Side, TableCodec, opcode,
+};
+use crate::common::conversation::{Conversation, Ended, Manners, dial};
+use bytes::BytesMut;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -68,6 +71,9 @@ pub enum NoAnswer {
     /// Neither server answered, twice. A write may have been carried out.
     #[error("neither server answers ({0})")]
     GaveUp(String),
+    /// The request is larger than any message may be: nothing was sent, and the servers are as they were.
+    #[error("{0}; nothing was sent")]
+    Unsendable(String),
     /// Between two attempts of a write its identity was forgotten: whether it was carried out cannot be told.
     #[error("the servers forgot this client between two attempts; look before writing again")]
     Forgotten,
@@ -154,6 +160,9 @@ impl NetworkClient {
                     }
                 }
                 Ok(reply) => return Ok(reply),
+                Err(failed) if failed.sent == Sent::Never => {
+                    return Err(NoAnswer::Unsendable(failed.why));
+                }
                 Err(failed) => {
                     last = failed.why;
                     maybe_done |= failed.sent == Sent::Maybe;
@@ -231,9 +240,12 @@ impl NetworkClient {
     /// Sends to the server that is taken for the primary, and waits for its answer to an operation.
     async fn exchange(&mut self, message: &Message, operation: i16) -> Result<Message, Failed> {
         let exchanged = self.exchange_on_connection(message, operation).await;
-        if exchanged.is_err() {
+        match &exchanged {
             // A late answer must not be taken for that to another request.
-            self.talk = None;
+            Err(_) => self.talk = None,
+            // Whoever finds a request too large says so and listens no longer.
+            Ok(reply) if reply.opcode == opcode::RT_ERROR && is_large(message) => self.talk = None,
+            Ok(_) => {}
         }
         exchanged
     }
@@ -259,9 +271,22 @@ impl NetworkClient {
                 self.talk.insert(Conversation::new(stream, codec, manners))
             }
         };
-        talk.send(message.clone())
-            .await
-            .map_err(|e| Failed::maybe(e.to_string()))?;
+        match talk.send(message.clone()).await {
+            Ok(()) => {}
+            Err(e @ Ended::Unsendable(_)) => {
+                return Err(Failed {
+                    why: e.to_string(),
+                    sent: Sent::Never,
+                });
+            }
+            // It may have been refused before all of it was sent: what the server said then is still to be read.
+            Err(e) => {
+                return match talk.next().await {
+                    Ok(Some(Ok(reply))) if reply.opcode == opcode::RT_ERROR => Ok(reply),
+                    Ok(_) | Err(_) => Err(Failed::maybe(e.to_string())),
+                };
+            }
+        }
         let reply = match talk.next().await {
             Ok(Some(Ok(reply))) => reply,
             Ok(Some(Err(e))) => {
@@ -292,6 +317,8 @@ struct Failed {
 enum Sent {
     No,
     Maybe,
+    /// And never will be, to whomever.
+    Never,
 }
 
 impl Failed {
@@ -304,6 +331,12 @@ impl Failed {
         let sent = Sent::Maybe;
         Self { why, sent }
     }
+}
+
+fn is_large(message: &Message) -> bool {
+    let mut bytes = BytesMut::new();
+    message.encode(&mut bytes);
+    bytes.len() > LARGE_BYTES
 }
 
 fn is_forgotten(reply: &Message) -> bool {

@@ -205,3 +205,27 @@ async fn a_write_that_is_sent_again_is_the_same_write() {
     let seen = seen.lock().expect("no panic");
     assert_eq!(*seen, [(9, 1), (9, 2), (9, 2), (9, 3)]);
 }
+
+/// A request that is larger than any message blames nobody: neither server is asked, and the next request goes to the same primary.
+#[tokio::test]
+async fn a_request_that_is_too_large_is_refused_at_home_and_blames_no_server() {
+    let answers = |request: &Message| match request.opcode {
+        opcode::SESSION => Some(Message::failure()),
+        code => Some(Message::new(code + 1, Content::Result(0))),
+    };
+    let (p, _) = server(Box::new(answers)).await;
+    let (turns, told) = log();
+    let network = NetworkClient::new(p.clone(), nobody().await, patience()).on_turn(told);
+    let mut table = ClientStub::new(network);
+    let huge =
+        bytes::Bytes::from(vec![0; crate::primary_backup_table::message::FRAME_SENT_BYTES_MAX]);
+    let refused = table.put("k".into(), huge).await.expect_err("too large");
+    assert!(matches!(refused, NoAnswer::Unsendable(_)), "{refused}");
+    assert!(
+        refused.to_string().contains("nothing was sent"),
+        "{refused}"
+    );
+    assert_eq!(table.size().await, Ok(Outcome::Done(0)));
+    assert_eq!(table.network().primary(), p);
+    assert!(turns.lock().expect("no panic").is_empty());
+}

@@ -62,8 +62,12 @@ pub const CLIENTS_MAX: usize = 4_096;
 /// Requests larger than [`LARGE_BYTES`](super::message::LARGE_BYTES) that are being received at a time.
 pub const LARGE_REQUESTS_MAX: usize = 64;
 
-/// How long a request may wait, as while a secondary is brought up to date, before its client is hung up on.
-pub const REQUEST_WITHIN: Duration = Duration::from_secs(30);
+/// How long a request may wait, as while a secondary is brought up to date, before its client is hung up on: a little less than the client's
+/// `TIMEOUT`, so that it hears of it instead of guessing.
+pub const REQUEST_WITHIN: Duration = Duration::from_millis(4_500);
+
+/// How long a request is pursued whose client has said good-bye: it may have closed one direction only, as scripts do.
+pub const AFTER_GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long a server waits for its clients.
 #[must_use]
@@ -89,6 +93,13 @@ pub fn dialect(name: &str) -> Result<Dialect, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::primary_backup_table::network_client::TIMEOUT;
+
+    /// A client that waits for `TIMEOUT` hears from the server before it gives up.
+    #[test]
+    fn nobody_is_held_for_longer_than_a_client_waits() {
+        assert!(REQUEST_WITHIN < TIMEOUT && AFTER_GOODBYE < REQUEST_WITHIN);
+    }
 
     /// R1.2, R1.10, R1.15, R1.20: the policies, and that they fit each other.
     #[test]

@@ -2,12 +2,14 @@
 
 use super::keyboard::Keyboard;
 use super::launch::{start, status_of};
+use super::loss::{has_nothing, told_of_loss};
 use super::message::Dialect;
 use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
 use super::server_console::printed;
 use super::start::Wanted;
 use super::state_dir::{Record, StateDir};
+use super::words::Words;
 use crate::common::open_files::raise_open_files;
 use crate::common::operator::{asked_to_end, attend};
 use kvrep_core::Node;
@@ -55,7 +57,11 @@ pub async fn serve(options: Options) -> Result<(), String> {
     let mut keyboard = Keyboard::new();
     let starting = start(&options);
     let mut starting = std::pin::pin!(starting);
-    let Server { node, mut notes } = loop {
+    let Server {
+        node,
+        mut notes,
+        words,
+    } = loop {
         tokio::select! {
             started = &mut starting => break started?,
             line = keyboard.line() => obey(&line, None).await,
@@ -63,31 +69,35 @@ pub async fn serve(options: Options) -> Result<(), String> {
         }
     };
     say(&format!(
-        "table-server: {} na porta {}, estado em {}",
-        node.identity().replica,
+        "table-server: na porta {}, estado em {}",
         options.wanted.port,
         notes.dir.path().display()
     ));
     tokio::select! {
-        ended = tend(&node, &mut notes, &mut keyboard) => return ended,
+        ended = tend(&node, &mut notes, &words, &mut keyboard) => return ended,
         () = &mut end => {}
     }
     node.shutdown().await.map_err(|e| e.to_string())
 }
 
 /// Does what a running server does beside serving, until the node ends by itself.
-async fn tend(node: &Node, notes: &mut Notes, keyboard: &mut Keyboard) -> Result<(), String> {
+async fn tend(
+    node: &Node,
+    notes: &mut Notes,
+    words: &Words,
+    keyboard: &mut Keyboard,
+) -> Result<(), String> {
     let mut watch = node.watch();
     watch.mark_changed();
-    let mut attending = std::pin::pin!(attend(node, tell));
+    let mut attending = std::pin::pin!(attend(node, |what| tell(&words.plainly(what))));
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
-    let other = notes.record.peer_address.clone();
-    let mut lost = std::pin::pin!(nobody_has_it(node, other));
+    let lost = nobody_has_it(node, notes.record.peer_address.clone(), notes.was_alone);
+    let mut lost = std::pin::pin!(lost);
     let mut is_told = false;
     loop {
         tokio::select! {
-            ended = &mut attending => return ended.map_err(|e| e.to_string()),
+            ended = &mut attending => return ended.map_err(|e| words.plainly(&e.to_string())),
             line = keyboard.line() => obey(&line, Some(node)).await,
             () = &mut waking, if !awake => awake = true,
             () = &mut lost, if !is_told => is_told = true,
@@ -103,20 +113,25 @@ async fn tend(node: &Node, notes: &mut Notes, keyboard: &mut Keyboard) -> Result
 pub(super) struct Server {
     pub(super) node: Node,
     pub(super) notes: Notes,
+    pub(super) words: Arc<Words>,
 }
 
 /// What a server writes down of the pair.
 pub(super) struct Notes {
     dir: StateDir,
     record: Record,
+    /// When this server ended last, it alone had the whole table, in its memory.
+    was_alone: bool,
     transport: Arc<TcpTransport>,
 }
 
 impl Notes {
     pub(super) fn new(dir: StateDir, record: Record, transport: Arc<TcpTransport>) -> Self {
+        let was_alone = !record.durable && record.in_sync == [record.replica];
         Self {
             dir,
             record,
+            was_alone,
             transport,
         }
     }
@@ -153,23 +168,23 @@ async fn wake(node: &Node) {
     }
 }
 
-/// Tells if neither this server nor the other one has the table: they would wait for each other.
-async fn nobody_has_it(node: &Node, other: Option<String>) {
+/// Tells what is lost, if neither this server nor the other one has the table as it was last: they would wait for each other.
+async fn nobody_has_it(node: &Node, other: Option<String>, was_alone: bool) {
     let Some(other) = other else {
         return;
     };
-    let has_nothing = |status: &ProtocolStatus| {
-        status.configuration.is_none() && status.last.index.0 == 0 && status.primary.is_none()
-    };
+    let mut said = None;
     while has_nothing(&node.status().protocol) {
-        if let Ok((_, status)) = status_of(&other).await
-            && has_nothing(&status)
-            && has_nothing(&node.status().protocol)
+        let answered = status_of(&other).await.ok();
+        let answered = answered.as_ref().map(|(id, status)| (*id, status));
+        // As it is now: the answer took its time.
+        let now = told_of_loss(&node.status().protocol, was_alone, answered);
+        if let Some(what) = now
+            && now != said
         {
-            return tell(
-                "nobody has the table any more: both servers were started again without it. Start one of them with --force to begin with an empty table",
-            );
+            tell(what);
         }
+        said = now.or(said);
         sleep(LOOK_EVERY).await;
     }
 }

@@ -1,17 +1,21 @@
 //! Serves clients on their own wire, on the port of the replica itself.
 
-use super::message::{Dialect, Message, Room, Side, TableCodec};
-use super::policy::{LARGE_REQUESTS_MAX, REQUEST_BYTES_MAX, manners};
-use super::requests::Requests;
-use super::skel::asked;
-use crate::common::conversation::Conversation;
+use super::message::{Dialect, Message, Side, TableCodec};
+use super::policy::{AFTER_GOODBYE, LARGE_REQUESTS_MAX, REQUEST_BYTES_MAX, manners};
+use super::requests::{NoAnswer, Requests};
+use super::room::Room;
+use super::skel::{Ask, asked};
+use crate::common::conversation::{Conversation, Farewell};
 use async_trait::async_trait;
 use bytes::Bytes;
 use kvrep_core::Node;
+use kvrep_core::client_wire::Outcome;
 use kvrep_transport_tcp::ForeignService;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 /// Serves clients, once it knows the node. See the [module](self).
 pub(super) struct Service {
@@ -38,9 +42,13 @@ impl Service {
     }
 
     /// One request after the other: whoever asks faster is slowed down by TCP.
-    async fn answer(&self, talk: &mut Conversation<TcpStream, TableCodec>) -> Served {
+    async fn answer(&self, talk: &mut Talk, given_up: &Notify) -> Served {
         loop {
-            let request = match talk.next().await {
+            let next = tokio::select! {
+                next = talk.next() => next,
+                () = given_up.notified() => return Served::Garbage,
+            };
+            let request = match next {
                 Ok(Some(request)) => request,
                 Ok(None) => return Served::Enough,
                 Err(_) => return Served::Garbage,
@@ -51,7 +59,9 @@ impl Service {
                     let Some(requests) = self.requests.get() else {
                         return Served::Unanswered;
                     };
-                    let outcome = requests.carry_out(&ask).await;
+                    let Some(outcome) = carried_out(requests, &ask, talk).await else {
+                        return Served::Enough;
+                    };
                     // There is no word for "not known": hanging up says it.
                     match outcome.ok().and_then(|outcome| ask.reply(outcome)) {
                         Some(reply) => reply,
@@ -66,11 +76,32 @@ impl Service {
     }
 }
 
+type Talk = Conversation<TcpStream, TableCodec>;
+
+/// The outcome of a request; `None` when its client has left meanwhile. (A write may be carried out all the same.)
+async fn carried_out(
+    requests: &Requests,
+    ask: &Ask,
+    talk: &mut Talk,
+) -> Option<Result<Outcome, NoAnswer>> {
+    let left = async {
+        match talk.farewell().await {
+            Farewell::SaidAll => sleep(AFTER_GOODBYE).await,
+            Farewell::Broken => {}
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = requests.carry_out(ask) => Some(outcome),
+        () = left => None,
+    }
+}
+
 /// How a conversation ended.
 enum Served {
     /// The client has gone, or does not listen.
     Enough,
-    /// It said what is no frame, or nothing for too long.
+    /// It said what is no frame, or nothing for too long, or makes room for others.
     Garbage,
     /// There is no answer to tell.
     Unanswered,
@@ -81,8 +112,9 @@ impl ForeignService for Service {
     async fn serve(&self, stream: TcpStream, first: Bytes, _: SocketAddr) {
         let codec =
             TableCodec::new(Side::Server, self.dialect, REQUEST_BYTES_MAX).room(self.room.clone());
+        let given_up: Arc<Notify> = codec.given_up();
         let mut talk = Conversation::continued(stream, &first, codec, manners());
-        match self.answer(&mut talk).await {
+        match self.answer(&mut talk, &given_up).await {
             Served::Enough | Served::Unanswered => {}
             Served::Garbage => {
                 if talk.send(Message::failure()).await.is_ok() {
@@ -90,5 +122,54 @@ impl ForeignService for Service {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primary_backup_table::policy::{GROUP, REQUEST_WITHIN, group};
+    use crate::primary_backup_table::table::Table;
+    use kvrep_core::protocol::passive::Join;
+    use kvrep_core::transport::memory::MemoryNetwork;
+    use kvrep_core::{Authority, ReplicaId};
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    /// A request that nobody serves, and its client leaves: it is not held for as long as one that is waited for.
+    #[tokio::test]
+    async fn a_request_is_dropped_when_its_client_leaves() {
+        let network = MemoryNetwork::new();
+        let mut pair = group([ReplicaId(1)], Authority::Alone);
+        pair.limits.command_bytes_max = 1 << 20;
+        pair.limits.frame_bytes_max = 2 << 20;
+        // It asks to be let in, and nobody is there.
+        let node = Node::builder(GROUP, ReplicaId(2))
+            .group(pair)
+            .join(Join::full())
+            .transport(network.transport())
+            .state_machine(Table::default())
+            .start();
+        let node = node.await.expect("it starts");
+        let service = Service::new(Dialect::Plain);
+        service.begin(&node);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        let (stream, from) = listener.accept().await.expect("a client");
+        let size = [0, 0, 0, 8, 0, 50, 1, 0xf4, 0, 0, 0, 0];
+        client.write_all(&size).await.expect("asked");
+        let began = Instant::now();
+        let serving = service.serve(stream, Bytes::new(), from);
+        let leaving = async move {
+            sleep(Duration::from_millis(100)).await;
+            drop(client);
+        };
+        tokio::join!(serving, leaving);
+        let held = began.elapsed();
+        assert!(held >= AFTER_GOODBYE, "{held:?}");
+        assert!(held < REQUEST_WITHIN, "{held:?}");
     }
 }

@@ -2,10 +2,11 @@
 
 mod table_support;
 
+use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::client_stub::Outcome;
 use kvrep_examples::primary_backup_table::network_client::{NoAnswer, Patience};
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump, dump_when};
-use kvrep_examples::primary_backup_table::policy::SUSPECT_AFTER;
+use kvrep_examples::primary_backup_table::policy::{REQUEST_WITHIN, SUSPECT_AFTER};
 use std::time::Duration;
 use table_support::{Script, cput, del, get, hasty, plain, prepare, put, script};
 use tokio::time::{Instant, sleep, timeout};
@@ -233,16 +234,107 @@ async fn a_server_that_lost_its_table_serves_no_empty_one() {
     first.kill().await.expect("killed");
     let forced = pair.first.with(&["--force"]);
     let mut first = forced.start().await.expect("by force");
-    first
-        .line("FORCED", WITHIN)
-        .await
-        .expect("it says what may be lost");
+    let told = first.printed().join("\n");
+    assert!(told.contains("FORCED: the table starts EMPTY"), "{told}");
     put(&mut client, "k", "3").await;
     second
         .line("tabela atualizada", WITHIN)
         .await
         .expect("the table");
     assert_eq!(dump(&mut second).await.expect("a dump").entries, ["k: 3"]);
+}
+
+/// A1.6: who had the table alone in its memory, and ended, is told that it is lost and what there is to choose from.
+#[tokio::test]
+async fn the_last_one_that_had_the_table_says_that_it_is_lost() {
+    let pair = prepare(&[]);
+    let (mut first, second) = pair.start().await.expect("the pair");
+    let mut client = pair.client(hasty());
+    put(&mut client, "k", "1").await;
+    second.pause().expect("stopped");
+    put(&mut client, "k", "2").await;
+    let alone = |d: &Dump| d.is_primary() && !d.is_up();
+    dump_when(&mut first, "the other is DOWN", alone)
+        .await
+        .expect("DOWN");
+    wait_for_record(&pair, &["1"]).await;
+    first.kill().await.expect("killed");
+    let mut first = pair.first.start().await.expect("again");
+    first
+        .line("in its memory alone when it ended", WITHIN)
+        .await
+        .expect("it says what is lost");
+    // The other one goes on, with the table as it was before.
+    second.resume().expect("it goes on");
+    let why = first.line("The other one has an older table", WITHIN).await;
+    assert!(why.expect("a choice").contains("--force"));
+    client.size().await.expect_err("nobody serves");
+    speak_of_servers_only(&[&first, &second]);
+}
+
+/// A request that nobody can serve is given up by the server before its client gives up.
+#[tokio::test]
+async fn a_request_that_nobody_serves_is_hung_up_on_within_the_timeout_of_clients() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let pair = prepare(&[]);
+    let (mut first, mut second) = pair.start().await.expect("the pair");
+    first.kill().await.expect("killed");
+    second.kill().await.expect("killed");
+    let _first = pair.first.start().await.expect("again, without the table");
+    let connected = tokio::net::TcpStream::connect(pair.first.address()).await;
+    let mut stream = connected.expect("a connection");
+    let began = Instant::now();
+    let size = [0, 0, 0, 8, 0, 50, 1, 0xf4, 0, 0, 0, 0];
+    stream.write_all(&size).await.expect("asked");
+    let mut answer = Vec::new();
+    let read = timeout(WITHIN, stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "it hangs up");
+    assert_eq!(answer, [0_u8; 0]);
+    let waited = began.elapsed();
+    assert!(waited >= REQUEST_WITHIN, "{waited:?}");
+    // With some room for a machine that is busy.
+    assert!(waited < REQUEST_WITHIN * 3, "{waited:?}");
+}
+
+/// What is printed speaks of two servers and of options, not of replicas' ids, types and policies.
+fn speak_of_servers_only(servers: &[&Process]) {
+    for server in servers {
+        for line in server.printed() {
+            let words: Vec<&str> = line
+                .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+                .collect();
+            let is_id = |word: &&&str| {
+                let digits = word.strip_prefix('n').unwrap_or_default();
+                !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+            };
+            assert_eq!(words.iter().find(is_id), None, "{line}");
+            for theirs in ["::", "members_max", "replica ", "with force"] {
+                assert!(!line.contains(theirs), "{theirs} in {line}");
+            }
+        }
+    }
+}
+
+/// Waits until the first server has written down who had the whole table last.
+async fn wait_for_record(pair: &Pair, in_sync: &[&str]) {
+    let file = pair
+        .directory()
+        .join(format!("table-{}.d/server.json", pair.first.port));
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let ids = record["in_sync"].as_array().cloned().unwrap_or_default();
+        if ids
+            .iter()
+            .map(ToString::to_string)
+            .eq(in_sync.iter().copied())
+        {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A1.6: a lone server in memory that ends has lost its table, and says so; force is refused while the other has it.
@@ -298,6 +390,7 @@ async fn there_is_exactly_one_secondary() {
     assert!(dump(&mut first).await.expect("a dump").is_up());
     assert_eq!(dump(&mut second).await.expect("a dump").entries, ["k: 2"]);
     assert!(!dump(&mut third).await.expect("a dump").is_up());
+    speak_of_servers_only(&[&first, &second, &third]);
     // Its place is free now.
     second.kill().await.expect("killed");
     third
@@ -365,8 +458,10 @@ async fn hello_to_oneself_and_from_a_stranger_does_no_harm() {
     assert!(told.contains("is this server itself"), "{told}");
     let wrong = pair.second.with(&["--witness", "127.0.0.1:1"]);
     let mut stranger = wrong.launch().expect("started");
-    stranger.line("na porta", WITHIN).await.expect("it runs");
-    sleep(Duration::from_millis(500)).await;
+    // Its witness is what differs, and it is told so.
+    let why = stranger.line("--witness", WITHIN).await.expect("why");
+    assert!(why.contains("and this one with"), "{why}");
+    speak_of_servers_only(&[&stranger]);
     let mut client = pair.client(Patience::default());
     put(&mut client, "k", "1").await;
     assert!(!dump(&mut first).await.expect("a dump").is_up());

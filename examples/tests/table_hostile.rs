@@ -3,9 +3,11 @@
 mod table_support;
 
 use kvrep_examples::common::open_files::raise_open_files;
+use kvrep_examples::common::processes::Program;
 use kvrep_examples::primary_backup_table::client_stub::Outcome;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::{WITHIN, dump};
+use kvrep_examples::primary_backup_table::policy::LARGE_REQUESTS_MAX;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -108,6 +110,63 @@ async fn hostile_clients_neither_stop_a_server_nor_grow_its_memory_nor_block_oth
     for server in [&mut first, &mut second] {
         assert!(dump(server).await.expect("a dump").is_up());
     }
+}
+
+/// Large requests that are begun and not finished, more than there is room for, keep no other large one out.
+#[tokio::test]
+async fn large_requests_that_stall_make_room_for_those_that_do_not() {
+    let pair = prepare(&[]);
+    let _first = pair.first.start().await.expect("the first");
+    let address = pair.first.address();
+    let mut stalled = Vec::new();
+    // More than half of a megabyte, and no more; and some that only announce one.
+    let mut part = vec![0; 600 << 10];
+    part[..4].copy_from_slice(&[0, 0x0f, 0xff, 0xfd]);
+    for n in 0..2 * LARGE_REQUESTS_MAX {
+        let bytes = if n.is_multiple_of(2) {
+            &part[..]
+        } else {
+            &part[..4]
+        };
+        stalled.push(sent(&address, bytes).await);
+    }
+    let mut client = pair.client(Patience::default());
+    let large = "x".repeat(500 << 10);
+    for n in 0..4 {
+        put(&mut client, &n.to_string(), &large).await;
+    }
+    assert_eq!(client.network().primary(), address, "none of them failed");
+    drop(stalled);
+}
+
+/// A request that is too large is answered although the client is in the middle of it: it is not the primary that failed.
+#[tokio::test]
+async fn a_put_that_is_too_large_fails_and_blames_nobody() {
+    let pair = prepare(&[]);
+    let (mut first, _second) = pair.start().await.expect("the pair");
+    let mut client = pair.client(Patience::default());
+    for bytes in [(1_usize << 20) + 1, 5 << 20, 15 << 20] {
+        let refused = client.put("k".into(), vec![b'x'; bytes].into()).await;
+        assert_eq!(refused, Ok(Outcome::Failed), "{bytes}");
+    }
+    put(&mut client, "k", "small").await;
+    assert_eq!(client.network().primary(), pair.first.address());
+    // Typed to the program, it says why.
+    let typed = format!("put {} k\nget k\n", "x".repeat(2 << 20));
+    let program = Program::beside("the client", "table-client").expect("it is built");
+    let mut program = program
+        .args([pair.first.address(), pair.second.address()])
+        .start()
+        .expect("a client");
+    program.type_bytes(typed.as_bytes()).await.expect("typed");
+    program.close_input();
+    assert!(program.ended(WITHIN).await.expect("it ends").success());
+    let printed = program.printed().join("\n");
+    for wanted in ["Operacao put falhou!", "takes 1048528 at most", "\"small\""] {
+        assert!(printed.contains(wanted), "{wanted} in {printed}");
+    }
+    assert!(!printed.contains("O primario"), "{printed}");
+    assert!(dump(&mut first).await.expect("a dump").is_up());
 }
 
 async fn connect(address: &str) -> TcpStream {

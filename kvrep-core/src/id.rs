@@ -318,6 +318,22 @@ impl Configuration {
     }
 }
 
+/// For an operator: who has everything, and since which agreement.
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |ids: &mut dyn Iterator<Item = &ReplicaId>| {
+            ids.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        };
+        let (term, version) = (self.term, self.version.0);
+        let in_sync = names(&mut self.in_sync.keys());
+        write!(
+            f,
+            "{{{in_sync}}} (version {version}, decided by {} in term {})",
+            term.replica, term.number
+        )
+    }
+}
+
 impl fmt::Debug for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}{:?}", self.term, self.version, self.in_sync.keys())?;

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 /// Accepts and dials until told to stop; every task has ended when this returns.
 pub(crate) async fn run(
@@ -61,7 +61,7 @@ pub(crate) async fn run(
                 }
                 Err(error) => {
                     if shared.complaints.opens() {
-                        warn!(me = %shared.me.replica, %error, "cannot accept connections; if it says that too many files are open, raise the limit (ulimit -n)");
+                        error!(me = %shared.me.replica, %error, "cannot accept connections; if it says that too many files are open, raise the limit (ulimit -n)");
                     }
                     sleep(ACCEPT_AGAIN).await;
                 }

@@ -2,6 +2,7 @@
 
 use crate::codec::{self, Codec};
 use crate::foreign::ForeignService;
+use crate::greeting::Refusal;
 use kvrep_core::ReplicaId;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,6 +37,8 @@ pub struct TcpConfig {
     pub unlisted: Unlisted,
     /// Where a member is that is neither listed nor has told where it listens. See [`locate`](Self::locate).
     pub locate: Option<Locate>,
+    /// Who is told of peers that cannot be reached. See [`on_unreachable`](Self::on_unreachable).
+    pub on_unreachable: Option<OnUnreachable>,
     /// See [`TcpLimits`].
     pub limits: TcpLimits,
     /// See [`TcpTiming`].
@@ -49,6 +52,23 @@ pub struct TcpConfig {
 
 /// Tells a replica's address by its id.
 pub type Locate = Arc<dyn Fn(ReplicaId) -> Option<String> + Send + Sync>;
+
+/// Is told of a peer that cannot be reached.
+pub type OnUnreachable = Arc<dyn Fn(&Unreachable) + Send + Sync>;
+
+/// A peer that cannot be reached for a reason that somebody must remove.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Unreachable {
+    /// Whom this one tried to reach.
+    pub peer: ReplicaId,
+    /// Where.
+    pub address: String,
+    /// What it was told there, if it was refused.
+    pub refusal: Option<Refusal>,
+    /// Why, and what to do, in the library's words.
+    pub why: String,
+}
 
 /// What to do with a member of the group that connects without being listed.
 ///
@@ -156,6 +176,7 @@ impl TcpConfig {
             dial_from: None,
             unlisted: Unlisted::default(),
             locate: None,
+            on_unreachable: None,
             limits: TcpLimits::default(),
             timing: TcpTiming::default(),
             foreign: None,
@@ -228,6 +249,23 @@ impl TcpConfig {
         rule: impl Fn(ReplicaId) -> Option<String> + Send + Sync + 'static,
     ) -> Self {
         self.locate = Some(Arc::new(rule));
+        self
+    }
+
+    /// Tells of peers that cannot be reached for a reason that somebody must remove: they refuse this one, or somebody else
+    /// listens there. It is logged, too; this is for programs that say it in words of their own. Called at most every
+    /// few seconds for a peer; it must not block.
+    ///
+    /// ```
+    /// use kvrep_transport_tcp::TcpConfig;
+    ///
+    /// let config = TcpConfig::new("10.0.0.7:9000")
+    ///     .on_unreachable(|trouble| eprintln!("{}: {}", trouble.address, trouble.why));
+    /// # let _ = config;
+    /// ```
+    #[must_use]
+    pub fn on_unreachable(mut self, tell: impl Fn(&Unreachable) + Send + Sync + 'static) -> Self {
+        self.on_unreachable = Some(Arc::new(tell));
         self
     }
 
@@ -354,6 +392,7 @@ impl fmt::Debug for TcpConfig {
             .field("limits", &self.limits)
             .field("timing", &self.timing)
             .field("locate", &self.locate.is_some())
+            .field("on_unreachable", &self.on_unreachable.is_some())
             .field("foreign", &self.foreign.is_some())
             .field("codec", &self.codec.is_some())
             .finish()

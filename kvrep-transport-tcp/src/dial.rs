@@ -8,6 +8,7 @@
 //! the listed one stays in the play, for what a member believes of its own address may mean nothing to others.
 
 use crate::codec::{Dialect, MemberFrame};
+use crate::config::Unreachable;
 use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
 use crate::peer::{End, carry};
 use crate::reader::{FrameReader, Patience, ReadError};
@@ -97,6 +98,20 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
                 );
                 if known_why && peer.complaints.opens() {
                     warn!(me = %shared.me.replica, peer = %peer.id, %address, "cannot connect: {error}");
+                    if let Some(tell) = &shared.config.on_unreachable {
+                        tell(&Unreachable {
+                            peer: peer.id,
+                            address: address.clone(),
+                            why: error.to_string(),
+                            refusal: match error {
+                                DialError::Refused(ref refusal) => Some(refusal.clone()),
+                                DialError::Io(_)
+                                | DialError::Timeout(_)
+                                | DialError::Stranger { .. }
+                                | DialError::Silent(_) => None,
+                            },
+                        });
+                    }
                 }
                 // One that is merely silent may be there soon.
                 if known_why && !matches!(error, DialError::Silent(_)) {

@@ -79,8 +79,8 @@ pub enum Refusal {
     },
     /// The replicas do not agree on what the whole group must agree on.
     #[error(
-        "{replica} there has another group configuration (hash {theirs:016x}, not {yours:016x}); give all replicas \
-         the same authority, ack, takeover, timing and limits"
+        "{replica} there has another group configuration; give all replicas the same authority, ack, takeover, timing \
+         and limits"
     )]
     OtherConfiguration {
         /// Who was reached.

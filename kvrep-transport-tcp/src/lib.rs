@@ -101,7 +101,7 @@ mod source;
 mod transport;
 mod writer;
 
-pub use config::{Locate, TcpConfig, TcpLimits, TcpTiming, Unlisted};
+pub use config::{Locate, OnUnreachable, TcpConfig, TcpLimits, TcpTiming, Unlisted, Unreachable};
 pub use foreign::ForeignService;
 pub use group_link::{TcpGroupLink, connect};
 pub use link::{LinkLimits, TcpLink};

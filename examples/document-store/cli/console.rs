@@ -1,19 +1,12 @@
-//! The prompt: a line editor with a history on a terminal, plain lines on a pipe.
+//! The conversation at the prompt: lines in, what they came to out.
 
 use super::args::HELP;
 use super::line::{Line, parse};
 use super::remote::Remote;
 use super::shown::shown;
+use crate::common::prompt::{OnPipe, Prompt, Typed};
 use crate::document_store::wire::Response;
-use rustyline::DefaultEditor;
-use rustyline::error::ReadlineError;
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-
-/// Where lines come from.
-enum Input {
-    Terminal(Box<DefaultEditor>),
-    Pipe,
-}
+use std::io::{self, Write as _};
 
 /// How it went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,20 +22,21 @@ pub enum Session {
 /// # Errors
 /// When the terminal cannot be used.
 pub async fn converse(remote: &Remote) -> io::Result<Session> {
-    let mut input = if io::stdin().is_terminal() && io::stdout().is_terminal() {
-        Input::Terminal(Box::new(DefaultEditor::new().map_err(io::Error::other)?))
-    } else {
-        Input::Pipe
-    };
+    let mut prompt = Prompt::new(PROMPT, OnPipe::Printed, LINE_BYTES_MAX)?;
     let mut session = Session::Good;
-    while let Some(line) = input.next()? {
-        match carry_out(remote, &line).await {
+    loop {
+        let done = match prompt.ask()? {
+            Typed::End => break,
+            Typed::Unfit(why) => Err(why),
+            Typed::Line(line) => carry_out(remote, &line).await,
+        };
+        match done {
             Ok(Done::Exit) => break,
             Ok(Done::Said(text)) if text.is_empty() => {}
             Ok(Done::Said(text)) => say(&text)?,
             Err(why) => {
                 say(&format!("Error: {why}"))?;
-                if matches!(input, Input::Pipe) {
+                if !prompt.is_at_terminal() {
                     session = Session::Failed;
                 }
             }
@@ -73,32 +67,6 @@ async fn carry_out(remote: &Remote, line: &str) -> Result<Done, String> {
     }
 }
 
-impl Input {
-    /// The next line; `None` at the end.
-    fn next(&mut self) -> io::Result<Option<String>> {
-        match self {
-            Self::Terminal(editor) => match editor.readline(PROMPT) {
-                Ok(line) => {
-                    // A line that is not remembered is no reason to stop.
-                    let _ = editor.add_history_entry(&line);
-                    Ok(Some(line))
-                }
-                Err(ReadlineError::Eof | ReadlineError::Interrupted) => Ok(None),
-                Err(error) => Err(io::Error::other(error)),
-            },
-            Self::Pipe => {
-                print(PROMPT)?;
-                let mut line = Vec::new();
-                let limited = &mut io::Read::take(io::stdin().lock(), LINE_BYTES_MAX);
-                if limited.read_until(b'\n', &mut line)? == 0 {
-                    return Ok(None);
-                }
-                Ok(Some(String::from_utf8_lossy(&line).trim_end().to_owned()))
-            }
-        }
-    }
-}
-
 fn say(text: &str) -> io::Result<()> {
     print(&format!("{text}\n"))
 }
@@ -111,4 +79,4 @@ fn print(text: &str) -> io::Result<()> {
 
 const PROMPT: &str = "db > ";
 /// No request of a longer line could be sent.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+const LINE_BYTES_MAX: usize = 1 << 20;

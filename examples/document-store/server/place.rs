@@ -9,6 +9,7 @@
 //! Only IPv4, for that is what the text's sockets are (AF_INET): a name that stands for several addresses is taken for its
 //! first of those.
 
+use crate::common::operator::with_names;
 use kvrep_core::ReplicaId;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
@@ -105,20 +106,7 @@ impl Place {
     /// A text in which replicas are called by their ids, with their addresses instead.
     #[must_use]
     pub fn named(self, text: &str) -> String {
-        let mut named = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some(at) = rest.find('n') {
-            let (before, after) = (&rest[..at], &rest[at + 1..]);
-            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-            let word_begins = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
-            named.push_str(before);
-            match after[..digits].parse() {
-                Ok(id) if word_begins => named.push_str(&self.of(ReplicaId(id)).to_string()),
-                _ => named.push_str(&rest[at..=at + digits]),
-            }
-            rest = &after[digits..];
-        }
-        named + rest
+        with_names(text, |id| self.of(id).to_string())
     }
 }
 

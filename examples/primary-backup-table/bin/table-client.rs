@@ -9,7 +9,7 @@ use kvrep_examples::primary_backup_table::policy::dialect;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// A client of a replicated table: reads commands from standard input.
+/// A client of a replicated table: reads commands from standard input, with line editing and a history on a terminal.
 #[derive(Parser)]
 #[command(name = "table-client", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Cli {
@@ -70,11 +70,15 @@ fn main() -> ExitCode {
         }
     };
     let ended = runtime.block_on(run(primary, secondary, patience));
-    // The read of the keyboard is not waited for.
+    // Nothing that is still under way is waited for.
     runtime.shutdown_background();
     match ended {
-        Ended::Quit => ExitCode::SUCCESS,
-        Ended::GaveUp => ExitCode::FAILURE,
+        Ok(Ended::Quit) => ExitCode::SUCCESS,
+        Ok(Ended::GaveUp) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("table-client: {e}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -36,7 +36,7 @@ struct Cli {
     /// there may be two primaries; that is then found and reported, and what one of them took is lost.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     witness: Option<String>,
-    /// Serve without the other server, which never returns. WHAT ONLY IT HAD IS LOST
+    /// Serve without the other server, which never returns. WHAT ONLY IT HAD IS LOST; without --durable the table starts EMPTY
     #[arg(long)]
     force: bool,
     /// The address of this machine to listen on
@@ -67,7 +67,7 @@ More is logged to standard error with RUST_LOG=info.";
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("off,kvrep_transport_tcp=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("off,kvrep_transport_tcp=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -65,13 +65,13 @@ impl Primary {
         if let Some(change) = self.changes.last() {
             return if local.is_alone() {
                 format!(
-                    "writes wait until {:?} have agreed to {:?}; start those that are missing",
+                    "writes wait until {:?} have agreed to {}; start those that are missing",
                     change.awaited(),
                     change.new
                 )
             } else {
                 format!(
-                    "writes wait until the witness has recorded {:?}; start it, or check its address",
+                    "writes wait until the witness has recorded {}; start it, or check its address",
                     change.new
                 )
             };
@@ -81,7 +81,7 @@ impl Primary {
         match (&up[..], &down[..], local.group.ack) {
             ([], [], _) => "writes wait, and nobody is behind".into(),
             (_, [_, ..], Ack::All) => format!(
-                "writes wait for {down:?}: with Ack::All every full member must have them. Start it, or remove it"
+                "writes wait for {down:?}: every full member must have them. Start it, or remove it"
             ),
             (_, [_, ..], Ack::AllInSync | Ack::Primary) => {
                 format!("writes wait until {down:?}, not heard of, are dropped")

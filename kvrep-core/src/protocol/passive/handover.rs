@@ -67,10 +67,9 @@ impl Primary {
             (_, Some(under_way)) => {
                 Managed::Refused(format!("a handover to {} is under way", under_way.to))
             }
-            _ if local.home().is_some() => Managed::Refused(
-                "the primary of this group is fixed (Takeover::Never): nobody else may serve"
-                    .into(),
-            ),
+            _ if local.home().is_some() => {
+                Managed::Refused("the primary of this group is fixed: nobody else may serve".into())
+            }
             (None, None) => Managed::Refused(
                 "no other replica is in the in-sync set; one must catch up first".into(),
             ),

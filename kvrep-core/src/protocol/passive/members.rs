@@ -145,7 +145,7 @@ impl Primary {
         change: MemberChange,
     ) -> Result<Option<Configuration>, String> {
         let mut new = (*self.configuration).clone();
-        let unknown = |id: ReplicaId| format!("{id} is not a member of {:?}", self.configuration);
+        let unknown = |id: ReplicaId| format!("{id} is not a member of {}", self.configuration);
         match change {
             MemberChange::Add(id, _) | MemberChange::Replace(_, id, _) if is_reserved(id) => {
                 return Err(format!("replica id {} is reserved", id.0));
@@ -186,7 +186,7 @@ impl Primary {
         let members_max = local.group.limits.members_max;
         if new.members.len() > members_max && new.members.len() > self.configuration.members.len() {
             return Err(format!(
-                "the group has {members_max} members, as many as allowed (members_max); remove or replace one first"
+                "the group has {members_max} members, as many as allowed; remove or replace one first"
             ));
         }
         new.version = new.version.next();
@@ -362,7 +362,7 @@ impl Passive {
         if self.forced && self.local.log.last() == LogPoint::ZERO {
             // It holds nothing of this group: there is nothing that force could save.
             let why = format!(
-                "stopped: nothing is forced, for the group lives: it is {configuration:?}, and this replica neither belongs to it nor holds anything of it. Start it to join; if that group is to be given up, stop its members first"
+                "stopped: nothing is forced, for the group lives: it is {configuration}, and this replica neither belongs to it nor holds anything of it. Start it to join; if that group is to be given up, stop its members first"
             );
             self.forced = false;
             self.local.stopped = true;
@@ -505,7 +505,7 @@ impl Passive {
         } else if self.local.removed {
             let known = self.local.hard.configuration.as_ref();
             Some(known.map_or_else(String::new, |c| {
-                format!("it was removed from the group, which is {c:?} now; stop it, or start it again to join")
+                format!("it was removed from the group, which is {c} now; stop it, or start it again to join")
             }))
         } else if self.local.joining.is_some() {
             let asks = rounds > ROUNDS_BEFORE_WORDS && self.local.waiting_for.is_empty();

@@ -135,8 +135,8 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
     let ahead = |h: &Standing| h.posture != Posture::Unfit && h.last.rank() > s.last.rank();
     if let Some((id, h)) = s.heard.iter().find(|(_, h)| s.forced && ahead(h)) {
         return Decision::Wait(format!(
-            "{id} answers and has more of the history (up to {:?}, not {:?}): nothing is forced. Force that one, or stop it first if what it has is to be given up",
-            h.last, s.last
+            "{id} answers and has more of the history (up to entry {}, not {}): nothing is forced. Force that one, or stop it first if what it has is to be given up",
+            h.last.index.0, s.last.index.0
         ));
     }
     let decision = match s.authority {
@@ -146,7 +146,7 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
     match decision {
         Decision::Promote { old: Some(_), .. } if s.waits_for_request && !s.chosen && !s.forced => {
             wait_if(speaks(s), || {
-                "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before (Takeover::OnClientRequest)".into()
+                "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before".into()
             })
         }
         decision @ (Decision::Promote { .. } | Decision::Wait(_)) => decision,
@@ -165,7 +165,7 @@ fn with_witness(s: &Situation<'_>) -> Decision {
             && !s.forced
         {
             return Decision::Wait(format!(
-                "the witness has an empty register, but this group was in {known:?}: it was started with another directory than before, and has lost what was recorded. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others"
+                "the witness has an empty register, but this group was in {known}: it was started with another directory than before, and has lost what was recorded. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others"
             ));
         }
         return genesis(s, known);
@@ -176,7 +176,7 @@ fn with_witness(s: &Situation<'_>) -> Decision {
     {
         return wait_if(speaks(s), || {
             format!(
-                "the witness has recorded {recorded:?}, but this group was in {known:?} since: it was started with an old copy of its directory. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others"
+                "the witness has recorded {recorded}, but this group was in {known} since: it was started with an old copy of its directory. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others"
             )
         });
     }
@@ -238,14 +238,14 @@ fn alone(s: &Situation<'_>) -> Decision {
     if let Some(home) = s.home {
         return wait_if(speaks(s), || {
             format!(
-                "only {home} serves, and it begins when all of {known:?} are heard; missing: {unheard:?}. Start them, or start one replica with force"
+                "only {home} serves, and it begins when all of {known} are heard; missing: {unheard:?}. Start them, or start one replica with force"
             )
         });
     }
     if s.restarting {
         return wait_if(speaks(s), || {
             format!(
-                "restarted without a witness: all of {known:?} must be heard; missing: {unheard:?}. Start them, or start this replica with force"
+                "restarted without a witness: all of {known} must be heard; missing: {unheard:?}. Start them, or start this replica with force"
             )
         });
     }
@@ -419,11 +419,11 @@ fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
     }
     if recorded.members.get(&s.me) == Some(&MemberKind::Learner) {
         return format!(
-            "a learner never takes over; one of {recorded:?} must return, or start this one with force (writes may be lost)"
+            "a learner never takes over; one of {recorded} must return, or start this one with force (writes may be lost)"
         );
     }
     format!(
-        "this replica is not in the last in-sync set {recorded:?}; one of those must return, or start this one with force (writes may be lost)"
+        "this replica is not in the last in-sync set {recorded}; one of those must return, or start this one with force (writes may be lost)"
     )
 }
 
