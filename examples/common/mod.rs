@@ -1,6 +1,7 @@
 //! What the systems share besides the library: a conversation over a connection, what an operator hears, and stories
 //! played with real processes.
 
+pub mod address;
 pub mod conversation;
 pub mod open_files;
 pub mod operator;

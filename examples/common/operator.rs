@@ -39,19 +39,23 @@ pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeE
     }
 }
 
-/// What the operator was told last that the node waits for. It comes and goes with every attempt, and by two ways; it is said once.
+/// What the operator was told lately. What a node waits for comes and goes with every attempt, and by two ways; it is said once, and again
+/// after some minutes.
 #[derive(Debug, Default)]
-struct Said(Option<(String, Instant)>);
+pub struct Said(Vec<(String, Instant)>);
 
 impl Said {
-    fn is_news(&mut self, why: &str, now: Instant) -> bool {
-        let known = self.0.as_ref();
-        let known = known.is_some_and(|(said, at)| said == why && now - *at < SAID_AGAIN_AFTER);
-        let is_news = !why.is_empty() && !known;
-        if is_news {
-            self.0 = Some((why.to_owned(), now));
+    /// Whether this is to be said now.
+    pub fn is_news(&mut self, why: &str, now: Instant) -> bool {
+        self.0.retain(|(_, at)| now - *at < SAID_AGAIN_AFTER);
+        if why.is_empty() || self.0.iter().any(|(said, _)| said == why) {
+            return false;
         }
-        is_news
+        if self.0.len() >= SAID_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((why.to_owned(), now));
+        true
     }
 }
 
@@ -198,6 +202,8 @@ fn list<'a>(ids: impl IntoIterator<Item = &'a ReplicaId>) -> String {
 
 /// What goes on is said again now and then.
 const SAID_AGAIN_AFTER: Duration = Duration::from_secs(300);
+/// Sentences that are remembered; of more the oldest are forgotten.
+const SAID_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

@@ -200,11 +200,7 @@ impl Store {
             }
             Look::Describe(None) => {
                 let all = self.collections.iter();
-                let all = all.map(|(name, one)| (name.clone(), one.schema().to_json()));
-                Ok(bounded(
-                    Json::Object(all.collect::<Map<_, _>>()).to_string(),
-                    0,
-                ))
+                Ok(described(all.map(|(name, one)| (name, one.schema()))))
             }
             Look::Search { collection, query } => search(self.collection(collection)?, query),
             Look::Nothing => Ok(Answer::Done),
@@ -294,6 +290,32 @@ fn shown(schema: &Schema, document: &Document) -> Json {
         }
     }
     Json::Object(fields)
+}
+
+/// The schemas of all collections as one object, as large as a message at most: of the rest only the size is of interest.
+fn described<'a>(all: impl Iterator<Item = (&'a String, &'a Schema)>) -> Answer {
+    let (mut json, mut bytes) = (String::from("{"), 2);
+    for (at, (name, schema)) in all.enumerate() {
+        let (name, schema) = (
+            Json::from(name.as_str()).to_string(),
+            schema.to_json().to_string(),
+        );
+        bytes += name.len() + 1 + schema.len() + usize::from(at > 0);
+        if bytes <= TEXT_BYTES_MAX {
+            if at > 0 {
+                json.push(',');
+            }
+            json.push_str(&name);
+            json.push(':');
+            json.push_str(&schema);
+        }
+    }
+    if ok_bytes(bytes) > TEXT_BYTES_MAX {
+        let bytes = ok_bytes(bytes) as u64;
+        return Answer::TooLarge { bytes };
+    }
+    json.push('}');
+    Answer::Found { json, looked_at: 0 }
 }
 
 fn bounded(json: String, looked_at: u64) -> Answer {

@@ -4,7 +4,9 @@
 //! connection. A request is `[operation, argument, …]`, a response `["ok", result]` or `["ko", reason]`. Whatever is
 //! wrong with a request is a reason, never the end of anything.
 //!
-//! Beside the operations of the text there is one of ours, `["status"]`: how the node stands.
+//! Beside the operations of the text there are some of ours: `["status"]`, how the node stands; `["remove-node", "host:port"]`, a node that
+//! is gone for good belongs no more; and `["make-room", "host:port"]`, by which a node that is not let in because the store is full asks for the
+//! place of the one that has been away longest.
 
 use super::query::Query;
 use super::schema::Schema;
@@ -24,6 +26,10 @@ pub enum Request {
     Read(Look),
     /// How the node stands.
     Status,
+    /// A node is to belong no more.
+    RemoveNode(String),
+    /// A node wants to belong, and the store is full.
+    MakeRoom(String),
 }
 
 /// What a client is told.
@@ -85,6 +91,8 @@ fn request_of(operation: &str, arguments: &[Json]) -> Result<Request, String> {
             query: Query::from_json(query)?,
         })),
         ("status", []) => Ok(Request::Status),
+        ("remove-node", [node]) => Ok(Request::RemoveNode(address(node)?)),
+        ("make-room", [node]) => Ok(Request::MakeRoom(address(node)?)),
         _ => Err(wrong(operation, arguments.len())),
     }
 }
@@ -104,7 +112,7 @@ fn wrong(operation: &str, arguments: usize) -> String {
     }
 }
 
-const OPERATIONS: [(&str, &str); 8] = [
+const OPERATIONS: [(&str, &str); 10] = [
     ("create", r#"["create", collection, schema]"#),
     ("describe", r#"["describe"] or ["describe", collection]"#),
     ("destroy", r#"["destroy", collection]"#),
@@ -113,7 +121,20 @@ const OPERATIONS: [(&str, &str); 8] = [
     ("update", r#"["update", collection, query, changes]"#),
     ("delete", r#"["delete", collection, query]"#),
     ("status", r#"["status"]"#),
+    ("remove-node", r#"["remove-node", "host:port"]"#),
+    ("make-room", r#"["make-room", "host:port"]"#),
 ];
+
+fn address(json: &Json) -> Result<String, String> {
+    match json {
+        Json::String(address) => Ok(address.clone()),
+        other @ (Json::Null
+        | Json::Bool(_)
+        | Json::Number(_)
+        | Json::Array(_)
+        | Json::Object(_)) => Err(format!("a node is named by its \"host:port\", not {other}")),
+    }
+}
 
 fn name(json: &Json) -> Result<String, String> {
     match json {
@@ -153,7 +174,7 @@ impl Response {
     pub fn to_text(&self) -> String {
         let text = match self {
             Self::Ok(result) => format!("[\"ok\", {result}]"),
-            Self::Ko(why) => format!("[\"ko\", {}]", Json::from(why.as_str())),
+            Self::Ko(why) => format!("[\"ko\", {}]", Json::from(brief(why))),
         };
         if text.len() <= TEXT_BYTES_MAX {
             return text;
@@ -198,6 +219,28 @@ impl From<Answer> for Response {
         }
     }
 }
+
+/// A text of bounded length: of a longer one the beginning and the end, for a reason may say in the middle what the client sent, and
+/// behind it what to do.
+#[must_use]
+pub fn brief(text: &str) -> String {
+    if text.len() <= HEAD_BYTES_MAX + TAIL_BYTES_MAX {
+        return text.to_owned();
+    }
+    let mut head = HEAD_BYTES_MAX;
+    while !text.is_char_boundary(head) {
+        head -= 1;
+    }
+    let mut tail = text.len() - TAIL_BYTES_MAX;
+    while !text.is_char_boundary(tail) {
+        tail += 1;
+    }
+    let left_out = tail - head;
+    format!("{} … ({left_out} bytes) … {}", &text[..head], &text[tail..])
+}
+
+const HEAD_BYTES_MAX: usize = 400;
+const TAIL_BYTES_MAX: usize = 400;
 
 /// The bytes of an `ok` response whose result has so many.
 #[must_use]
@@ -291,6 +334,26 @@ mod tests {
             told,
             format!("[\"ko\", \"response too large ({bytes} bytes)\"]")
         );
+    }
+
+    #[test]
+    fn what_a_client_sent_wrongly_is_not_sent_back_at_length() {
+        let long = "ñ".repeat(30_000);
+        for request in [
+            format!("[\"{long}\"]"),
+            format!("[\"insert\", \"{long}\", []]"),
+            format!("[\"insert\", \"users\", {{\"{long}\": []}}]"),
+            format!("[\"create\", \"users\", {{\"{long}\": \"{long}\"}}]")
+                .replace(&long, &long[..30_000]),
+            format!("[{{\"{long}\": 1}}]"),
+        ] {
+            let told = Response::Ko(refusal(request.as_bytes())).to_text();
+            assert!(told.len() < 2_000, "{} bytes", told.len());
+        }
+        let unknown = Response::Ko(refusal(format!("[\"{long}\"]").as_bytes())).to_text();
+        assert!(unknown.contains("unknown operation"), "{unknown}");
+        assert!(unknown.contains("there are create, describe"), "{unknown}");
+        assert_eq!(brief("short"), "short");
     }
 
     #[test]

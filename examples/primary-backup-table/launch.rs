@@ -99,7 +99,11 @@ async fn run(
     let service = Arc::new(Service::new(options.dialect));
     let mut config = TcpConfig::new(listen.to_string())
         .limits(limits)
-        .on_unreachable(move |trouble| tell(&told.unreachable(trouble)))
+        .on_unreachable(move |trouble| {
+            if let Some(why) = told.unreachable(trouble) {
+                tell(&why);
+            }
+        })
         .foreign(Arc::<Service>::clone(&service));
     let mine = options.advertise.clone().map(|address| (me, address));
     let witness = options.witness.clone();

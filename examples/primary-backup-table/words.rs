@@ -1,18 +1,21 @@
 //! What an operator of the table is told: the library's sentences in the words of this program, which knows two servers and a
 //! few options, and neither replicas' ids nor the library's types.
 
-use crate::common::operator::{reworded, with_names};
+use crate::common::operator::{Said, reworded, with_names};
 use kvrep_core::ReplicaId;
 use kvrep_transport_tcp::Unreachable;
 use kvrep_transport_tcp::codec::Refusal;
+use std::sync::{Mutex, PoisonError};
+use tokio::time::Instant;
 
 /// Whom a server talks of.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Words {
     me: ReplicaId,
     /// The other server's address, as it is known at the start.
     other: Option<String>,
     has_witness: bool,
+    said: Mutex<Said>,
 }
 
 impl Words {
@@ -23,6 +26,7 @@ impl Words {
             me,
             other,
             has_witness: witness.is_some(),
+            said: Mutex::default(),
         }
     }
 
@@ -44,9 +48,15 @@ impl Words {
         }
     }
 
-    /// Why the other server, or the witness, cannot be reached, and what to do.
+    /// Why the other server, or the witness, cannot be reached, and what to do; `None` if that was said lately.
     #[must_use]
-    pub fn unreachable(&self, trouble: &Unreachable) -> String {
+    pub fn unreachable(&self, trouble: &Unreachable) -> Option<String> {
+        let why = self.why_unreachable(trouble);
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.is_news(&why, Instant::now()).then_some(why)
+    }
+
+    fn why_unreachable(&self, trouble: &Unreachable) -> String {
         let address = &trouble.address;
         match &trouble.refusal {
             Some(Refusal::OtherConfiguration { .. }) => {

@@ -1,5 +1,6 @@
 //! The command line's arguments.
 
+use crate::common::address::address;
 use clap::Parser;
 
 /// A command line for the MondongoDB document store. `docstore-cli help` lists its commands.
@@ -7,7 +8,7 @@ use clap::Parser;
 #[command(name = "docstore-cli", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Args {
     /// A node of the store; `help` lists the commands instead.
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = node)]
     pub node: String,
     /// Send a write that this node refuses, because it does not lead, to the leader that it names.
     #[arg(long)]
@@ -17,7 +18,19 @@ pub struct Args {
     pub timeout: u64,
 }
 
+/// `help` stands where a node does.
+fn node(text: &str) -> Result<String, String> {
+    match text {
+        "help" => Ok(text.into()),
+        _ => address(text),
+    }
+}
+
 const EXAMPLES: &str = "\
+Commands of this program's own, beside those that help lists:
+  nodes: list the store's nodes, and how they are
+  rmnode <host:port>: remove a node that is gone for good
+
 Examples:
   docstore-cli localhost:8000
   echo 'search users age>10 age<20' | docstore-cli localhost:8001
@@ -43,6 +56,16 @@ Available commands within the prompt
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn an_address_that_is_none_is_wrong_usage() {
+        assert!(Args::try_parse_from(["cli", "help"]).is_ok());
+        assert!(Args::try_parse_from(["cli", "localhost:8000"]).is_ok());
+        for wrong in ["localhost", "localhost:0", ":1", "localhost:70000"] {
+            let refused = Args::try_parse_from(["cli", wrong]).expect_err(wrong);
+            assert_eq!(refused.exit_code(), 2, "{wrong}");
+        }
+    }
 
     #[test]
     fn r2_20_help_says_exactly_what_the_text_says_but_for_the_programs_name() {

@@ -45,6 +45,10 @@ pub enum Command {
     Update,
     /// `remove`
     Remove,
+    /// `nodes`, ours
+    Nodes,
+    /// `rmnode`, ours
+    RemoveNode,
 }
 
 /// `key`, operator, value.
@@ -75,6 +79,8 @@ pub fn parse(line: &str) -> Result<Line, String> {
         "search" => Command::Search,
         "update" => Command::Update,
         "remove" => Command::Remove,
+        "nodes" => Command::Nodes,
+        "rmnode" => Command::RemoveNode,
         _ => return Err(format!("no command {word:?}; help lists them")),
     };
     let request = request(command, rest)?.to_string();
@@ -84,12 +90,22 @@ pub fn parse(line: &str) -> Result<Line, String> {
 fn request(command: Command, rest: &str) -> Result<Json, String> {
     let usage = |what: &str| format!("write: {what}");
     let (collection, terms) = word(rest);
-    if command == Command::Describe {
-        return if collection.is_empty() {
-            Ok(json!(["describe"]))
-        } else {
-            Err(usage("desc"))
-        };
+    let alone = collection.is_empty();
+    match command {
+        Command::Describe if alone => return Ok(json!(["describe"])),
+        Command::Nodes if alone => return Ok(json!(["status"])),
+        Command::Describe | Command::Nodes => return Err(usage(command.usage())),
+        // Here the first word is an address.
+        Command::RemoveNode if !alone && terms.trim().is_empty() => {
+            return Ok(json!(["remove-node", collection]));
+        }
+        Command::RemoveNode => return Err(usage(command.usage())),
+        Command::AddCollection
+        | Command::RemoveCollection
+        | Command::Add
+        | Command::Search
+        | Command::Update
+        | Command::Remove => {}
     }
     if collection.is_empty() {
         return Err(usage(command.usage()));
@@ -99,7 +115,9 @@ fn request(command: Command, rest: &str) -> Result<Json, String> {
         return Err(usage(command.usage()));
     }
     Ok(match command {
-        Command::Describe => json!(["describe"]),
+        Command::Describe | Command::Nodes | Command::RemoveNode => {
+            return Err(usage(command.usage()));
+        }
         Command::RemoveCollection if groups.is_empty() => json!(["destroy", collection]),
         Command::RemoveCollection => return Err(usage(command.usage())),
         Command::AddCollection => json!(["create", collection, schema(&groups.concat())?]),
@@ -137,6 +155,8 @@ impl Command {
                 "update <col> <query> {key=val,}+, such as update users name=a email=c,age=19"
             }
             Self::Remove => "remove <col> <query>, such as remove users age>10",
+            Self::Nodes => "nodes",
+            Self::RemoveNode => "rmnode <host:port>, such as rmnode localhost:8001",
         }
     }
 
@@ -144,7 +164,11 @@ impl Command {
     fn needs_terms(self) -> bool {
         match self {
             Self::AddCollection | Self::Add | Self::Update | Self::Remove => true,
-            Self::RemoveCollection | Self::Describe | Self::Search => false,
+            Self::RemoveCollection
+            | Self::Describe
+            | Self::Search
+            | Self::Nodes
+            | Self::RemoveNode => false,
         }
     }
 }

@@ -107,7 +107,8 @@ async fn connect(node: &str) -> Result<TcpStream, String> {
 }
 
 /// The leader that a refusal names.
-fn leader_of(why: &str) -> Option<&str> {
+#[must_use]
+pub fn leader_of(why: &str) -> Option<&str> {
     let leader = why.strip_prefix("not leader; leader is ")?;
     (leader != "unknown").then_some(leader)
 }

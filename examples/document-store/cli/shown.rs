@@ -20,6 +20,27 @@ pub fn shown(command: Command, result: &Json) -> String {
                 text + &document_lines(document)
             }),
         },
+        Command::RemoveNode => "Node removed.".into(),
+        Command::Nodes => {
+            let is = |node: &Json, list: &str| {
+                let list = result[list].as_array().map(Vec::as_slice);
+                list.unwrap_or_default().contains(node)
+            };
+            let nodes = result["nodes"].as_array().map(Vec::as_slice);
+            nodes
+                .unwrap_or_default()
+                .iter()
+                .fold("Nodes:".into(), |text: String, node| {
+                    let how = if *node == result["leader"] {
+                        "leader"
+                    } else if is(node, "active_nodes") {
+                        "active"
+                    } else {
+                        "away"
+                    };
+                    format!("{text}\n- {}: {how}", plain(node))
+                })
+        }
         Command::Describe => match result.as_object().filter(|all| !all.is_empty()) {
             None => "No cols.".into(),
             Some(all) => all.iter().fold("Cols:".into(), |text, (name, schema)| {
@@ -114,6 +135,16 @@ mod tests {
         assert_eq!(shown(Command::Update, &json!(0)), "No docs.");
         assert_eq!(shown(Command::Remove, &json!(0)), "No docs.");
         assert_eq!(shown(Command::Search, &json!([])), "No docs.");
+    }
+
+    #[test]
+    fn nodes_are_listed_with_how_they_are() {
+        let status = json!({"nodes": ["a:1", "b:2", "c:3"], "leader": "b:2", "active_nodes": ["a:1", "b:2"]});
+        assert_eq!(
+            shown(Command::Nodes, &status),
+            "Nodes:\n- a:1: active\n- b:2: leader\n- c:3: away"
+        );
+        assert_eq!(shown(Command::RemoveNode, &Json::Null), "Node removed.");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The server's arguments.
 
+use crate::common::address::address;
 use clap::Parser;
 use std::path::PathBuf;
 
@@ -10,22 +11,33 @@ pub struct Args {
     /// Where the store's data are. Each node of this machine has a directory of its own in it, named by its port.
     pub path: PathBuf,
     /// Where to listen, for clients and for the other nodes. All nodes of a store live in one /16 network.
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = address)]
     pub listen: String,
     /// A node of the store to join (any: it says who leads). Without it the node begins a store, or goes on with what its
     /// directory holds.
-    #[arg(value_name = "LEADER HOST:PORT")]
+    #[arg(value_name = "LEADER HOST:PORT", value_parser = address)]
     pub leader: Option<String>,
     /// Where the others and clients reach this node, if it listens on 0.0.0.0.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub advertise: Option<String>,
     /// The witness that decides who leads, so that a partition makes no two leaders. The same for all nodes of a store, from
     /// its beginning; remembered in the directory. Start one with: kvrep-witness --group docstore --data DIR
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     pub witness: Option<String>,
+    /// How many nodes may belong to the store, those that are away included; the same for all of them. When there are so many, a new one takes
+    /// the place of the one that has been away longest.
+    #[arg(long, value_name = "NODES", default_value_t = 64, value_parser = nodes_max)]
+    pub nodes_max: usize,
     /// Lead with what this node has, without those that never return. What only they had is lost.
     #[arg(long)]
     pub force: bool,
+}
+
+fn nodes_max(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(nodes @ 1..=64) => Ok(nodes),
+        Ok(_) | Err(_) => Err("expected 1 to 64".into()),
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -57,5 +69,15 @@ mod tests {
         assert_eq!(args.path, PathBuf::from("db"));
         assert_eq!(args.leader.as_deref(), Some("localhost:8000"));
         assert!(Args::try_parse_from(["server", "db"]).is_err());
+        for wrong in [
+            "localhost",
+            ":8000",
+            "localhost:0",
+            "localhost:x",
+            "localhost:99999",
+        ] {
+            let refused = Args::try_parse_from(["server", "db", wrong]).expect_err(wrong);
+            assert_eq!(refused.exit_code(), 2, "{wrong}");
+        }
     }
 }

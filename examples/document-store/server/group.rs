@@ -23,8 +23,13 @@ const PROBE_WINDOW: Duration = Duration::from_millis(250);
 
 /// What the nodes agree on; `members` are those whom this one asks.
 #[must_use]
-pub fn agreed(members: impl IntoIterator<Item = ReplicaId>, authority: Authority) -> GroupConfig {
+pub fn agreed(
+    members: impl IntoIterator<Item = ReplicaId>,
+    authority: Authority,
+    nodes_max: usize,
+) -> GroupConfig {
     let mut group = GroupConfig::new(members, authority);
+    group.limits.members_max = nodes_max;
     group.timing = Timing {
         heartbeat_every: Duration::from_millis(100),
         suspect_after: SUSPECT_AFTER,

@@ -1,5 +1,6 @@
 //! The server: arguments, where a node is, how the group replicates, what clients are served, and what the operator hears.
 
+pub mod absences;
 pub mod args;
 pub mod crowd;
 pub mod group;
@@ -8,3 +9,4 @@ pub mod notes;
 pub mod place;
 pub mod run;
 pub mod service;
+pub mod words;

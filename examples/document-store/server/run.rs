@@ -6,43 +6,103 @@ use super::hearing::Hearing;
 use super::notes::{self, Notes};
 use super::place::Place;
 use super::service::Service;
-use crate::common::operator::{asked_to_end, attend};
+use super::words::{Alike, plainly, unreachable};
+use crate::common::operator::{Said, asked_to_end, attend};
+use crate::document_store::cli::remote::{ask, leader_of};
 use crate::document_store::store::Store;
+use crate::document_store::wire::Response;
 use kvrep_core::node::{LocalLink, Node, NodeStatus};
 use kvrep_core::protocol::Role;
 use kvrep_core::protocol::passive::Join;
 use kvrep_core::{Authority, ReplicaId};
 use kvrep_transport_tcp::{TcpConfig, TcpTransport};
+use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Why a node could not start or go on, in words for the operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Failed {
+    /// What was said on the command line cannot be.
+    Usage(String),
+    /// Something else.
+    Running(String),
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self::Running(why)
+    }
+}
 
 /// Serves until the process is asked to end.
 ///
 /// # Errors
 /// Why the node could not start or go on, in words for the operator.
-pub async fn run(args: Args) -> Result<(), String> {
+pub async fn run(args: Args) -> Result<(), Failed> {
     let end = asked_to_end().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let hearing = Hearing::begin().map_err(|e| format!("cannot print: {e}"))?;
-    let Started { node, place, notes } = start(&args, &hearing).await?;
+    let Started {
+        node,
+        place,
+        notes,
+        service,
+    } = start(&args, &hearing).await?;
     let directory = directory_of(&args, place);
-    hearing.tell(&format!("listening on {place}"));
+    hearing.tell(&listens(&args.listen, place));
     let told = hearing.clone();
     let ended = tokio::select! {
         () = end => {
             hearing.tell("ending");
             None
         }
-        ended = attend(&node, move |what| told.tell(&place.named(what))) => Some(ended),
+        ended = attend(&node, move |what| told.tell(&plainly(place, what))) => Some(ended),
         () = roles(&node, place, &hearing) => None,
+        () = service.watch(&node) => None,
+        () = ask_for_room(&node, place, notes.leader.clone()) => None,
         why = remember(&node, &notes, &directory) => {
             drop(node.shutdown().await);
-            return Err(why);
+            return Err(why.into());
         }
     };
     match ended {
-        None => node.shutdown().await.map_err(|e| e.to_string()),
-        Some(ended) => ended.map_err(|e| place.named(&e.to_string())),
+        None => node
+            .shutdown()
+            .await
+            .map_err(|e| plainly(place, &e.to_string()).into()),
+        Some(ended) => ended.map_err(|e| plainly(place, &e.to_string()).into()),
+    }
+}
+
+/// Where it listens; and where others find it, if that is elsewhere.
+fn listens(listen: &str, place: Place) -> String {
+    match Place::find(listen) {
+        Ok(found) if found != place => format!("listening on {found}; others find it at {place}"),
+        Ok(_) | Err(_) => format!("listening on {place}"),
+    }
+}
+
+/// Where it is not let in because the store is full, asks the leader for a place; never ends.
+async fn ask_for_room(node: &Node, place: Place, leader: Option<String>) {
+    let mut leader = leader;
+    loop {
+        sleep(ROOM_ASKED_EVERY).await;
+        let status = node.status().protocol;
+        let belongs = (status.configuration)
+            .is_some_and(|c| c.members.contains_key(&node.identity().replica));
+        if belongs || status.waiting_for.is_empty() {
+            continue;
+        }
+        let Some(at) = &leader else { continue };
+        let request = json!(["make-room", place.to_string()]).to_string();
+        // What the answer is, the next attempt to join shows.
+        if let Ok(Response::Ko(why)) = ask(at, &request, Instant::now() + ROOM_WITHIN).await
+            && let Some(elsewhere) = leader_of(&why)
+        {
+            leader = Some(elsewhere.to_owned());
+        }
     }
 }
 
@@ -50,6 +110,7 @@ struct Started {
     node: Node,
     place: Place,
     notes: Notes,
+    service: Arc<Service>,
 }
 
 fn directory_of(args: &Args, place: Place) -> PathBuf {
@@ -69,14 +130,16 @@ async fn remember(node: &Node, notes: &Notes, directory: &Path) -> String {
     std::future::pending().await
 }
 
-async fn start(args: &Args, hearing: &Hearing) -> Result<Started, String> {
-    let place = Place::find(args.advertise.as_deref().unwrap_or(&args.listen))?;
-    let me = place.replica()?;
-    let leader = args.leader.as_deref().map(Place::find).transpose()?;
+async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
+    let place = Place::find(args.advertise.as_deref().unwrap_or(&args.listen));
+    let place = place.map_err(Failed::Usage)?;
+    let me = place.replica().map_err(Failed::Usage)?;
+    let leader = args.leader.as_deref().map(Place::find).transpose();
+    let leader = leader.map_err(Failed::Usage)?;
     let directory = directory_of(args, place);
     let said = notes::of(place, leader, args.witness.as_deref());
     if let Some(leader) = leader {
-        place.may_follow(leader)?;
+        place.may_follow(leader).map_err(Failed::Usage)?;
     }
     let notes = Notes::consult(&directory, said)?;
     let leader = notes.leader.as_deref().map(Place::find).transpose()?;
@@ -84,11 +147,27 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, String> {
         Some(_) => Authority::Witness,
         None => Authority::Alone,
     };
-    let service = Arc::new(Service::new(place, me, hearing.clone()));
-    let listen = Place::find(&args.listen)?;
+    let alike = Alike {
+        witness: notes.witness.clone(),
+        nodes_max: args.nodes_max,
+    };
+    let service = Arc::new(Service::new(place, me, alike.clone(), hearing.clone()));
+    let listen = Place::find(&args.listen).map_err(Failed::Usage)?;
+    let (told, said) = (hearing.clone(), Arc::new(Mutex::new(Said::default())));
     let mut config = TcpConfig::new(listen.to_string())
         .peer(me, place.to_string())
         .locate(move |replica| Some(place.of(replica).to_string()))
+        .on_unreachable(move |trouble| {
+            let (told, alike, trouble) = (told.clone(), alike.clone(), trouble.clone());
+            let said = Arc::clone(&said);
+            tokio::spawn(async move {
+                let why = unreachable(place, &alike, trouble).await;
+                let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+                if said.is_news(&why, Instant::now()) {
+                    told.tell(&why);
+                }
+            });
+        })
         .foreign(Arc::clone(&service) as Arc<_>);
     // Together well below the 1,024 files that a process may usually have open.
     config.limits.foreign_max = 512;
@@ -99,15 +178,15 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, String> {
     }
     let builder = match leader {
         _ if args.force => Node::builder(GROUP, me)
-            .group(agreed([me], authority))
+            .group(agreed([me], authority, args.nodes_max))
             .forced(),
         Some(leader) => {
             let leader = leader.replica()?;
             Node::builder(GROUP, me)
-                .group(agreed([leader], authority))
+                .group(agreed([leader], authority, args.nodes_max))
                 .join(Join::full())
         }
-        None => Node::builder(GROUP, me).group(agreed([me], authority)),
+        None => Node::builder(GROUP, me).group(agreed([me], authority, args.nodes_max)),
     };
     let node = builder
         .transport(
@@ -120,7 +199,7 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, String> {
         .state_machine(Store::default())
         .start()
         .await
-        .map_err(|e| place.named(&e.to_string()))?;
+        .map_err(|e| plainly(place, &e.to_string()))?;
     service.attach(LocalLink::new([&node]));
     if let (Some(said), Some(known)) = (&args.leader, node.status().protocol.configuration)
         && known.members.keys().eq([&me])
@@ -131,9 +210,15 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, String> {
             "{} holds a store that {place} leads alone, so it does not follow {said}: leave that out to go on with it, or \
              choose another path to join the other store",
             directory.display()
-        ));
+        )
+        .into());
     }
-    Ok(Started { node, place, notes })
+    Ok(Started {
+        node,
+        place,
+        notes,
+        service,
+    })
 }
 
 /// Says who leads, as that changes.
@@ -187,3 +272,5 @@ async fn roles(node: &Node, place: Place, hearing: &Hearing) {
 
 /// The others may end at the same time: nobody is left to acknowledge what is under way.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
+const ROOM_ASKED_EVERY: Duration = Duration::from_secs(2);
+const ROOM_WITHIN: Duration = Duration::from_secs(5);

@@ -11,10 +11,12 @@
 //! * whatever a client sends, the answer is a reason, and the worst is that its connection is closed;
 //! * a connection costs at most one message each way, and waits for nothing without a deadline.
 
+use super::absences::Absences;
 use super::crowd::Crowd;
 use super::group::GROUP;
 use super::hearing::Hearing;
 use super::place::Place;
+use super::words::{Alike, plainly};
 use crate::common::conversation::{Conversation, Ended, Manners};
 use crate::document_store::store::{Answer, Look, Store};
 use crate::document_store::wire::{self, Request, Response, TEXT_BYTES_MAX};
@@ -24,7 +26,7 @@ use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{Client, ClientLink as _, ClientOptions, LinkError, LocalLink};
 use kvrep_core::protocol::{ProtocolStatus, Role};
 use kvrep_core::state_machine::{decode, encode};
-use kvrep_core::{Read, ReplicaId, Token};
+use kvrep_core::{Configuration, Manage, Node, Read, ReplicaId, Token};
 use kvrep_transport_tcp::{ForeignService, TcpGroupLink};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -38,6 +40,9 @@ use tokio_util::codec::LengthDelimitedCodec;
 pub struct Service {
     place: Place,
     me: ReplicaId,
+    /// What it was started with that the others must be, too.
+    alike: Alike,
+    absences: Absences,
     hearing: Hearing,
     crowd: Crowd,
     node: OnceLock<LocalLink>,
@@ -51,7 +56,7 @@ type Refusal = String;
 impl Service {
     /// The service of the node at `place`, which is still to be started.
     #[must_use]
-    pub fn new(place: Place, me: ReplicaId, hearing: Hearing) -> Self {
+    pub fn new(place: Place, me: ReplicaId, alike: Alike, hearing: Hearing) -> Self {
         let mut options = ClientOptions::default();
         options.deadline = CONFIRMED_WITHIN;
         // Itself: whoever does not lead says who does.
@@ -60,6 +65,8 @@ impl Service {
             leader: Client::with_options(link, options),
             place,
             me,
+            alike,
+            absences: Absences::default(),
             hearing,
             crowd: Crowd::new(WAITING_MAX),
             node: OnceLock::new(),
@@ -69,6 +76,20 @@ impl Service {
     /// The node is there.
     pub fn attach(&self, node: LocalLink) {
         let _ = self.node.set(node);
+    }
+
+    /// Counts since when nodes are away; never ends.
+    pub async fn watch(&self, node: &Node) {
+        let mut watch = node.watch();
+        loop {
+            if let Some(agreed) = &watch.borrow_and_update().protocol.configuration {
+                self.absences.note(agreed, std::time::Instant::now());
+            }
+            if watch.changed().await.is_err() {
+                // The node has ended; whoever waits for that says why.
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Reads one request, carries it out and answers it.
@@ -99,6 +120,8 @@ impl Service {
                 self.read(&look).await
             }
             Ok(Request::Status) => self.status().await,
+            Ok(Request::RemoveNode(node)) => self.remove_node(node).await,
+            Ok(Request::MakeRoom(node)) => self.make_room(node).await,
             Err(why) => Err(why),
         };
         answered.unwrap_or_else(Response::Ko)
@@ -134,8 +157,8 @@ impl Service {
             Err(why) => {
                 let stands = self.stands().await?;
                 let waits_for = match stands.waiting_for.as_str() {
-                    "" => self.place.named(&why.to_string()),
-                    waits_for => self.place.named(waits_for),
+                    "" => plainly(self.place, &why.to_string()),
+                    waits_for => plainly(self.place, waits_for),
                 };
                 Err(format!(
                     "this node reaches no leader now, so what it has may be old ({waits_for}): ask another one, or later"
@@ -153,6 +176,66 @@ impl Service {
             Outcome::Behind => {
                 Err("this node is not up to date: ask the leader, or this one later".into())
             }
+            other => Err(refused(other)),
+        }
+    }
+
+    /// A node that is gone for good belongs no more.
+    async fn remove_node(&self, node: String) -> Result<Response, Refusal> {
+        let place = found(node).await?;
+        let id = place.replica()?;
+        let agreed = self.agreed_by_me().await?;
+        if !agreed.members.contains_key(&id) {
+            return Err(format!("{place} is no node of this store"));
+        }
+        if agreed.in_sync.contains_key(&id) {
+            return Err(format!("{place} is active: stop it first"));
+        }
+        self.manage(Manage::Remove(id)).await??;
+        self.hearing.tell(&format!("{place} was removed"));
+        Ok(Response::Ok("null".into()))
+    }
+
+    /// A node that is to belong takes the place of the one that has been away longest, if all places are taken.
+    async fn make_room(&self, node: String) -> Result<Response, Refusal> {
+        let place = found(node).await?;
+        let by = place.replica()?;
+        place.may_follow(self.place)?;
+        let agreed = self.agreed_by_me().await?;
+        let nodes = agreed.members.len();
+        if agreed.members.contains_key(&by) || nodes < self.alike.nodes_max {
+            return Ok(Response::Ok("null".into()));
+        }
+        for dead in self.absences.longest_first() {
+            // Refused if it lives, and is merely on its way back.
+            if self.manage(Manage::Replace { dead, by }).await?.is_ok() {
+                let dead = self.place.of(dead);
+                self.hearing.tell(&format!(
+                    "the store has {nodes} nodes, as many as may be: {place} takes the place of {dead}, which has been away longest"
+                ));
+                return Ok(Response::Ok("null".into()));
+            }
+        }
+        Err(format!(
+            "the store has {nodes} nodes, as many as may be (--nodes-max), and none of them is dead: remove one (docstore-cli: rmnode HOST:PORT)"
+        ))
+    }
+
+    /// Who belongs and who is active, if this node leads.
+    async fn agreed_by_me(&self) -> Result<Configuration, Refusal> {
+        let stands = self.stands().await?;
+        match stands.configuration {
+            Some(agreed) if stands.role == Role::Primary && stands.serving => Ok(agreed),
+            Some(_) | None => Err(self.not_leader(stands.primary)),
+        }
+    }
+
+    /// The inner refusal is the group's answer; the outer one that there is none.
+    async fn manage(&self, manage: Manage) -> Result<Result<(), Refusal>, Refusal> {
+        match self.call(Op::Manage(manage)).await? {
+            Outcome::Managed(_) => Ok(Ok(())),
+            Outcome::Refused(why) => Ok(Err(plainly(self.place, &why))),
+            Outcome::NotPrimary { primary, .. } => Err(self.not_leader(primary)),
             other => Err(refused(other)),
         }
     }
@@ -208,7 +291,9 @@ impl Service {
             "nodes": members,
             "documents": extent["documents"],
             "digest": extent["digest"],
-            "waiting_for": self.place.named(&stands.waiting_for),
+            "waiting_for": plainly(self.place, &stands.waiting_for),
+            "witness": self.alike.witness,
+            "nodes_max": self.alike.nodes_max,
         });
         Ok(Response::Ok(result.to_string()))
     }
@@ -246,6 +331,12 @@ impl Service {
         let leader = leader.map_or("unknown".into(), |leader| self.place.of(leader).to_string());
         format!("not leader; leader is {leader}")
     }
+}
+
+/// Names are looked up by the system, which may take its time.
+async fn found(node: String) -> Result<Place, Refusal> {
+    let found = tokio::task::spawn_blocking(move || Place::find(&node)).await;
+    found.map_err(|e| e.to_string())?
 }
 
 #[async_trait]

@@ -27,7 +27,9 @@ impl Spoken {
                 self.store.apply(&mut context, command)
             }
             Ok(Request::Read(look)) => self.store.query(look),
-            Ok(Request::Status) => panic!("a store has no status"),
+            Ok(Request::Status | Request::RemoveNode(_) | Request::MakeRoom(_)) => {
+                panic!("a store has no status")
+            }
             Err(why) => Answer::Refused(why),
         }
     }
@@ -341,4 +343,38 @@ proptest! {
         });
         prop_assert_eq!(&found[0], &found[1]);
     }
+}
+
+#[test]
+fn a_description_that_does_not_fit_says_how_large_it_is_without_being_made() {
+    let mut spoken = Spoken::default();
+    let (mut all, mut last) = (String::new(), Answer::Done);
+    for n in 0..40 {
+        let attributes: Vec<String> = (0..200).map(|a| format!("\"a{n}_{a}\":\"int\"")).collect();
+        spoken.ok(&format!(
+            "[\"create\", \"c{n}\", {{{}}}]",
+            attributes.join(",")
+        ));
+        last = spoken.answer("[\"describe\"]");
+        if let Answer::Found { json, .. } = &last {
+            all.clone_from(json);
+        }
+    }
+    let Answer::TooLarge { bytes } = last else {
+        panic!("{last:?}");
+    };
+    let whole: serde_json::Map<String, Json> = (spoken.store.collections.iter())
+        .map(|(name, one)| (name.clone(), one.schema().to_json()))
+        .collect();
+    assert_eq!(
+        bytes,
+        ok_bytes(Json::Object(whole.clone()).to_string().len()) as u64
+    );
+    // What fits is what it was.
+    let some: serde_json::Map<String, Json> = serde_json::from_str(&all).expect("JSON");
+    assert!(some.len() > 2 && all.len() <= TEXT_BYTES_MAX);
+    assert!(
+        some.iter()
+            .all(|(name, schema)| whole.get(name) == Some(schema))
+    );
 }

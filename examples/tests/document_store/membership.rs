@@ -1,8 +1,8 @@
 //! Nodes that come and go (C2.6).
 
-use crate::{NUMBERS, ok};
-use kvrep_examples::common::processes::free_ports;
-use kvrep_examples::document_store::stage::{Stage, at, load};
+use crate::{NUMBERS, ko, ok};
+use kvrep_examples::common::processes::{Program, free_ports};
+use kvrep_examples::document_store::stage::{PATIENCE, Stage, at, load};
 use serde_json::json;
 
 #[tokio::test]
@@ -98,4 +98,139 @@ async fn a_first_command_that_was_wrong_leaves_nothing_behind() {
     stage.active(&[node]).await.unwrap();
     let kept = stage.until(node, "remembered", |_| own.join("node.json").exists());
     kept.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_for_good_is_removed_by_the_wire_and_by_the_command_line() {
+    let (mut stage, [leader, one, two]) = Stage::with().await.unwrap();
+    let remove = |node: u16| format!(r#"["remove-node", "localhost:{node}"]"#);
+    let why = ko(leader, &remove(one)).await;
+    assert!(why.contains("is active: stop it first"), "{why}");
+    assert!(
+        ko(one, &remove(two))
+            .await
+            .contains("not leader; leader is")
+    );
+    let why = ko(leader, r#"["remove-node", "nonsense"]"#).await;
+    assert!(why.contains("HOST:PORT"), "{why}");
+    stage.kill(one).await.unwrap();
+    stage.kill(two).await.unwrap();
+    stage.active(&[leader]).await.unwrap();
+    ok(leader, &remove(one)).await;
+    assert!(
+        ko(leader, &remove(one))
+            .await
+            .contains("is no node of this store")
+    );
+    let cli = Program::beside("the command line", "docstore-cli").unwrap();
+    let mut cli = cli.arg(at(leader)).start().unwrap();
+    let typed = format!("nodes\nrmnode localhost:{two}\nnodes\nexit\n");
+    cli.type_bytes(typed.as_bytes()).await.unwrap();
+    assert!(cli.ended(PATIENCE).await.unwrap().success());
+    let printed = cli.printed().join("\n");
+    for wanted in [format!("- {}: away", at(two)), "Node removed.".into()] {
+        assert!(printed.contains(&wanted), "{printed}");
+    }
+    let status = ok(leader, r#"["status"]"#).await;
+    assert_eq!(status["nodes"], json!([at(leader)]));
+}
+
+#[tokio::test]
+async fn when_the_store_is_full_the_one_that_has_been_away_longest_makes_room() {
+    let mut stage = Stage::empty().unwrap();
+    let [leader, one, two, three] = free_ports().unwrap();
+    let of_three = |program: Program| program.args(["--nodes-max", "3"]);
+    for (port, of) in [(leader, None), (one, Some(leader)), (two, Some(leader))] {
+        let program = of_three(stage.server(port, of).unwrap());
+        stage.enter_as(port, &program).await.unwrap();
+    }
+    stage.active(&[leader, one, two]).await.unwrap();
+    let program = of_three(stage.server(three, Some(leader)).unwrap());
+    stage.enter_as(three, &program).await.unwrap();
+    // All are alive: it is told so, in the words of this program.
+    stage
+        .hears(three, "as many as may be (--nodes-max)")
+        .await
+        .unwrap();
+    stage.kill(two).await.unwrap();
+    stage.active(&[leader, one, three]).await.unwrap();
+    let mut nodes = [at(leader), at(one), at(three)];
+    nodes.sort();
+    let status = ok(leader, r#"["status"]"#).await;
+    assert_eq!(status["nodes"], json!(nodes));
+    stage
+        .hears(
+            leader,
+            &format!("{} takes the place of {}", at(three), at(two)),
+        )
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_was_started_otherwise_is_told_once_which_option_differs() {
+    let (mut stage, [leader]) = Stage::with().await.unwrap();
+    let [one, other, nobody] = free_ports().unwrap();
+    let witness = at(nobody);
+    for (port, option, value) in [
+        (one, "--witness", witness.as_str()),
+        (other, "--nodes-max", "5"),
+    ] {
+        let program = stage.server(port, Some(leader)).unwrap();
+        let program = program.args([option, value]);
+        stage.enter_as(port, &program).await.unwrap();
+        let wanted = format!("this one with {option} {value}");
+        stage.hears(port, &wanted).await.unwrap();
+        let printed = stage.node(port).unwrap().printed();
+        let told = printed
+            .iter()
+            .filter(|line| line.contains("refuses this one"));
+        assert_eq!(told.count(), 1, "{printed:?}");
+        let text = printed.join("\n");
+        for theirs in ["hash", "::", "WARN", "replica"] {
+            assert!(!text.contains(theirs), "{theirs} in {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_wrong_is_wrong_usage_and_what_it_listens_on_is_said() {
+    let mut stage = Stage::empty().unwrap();
+    let [node] = free_ports().unwrap();
+    let server = Program::beside("a node", "docstore-server").unwrap();
+    let server = server.directory(stage.directory()).arg("db");
+    let unknown = format!("no.such.host.invalid:{node}");
+    let all = format!("0.0.0.0:{node}");
+    for arguments in [
+        &["localhost"][..],
+        &["localhost:0"],
+        &[&unknown],
+        &[&all],
+        &[&at(node), &at(node)],
+        &[&at(node), "192.0.2.1:1"],
+        &[&at(node), "--witness", "nowhere"],
+    ] {
+        let mut wrong = server.clone().args(arguments).start().unwrap();
+        let ended = wrong.ended(PATIENCE).await.unwrap();
+        assert_eq!(
+            ended.code(),
+            Some(2),
+            "{arguments:?}: {:?}",
+            wrong.printed()
+        );
+    }
+    let cli = Program::beside("the command line", "docstore-cli").unwrap();
+    let mut wrong = cli.arg("localhost").start().unwrap();
+    assert_eq!(wrong.ended(PATIENCE).await.unwrap().code(), Some(2));
+    let program = server.args([&all, "--advertise", &at(node)]);
+    stage.enter_as(node, &program).await.unwrap();
+    let listens = format!(
+        "[Server] listening on {all}; others find it at {}",
+        at(node)
+    );
+    assert!(
+        stage.node(node).unwrap().printed().contains(&listens),
+        "{:?}",
+        stage.node(node).unwrap().printed()
+    );
 }
