@@ -145,8 +145,8 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             from.0, commit.0
         )),
         NodeEvent::Protocol(Event::TailTruncated { from, entries }) => Some(format!(
-            "{entries} entries from {} on are not in the history that counts, and are cut off. Whether they were acknowledged cannot be told here: \
-             those that this replica took while it led without the others were, and are LOST",
+            "{entries} entries from {} on are not in the history that counts, and are cut off. They are not known to be acknowledged, \
+             except those that this replica took while it led without the others (only possible without a witness): these were, and are LOST",
             from.0
         )),
         NodeEvent::Protocol(Event::RivalRefused { term }) => Some(format!(
@@ -230,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_that_is_cut_is_not_said_to_be_unacknowledged() {
+    fn a_tail_that_is_cut_may_have_been_acknowledged_by_one_that_led_alone() {
         let cut = Event::TailTruncated {
             from: Index(7),
             entries: 2,
         };
         let told = sentence(&NodeEvent::Protocol(cut)).expect("it is told");
-        assert!(!told.contains("not known to be acknowledged"), "{told}");
         assert!(told.contains("while it led without the others"), "{told}");
+        assert!(told.contains("are LOST"), "{told}");
     }
 
     #[test]

@@ -248,7 +248,7 @@ async fn a_server_that_lost_its_table_serves_no_empty_one() {
 #[tokio::test]
 async fn the_last_one_that_had_the_table_says_that_it_is_lost() {
     let pair = prepare(&[]);
-    let (mut first, second) = pair.start().await.expect("the pair");
+    let (mut first, mut second) = pair.start().await.expect("the pair");
     let mut client = pair.client(hasty());
     put(&mut client, "k", "1").await;
     second.kill().await.expect("killed");
