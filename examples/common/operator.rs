@@ -146,7 +146,7 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
         )),
         NodeEvent::Protocol(Event::TailTruncated { from, entries }) => Some(format!(
             "{entries} entries from {} on are not in the history that counts, and are cut off. They are not known to be acknowledged, \
-             except those that this replica took while it led without the others (only possible without a witness): these were, and are LOST",
+             except those that this replica took while it led without the others: these were, and are LOST",
             from.0
         )),
         NodeEvent::Protocol(Event::RivalRefused { term }) => Some(format!(

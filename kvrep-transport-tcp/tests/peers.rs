@@ -5,7 +5,9 @@ mod common;
 use common::{Node, PATIENCE, me, reaches, two, two_bound, until};
 use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport, TransportError};
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
-use kvrep_transport_tcp::{TcpConfig, TcpTiming, TcpTransport, Unlisted};
+use kvrep_transport_tcp::codec::Refusal;
+use kvrep_transport_tcp::{TcpConfig, TcpTiming, TcpTransport, Unlisted, Unreachable};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -61,6 +63,38 @@ async fn another_group_configuration_or_replica_is_refused() {
         assert!(one.mailbox.next(Duration::ZERO).await.is_none());
         assert!(other.mailbox.next(Duration::ZERO).await.is_none());
     }
+}
+
+#[tokio::test]
+async fn a_program_is_told_why_a_peer_cannot_be_reached() {
+    let told: Arc<Mutex<Vec<Unreachable>>> = Arc::default();
+    let (one, other) = two_bound(|config| {
+        let told = Arc::clone(&told);
+        config.on_unreachable(move |why| told.lock().unwrap().push(why.clone()))
+    })
+    .await;
+    let elsewhere = one.local_addr().unwrap().to_string();
+    let _one = Node::start(me(1), one).await;
+    let stranger = LocalPeer {
+        config_hash: 8,
+        ..me(2)
+    };
+    let _other = Node::start(stranger, other).await;
+    until("both are told", || {
+        let told = told.lock().unwrap();
+        [1, 2]
+            .iter()
+            .all(|id| told.iter().any(|t| t.peer == ReplicaId(*id)))
+    })
+    .await;
+    let told = told.lock().unwrap();
+    let of_one = told.iter().find(|t| t.peer == ReplicaId(1)).unwrap();
+    assert_eq!(of_one.address, elsewhere);
+    assert!(matches!(
+        of_one.refusal,
+        Some(Refusal::OtherConfiguration { .. })
+    ));
+    assert!(!of_one.why.contains("hash"), "{}", of_one.why);
 }
 
 #[tokio::test]

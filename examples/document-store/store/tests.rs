@@ -363,7 +363,7 @@ fn a_description_that_does_not_fit_says_how_large_it_is_without_being_made() {
     let Answer::TooLarge { bytes } = last else {
         panic!("{last:?}");
     };
-    let whole: serde_json::Map<String, Json> = (spoken.store.collections.iter())
+    let whole: Map<String, Json> = (spoken.store.collections.iter())
         .map(|(name, one)| (name.clone(), one.schema().to_json()))
         .collect();
     assert_eq!(
@@ -371,7 +371,7 @@ fn a_description_that_does_not_fit_says_how_large_it_is_without_being_made() {
         ok_bytes(Json::Object(whole.clone()).to_string().len()) as u64
     );
     // What fits is what it was.
-    let some: serde_json::Map<String, Json> = serde_json::from_str(&all).expect("JSON");
+    let some: Map<String, Json> = serde_json::from_str(&all).expect("JSON");
     assert!(some.len() > 2 && all.len() <= TEXT_BYTES_MAX);
     assert!(
         some.iter()
