@@ -67,9 +67,8 @@ pub fn with_names(text: &str, name: impl Fn(ReplicaId) -> String) -> String {
     while let Some(at) = rest.find('n') {
         let (before, after) = (&rest[..at], &rest[at + 1..]);
         let digits = after.bytes().take_while(u8::is_ascii_digit).count();
-        let word_begins = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_')
-            && !(before.is_empty() && named.ends_with(|c: char| c.is_alphanumeric() || c == '_'));
         named.push_str(before);
+        let word_begins = !named.ends_with(|c: char| c.is_alphanumeric() || c == '_');
         match after[..digits].parse() {
             Ok(id) if word_begins => named.push_str(&name(ReplicaId(id))),
             _ => named.push_str(&rest[at..=at + digits]),

@@ -40,8 +40,7 @@ async fn c2_6_one_entry_for_an_address_and_the_leader_is_no_follower_of_itself()
         .unwrap();
 
     let mut itself = stage.server(leader, Some(leader)).unwrap().start().unwrap();
-    let patience = kvrep_examples::document_store::stage::PATIENCE;
-    assert!(!itself.ended(patience).await.unwrap().success());
+    assert!(!itself.ended(PATIENCE).await.unwrap().success());
     assert!(itself.printed().join("\n").contains("cannot follow itself"));
 }
 
@@ -73,8 +72,7 @@ async fn a_store_of_its_own_does_not_become_a_follower_by_an_argument() {
     stage.leader(&[other]).await.unwrap();
     stage.kill(other).await.unwrap();
     let mut wrong = stage.server(other, Some(leader)).unwrap().start().unwrap();
-    let patience = kvrep_examples::document_store::stage::PATIENCE;
-    assert!(!wrong.ended(patience).await.unwrap().success());
+    assert!(!wrong.ended(PATIENCE).await.unwrap().success());
     let why = wrong.printed().join("\n");
     assert!(
         why.contains("leads alone") && why.contains("another path"),
@@ -86,11 +84,10 @@ async fn a_store_of_its_own_does_not_become_a_follower_by_an_argument() {
 async fn a_first_command_that_was_wrong_leaves_nothing_behind() {
     let mut stage = Stage::empty().unwrap();
     let [node, nobody] = free_ports().unwrap();
-    let patience = kvrep_examples::document_store::stage::PATIENCE;
     // There is no witness at that address.
     let wrong = stage.server(node, None).unwrap();
     let mut wrong = wrong.args(["--witness", &at(nobody)]).start().unwrap();
-    wrong.line("listening", patience).await.unwrap();
+    wrong.line("listening", PATIENCE).await.unwrap();
     wrong.kill().await.unwrap();
     let own = stage.directory().join("db").join(node.to_string());
     assert!(!own.join("node.json").exists(), "it belongs to no store");
