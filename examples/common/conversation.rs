@@ -179,7 +179,10 @@ impl<S, C> Conversation<S, C> {
     /// is not watched any longer, and this never ends.
     ///
     /// May be dropped at any await.
-    pub async fn farewell(&mut self) -> Farewell {
+    pub async fn farewell(&mut self) -> Farewell
+    where
+        S: AsyncRead + Unpin,
+    {
         while self.received.len() < CHUNK_BYTES {
             self.received.reserve(CHUNK_BYTES);
             match self.stream.read_buf(&mut self.received).await {
