@@ -1,0 +1,306 @@
+//! A broker in this process: `rumqttd`, with what kvrep needs.
+
+use bytes::BytesMut;
+use rumqttd::protocol::v4::V4;
+use rumqttd::protocol::v5::V5;
+use rumqttd::protocol::{self, Packet, Protocol};
+use rumqttd::{ConnectionSettings, LinkType, Router, RouterConfig, Server, ServerSettings};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// An MQTT broker in this process, for tests, demos and trying things out without setting anything up. Speaks MQTT 5 and
+/// 3.1.1 on one port.
+///
+/// ```
+/// use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig};
+///
+/// # fn main() -> std::io::Result<()> {
+/// let broker = EmbeddedBroker::start("127.0.0.1:0")?; // any free port
+/// let config = MqttConfig::new(broker.address().to_string());
+/// # let _ = config;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// When it is dropped, it stops listening and ends all connections.
+///
+/// # Caveats
+/// - Everything is kept in memory: up to [`TOPIC_BYTES_MAX`](Self::TOPIC_BYTES_MAX) of the latest messages for each topic or
+///   pattern that anybody ever subscribed or published to. A receiver that is further behind loses the older ones without
+///   a word. Sessions and retained messages end with it.
+/// - What is sent to a receiver a second time is not marked as such, and has another number.
+/// - The library has no call to end its router: a thread that sleeps, and what it kept, stay until the process ends.
+/// - It logs ended connections as errors (`tracing`, target `rumqttd`).
+pub struct EmbeddedBroker {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl EmbeddedBroker {
+    /// Bytes of the latest messages that are kept for a topic. Large, for what does not fit is lost to slow receivers.
+    pub const TOPIC_BYTES_MAX: usize = SEGMENT_BYTES * SEGMENTS;
+
+    /// Starts a broker that listens here (`HOST:PORT`; port 0 takes a free one) and takes everybody.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn start(listen: &str) -> io::Result<Self> {
+        Self::start_with(listen, None::<(String, String)>)
+    }
+
+    /// Starts a broker that takes these users only, with these passwords.
+    ///
+    /// ```
+    /// use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let broker = EmbeddedBroker::start_with("127.0.0.1:0", [("replica", "secret")])?;
+    /// let config = MqttConfig::new(broker.address().to_string()).login("replica", "secret");
+    /// # let _ = config;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub fn start_with<U: Into<String>, P: Into<String>>(
+        listen: &str,
+        users: impl IntoIterator<Item = (U, P)>,
+    ) -> io::Result<Self> {
+        let listen = listen.to_socket_addrs()?.next().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "write the address as HOST:PORT")
+        })?;
+        let users: HashMap<String, String> = users
+            .into_iter()
+            .map(|(user, password)| (user.into(), password.into()))
+            .collect();
+        // The library binds by itself and does not say where: a port that was free may be taken meanwhile.
+        let attempts = if listen.port() == 0 { 16 } else { 1 };
+        let mut failed = None;
+        for _ in 0..attempts {
+            let probe = TcpListener::bind(listen)?;
+            let address = probe.local_addr()?;
+            drop(probe);
+            match Self::serve(address, users.clone()) {
+                Ok(broker) => return Ok(broker),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+    }
+
+    fn serve(address: SocketAddr, users: HashMap<String, String>) -> io::Result<Self> {
+        let (stop, stopped) = oneshot::channel();
+        let (failed, failure) = mpsc::channel();
+        let server = thread::Builder::new()
+            .name("mqtt-broker".into())
+            .spawn(move || {
+                let _ = failed.send(listen(address, users, stopped));
+            })?;
+        let broker = Self {
+            address,
+            stop: Some(stop),
+            server: Some(server),
+        };
+        let deadline = Instant::now() + START_WITHIN;
+        loop {
+            match failure.try_recv() {
+                Ok(Err(error)) => return Err(error),
+                Ok(Ok(())) | Err(mpsc::TryRecvError::Disconnected) => {
+                    return Err(io::Error::other("the broker ended as soon as it was started"));
+                }
+                Err(mpsc::TryRecvError::Empty) => {}
+            }
+            if TcpStream::connect_timeout(&reachable(address), Duration::from_millis(200)).is_ok() {
+                return Ok(broker);
+            }
+            if Instant::now() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(server) = self.server.take() {
+            // Its panic would be a bug that was reported already.
+            let _ = server.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for EmbeddedBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EmbeddedBroker({})", self.address)
+    }
+}
+
+/// Serves until it is told to stop; all connections end with its runtime.
+fn listen(
+    address: SocketAddr,
+    users: HashMap<String, String>,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let router = Router::new(
+        0,
+        RouterConfig {
+            max_connections: CONNECTIONS_MAX,
+            max_outgoing_packet_count: 1_024,
+            max_segment_size: SEGMENT_BYTES,
+            max_segment_count: SEGMENTS,
+            ..RouterConfig::default()
+        },
+    );
+    let settings = ServerSettings {
+        name: "kvrep".into(),
+        listen: address,
+        tls: None,
+        next_connection_delay_ms: 0,
+        connections: ConnectionSettings {
+            connection_timeout_ms: 10_000,
+            max_payload_size: PACKET_BYTES_MAX,
+            max_inflight_count: 1_024,
+            auth: (!users.is_empty()).then_some(users),
+            external_auth: None,
+            // Without it, who publishes where nobody listens is disconnected.
+            dynamic_filters: true,
+        },
+    };
+    let mut server = Server::new(settings, router.spawn(), EitherVersion::default());
+    runtime.block_on(async {
+        tokio::select! {
+            served = server.start(LinkType::Remote) => match served {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(io::ErrorKind::AddrInUse, error.to_string())),
+            },
+            _ = stopped => Ok(()),
+        }
+    })
+}
+
+/// Where this process reaches an address that it listens on.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        reachable.set_ip(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    reachable
+}
+
+/// MQTT 3.1.1 or 5, as the connection's first packet says.
+#[derive(Clone, Default)]
+struct EitherVersion {
+    version: Option<Version>,
+}
+
+#[derive(Clone, Copy)]
+enum Version {
+    V4,
+    V5,
+}
+
+impl Protocol for EitherVersion {
+    fn read_mut(
+        &mut self,
+        stream: &mut BytesMut,
+        max_size: usize,
+    ) -> Result<Packet, protocol::Error> {
+        let version = match self.version {
+            Some(version) => version,
+            None => {
+                let version = version_of(stream)?;
+                self.version = Some(version);
+                version
+            }
+        };
+        match version {
+            Version::V4 => V4.read_mut(stream, max_size),
+            Version::V5 => V5.read_mut(stream, max_size),
+        }
+    }
+
+    fn write(&self, packet: Packet, write: &mut BytesMut) -> Result<usize, protocol::Error> {
+        match self.version {
+            Some(Version::V5) => V5.write(packet, write),
+            Some(Version::V4) | None => V4.write(packet, write),
+        }
+    }
+}
+
+/// A connection begins with CONNECT: type, length (1 to 4 bytes), 4 as two bytes, "MQTT", the version.
+fn version_of(stream: &[u8]) -> Result<Version, protocol::Error> {
+    let Some(kind) = stream.first() else {
+        return Err(protocol::Error::InsufficientBytes(2));
+    };
+    if *kind != 0x10 {
+        return Err(protocol::Error::InvalidProtocol);
+    }
+    let length = stream[1..].iter().take(4).position(|byte| byte & 0x80 == 0);
+    let Some(length) = length else {
+        return Err(if stream.len() >= 5 {
+            protocol::Error::InvalidRemainingLength(stream.len())
+        } else {
+            protocol::Error::InsufficientBytes(1)
+        });
+    };
+    let name = 1 + length + 1;
+    let Some(head) = stream.get(name..name + 7) else {
+        return Err(protocol::Error::InsufficientBytes(name + 7 - stream.len()));
+    };
+    match head {
+        [0, 4, b'M', b'Q', b'T', b'T', 4] => Ok(Version::V4),
+        [0, 4, b'M', b'Q', b'T', b'T', 5] => Ok(Version::V5),
+        [.., level] => Err(protocol::Error::InvalidProtocolLevel(*level)),
+        [] => Err(protocol::Error::InvalidProtocol),
+    }
+}
+
+const SEGMENT_BYTES: usize = 32 << 20;
+const SEGMENTS: usize = 8;
+const CONNECTIONS_MAX: usize = 10_000;
+const PACKET_BYTES_MAX: usize = 128 << 20;
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_told_from_the_first_packet_and_half_of_it_waits() {
+        let connect = |level| [&[0x10, 0x80, 0x01, 0, 4][..], b"MQTT", &[level, 0, 0]].concat();
+        assert!(matches!(version_of(&connect(4)), Ok(Version::V4)));
+        assert!(matches!(version_of(&connect(5)), Ok(Version::V5)));
+        for cut in 0..10 {
+            let cut = &connect(5)[..cut];
+            assert!(
+                matches!(version_of(cut), Err(protocol::Error::InsufficientBytes(_))),
+                "{cut:?}"
+            );
+        }
+        for garbage in [&b"GET / HTTP/1.1\r\n"[..], &[0x10, 255, 255, 255, 255, 255]] {
+            let error = version_of(garbage).err().unwrap();
+            assert!(!matches!(error, protocol::Error::InsufficientBytes(_)), "{garbage:?}");
+        }
+    }
+}

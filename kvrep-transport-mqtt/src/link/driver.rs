@@ -1,0 +1,641 @@
+//! The task that owns a connection.
+//!
+//! The library's event loop is polled by one future that is never dropped half-way, for it loses what it was writing then;
+//! everything else happens beside it. What became of a publication is told by the library's notices, which outlive a
+//! connection; its events do not.
+
+use super::backoff::Backoff;
+use super::broker::{self, BrokerLimits, Ended};
+use super::event::{AckToken, Event, PublicationId, Rejection};
+use super::outbox::{Kept, Publication, Waiting};
+use super::receipts::{Arrival, Marked, Verdict};
+use super::{Link, Phase, Report, Session, Spec};
+use crate::config::{MqttConfig, MqttTiming};
+use bytes::Bytes;
+use rumqttc::{
+    AsyncClient, ClientError, ConnAck, ConnectionError, EventLoop, ManualAck, Packet, PubAck,
+    Publish, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, SubAck,
+    SubscribeFilter, SubscribeReasonCode,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{debug, info, warn};
+use xxhash_rust::xxh3::xxh3_64;
+
+pub(super) struct Driver {
+    eventloop: EventLoop,
+    hands: Hands,
+    spec: Spec,
+    broker: String,
+    timing: MqttTiming,
+    backoff: Backoff,
+    topics: BTreeMap<Bytes, Arc<str>>,
+    stage: Stage,
+    /// The last connection's session is one to go on with.
+    resumable: Resumable,
+    told: bool,
+}
+
+/// What is used beside the event loop while that is polled.
+struct Hands {
+    link: Arc<Link>,
+    client: AsyncClient,
+    /// Publications that the library has, in order, and what will become of them.
+    notices: VecDeque<(Option<PublicationId>, Notice)>,
+    /// Acknowledgements that the library had no room for.
+    acks: VecDeque<u16>,
+    limits: Option<BrokerLimits>,
+    unacknowledged_max: usize,
+    /// When the end was asked for, and by when it comes.
+    ending: Option<Ending>,
+    farewell_within: Duration,
+}
+
+struct Ending {
+    by: Instant,
+    disconnecting: bool,
+}
+
+type Notice = Pin<Box<dyn Future<Output = Result<PublishResult, PublishNoticeError>> + Send>>;
+
+/// How far a connection is.
+enum Stage {
+    Greeting,
+    Subscribing {
+        by: Instant,
+        resumed: bool,
+        /// What came before the broker confirmed the subscriptions.
+        early: Vec<Event>,
+    },
+    Up,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Resumable {
+    /// There was none, or the subscriptions were not confirmed in it.
+    No,
+    Yes,
+}
+
+/// What the event loop's turn brought.
+enum Turn {
+    Event(rumqttc::Event),
+    Failed(ConnectionError),
+    /// The broker did not answer the subscriptions.
+    Unanswered,
+    /// The end did not come in time.
+    Overdue,
+}
+
+impl Driver {
+    pub(super) fn new(
+        link: Arc<Link>,
+        config: &MqttConfig,
+        spec: Spec,
+        client: AsyncClient,
+        eventloop: EventLoop,
+    ) -> Self {
+        Self {
+            eventloop,
+            hands: Hands {
+                link,
+                client,
+                notices: VecDeque::new(),
+                acks: VecDeque::new(),
+                limits: None,
+                unacknowledged_max: usize::from(config.limits.unacknowledged_max),
+                ending: None,
+                farewell_within: config.timing.farewell_within,
+            },
+            backoff: Backoff::new(&config.timing, xxh3_64(spec.client_id.as_bytes())),
+            spec,
+            broker: config.broker.clone(),
+            timing: config.timing,
+            topics: BTreeMap::new(),
+            stage: Stage::Greeting,
+            resumable: Resumable::No,
+            told: false,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let ended = self.connection().await;
+            self.disconnected();
+            let Some(ended) = ended.filter(|_| !self.hands.is_closing()) else {
+                break;
+            };
+            let retry_in = self.tell_end(ended);
+            let retry_at = Instant::now() + retry_in;
+            while !self.hands.is_closing()
+                && timeout_at(retry_at, self.hands.link.work.notified())
+                    .await
+                    .is_ok()
+            {}
+        }
+        self.finish();
+    }
+
+    /// One connection, from the attempt to its end; `None` when it was closed as planned.
+    async fn connection(&mut self) -> Option<Ended> {
+        self.stage = Stage::Greeting;
+        loop {
+            while self.hands.link.is_full() && !self.hands.is_closing() {
+                self.hands.link.work.notified().await;
+            }
+            match self.turn().await {
+                Turn::Event(rumqttc::Event::Incoming(packet)) => {
+                    if let Some(ended) = self.on_packet(packet) {
+                        self.drop_connection();
+                        return Some(ended);
+                    }
+                }
+                Turn::Event(rumqttc::Event::Outgoing(_) | rumqttc::Event::Auth(_)) => {}
+                Turn::Failed(ConnectionError::RequestsDone) => return None,
+                Turn::Failed(error) => return Some(broker::why(&error, &self.broker)),
+                Turn::Unanswered => {
+                    self.drop_connection();
+                    let broker = &self.broker;
+                    return Some(Ended::Lost(format!(
+                        "{broker} did not answer the subscriptions in time"
+                    )));
+                }
+                Turn::Overdue => {
+                    self.drop_connection();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Polls the event loop until it has something, and meanwhile hands over what there is to send.
+    async fn turn(&mut self) -> Turn {
+        let (up, answer_by) = match &self.stage {
+            Stage::Greeting => (false, None),
+            Stage::Subscribing { by, .. } => (false, Some(*by)),
+            Stage::Up => (true, None),
+        };
+        let poll = self.eventloop.poll();
+        tokio::pin!(poll);
+        let hands = &mut self.hands;
+        loop {
+            hands.hand_over(up);
+            if !up && hands.ending.is_some() {
+                return Turn::Overdue;
+            }
+            let end_by = hands.ending.as_ref().map(|ending| ending.by);
+            tokio::select! {
+                biased;
+                fate = next_fate(&mut hands.notices) => hands.tell_fate(fate),
+                polled = &mut poll => return match polled {
+                    Ok(event) => Turn::Event(event),
+                    Err(error) => Turn::Failed(error),
+                },
+                () = hands.link.work.notified() => {}
+                () = until(answer_by) => return Turn::Unanswered,
+                () = until(end_by) => return Turn::Overdue,
+            }
+        }
+    }
+
+    /// Returns why the connection cannot go on.
+    fn on_packet(&mut self, packet: Packet) -> Option<Ended> {
+        match packet {
+            Packet::ConnAck(connack) => self.on_connack(&connack),
+            Packet::SubAck(suback) => self.on_suback(&suback),
+            Packet::Publish(publish) => self.on_publish(publish),
+            // What became of our publications is told by their notices.
+            _ => None,
+        }
+    }
+
+    fn on_connack(&mut self, connack: &ConnAck) -> Option<Ended> {
+        let limits = BrokerLimits::of(connack);
+        for warning in limits.warnings(self.hands.link.payload_bytes_max) {
+            if !self.told {
+                warn!(broker = %self.broker, "{warning}");
+            }
+        }
+        self.told = true;
+        self.hands.limits = Some(limits);
+        let resumed = connack.session_present && self.resumable == Resumable::Yes;
+        {
+            let mut state = self.hands.link.state();
+            state.broker = Some(limits);
+            if resumed {
+                state.receipts.resume_session();
+            } else {
+                state.receipts.begin_session();
+            }
+        }
+        if !resumed {
+            self.hands.abandon_sent();
+            if self.resumable == Resumable::Yes {
+                self.hands.abandon_waiting();
+            }
+            self.resumable = Resumable::No;
+        }
+        if resumed {
+            self.stage = Stage::Up;
+            self.up(true, Vec::new());
+            return None;
+        }
+        self.stage = Stage::Subscribing {
+            by: Instant::now() + self.timing.connect_within,
+            resumed,
+            early: Vec::new(),
+        };
+        if self.spec.subscriptions.is_empty() {
+            return self.subscribed();
+        }
+        let filters = self.spec.subscriptions.iter();
+        let filters = filters.map(|topic| SubscribeFilter::new(topic.as_str(), QoS::AtLeastOnce));
+        let asked = self.hands.client.try_subscribe_many(filters);
+        asked
+            .err()
+            .map(|error| Ended::Lost(format!("cannot subscribe: {error}")))
+    }
+
+    fn on_suback(&mut self, suback: &SubAck) -> Option<Ended> {
+        let refused = suback
+            .return_codes
+            .iter()
+            .zip(&self.spec.subscriptions)
+            .find(|(code, _)| !matches!(code, SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce)));
+        if let Some((code, topic)) = refused {
+            let rejection = Rejection::Subscription {
+                topic: topic.clone(),
+                why: match code {
+                    SubscribeReasonCode::Success(_) => "it grants QoS 0 only".into(),
+                    code => format!("{code:?}; check what this user may read"),
+                },
+            };
+            let why = rejection.to_string();
+            self.hands.link.tell(Event::Rejected(rejection));
+            return Some(Ended::Refused(why));
+        }
+        self.subscribed()
+    }
+
+    fn subscribed(&mut self) -> Option<Ended> {
+        if let Stage::Subscribing { resumed, early, .. } =
+            std::mem::replace(&mut self.stage, Stage::Up)
+        {
+            self.resumable = match self.spec.session {
+                Session::Fresh => Resumable::No,
+                Session::Kept => Resumable::Yes,
+            };
+            self.up(resumed, early);
+        }
+        None
+    }
+
+    fn up(&mut self, session_resumed: bool, early: Vec<Event>) {
+        self.backoff.reset();
+        if self.spec.session == Session::Kept {
+            self.eventloop.options.set_clean_start(false);
+        }
+        info!(broker = %self.broker, client = %self.spec.client_id, session_resumed, "connected to the broker");
+        let limits = self.hands.limits.unwrap_or_else(|| unreachable!("it was told with the connection"));
+        {
+            let mut state = self.hands.link.state();
+            if state.phase == Phase::Connecting {
+                state.phase = Phase::Up;
+            }
+        }
+        self.hands.link.tell(Event::Connected {
+            session_resumed,
+            limits,
+        });
+        for event in early {
+            self.hands.link.tell(event);
+        }
+    }
+
+    fn on_publish(&mut self, publish: Publish) -> Option<Ended> {
+        let Some(topic) = self.topic(&publish.topic) else {
+            // Not text, which MQTT forbids: the library should have refused it.
+            return Some(Ended::Poisoned("a topic that is not text".into()));
+        };
+        let link = &self.hands.link;
+        let mut duplicate = false;
+        let number = if publish.qos == QoS::AtMostOnce {
+            if link.state().events.len() >= link.deliveries_max {
+                link.counters.dropped_deliveries.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            None
+        } else {
+            let arrival = Arrival {
+                topic: &topic,
+                payload: &publish.payload,
+                packet: publish.pkid,
+                marked: if publish.dup {
+                    Marked::Again
+                } else {
+                    Marked::First
+                },
+            };
+            let verdict = link.state().receipts.arrived(arrival);
+            match verdict {
+                Verdict::New { number } => Some(number),
+                Verdict::PerhapsAgain { number } => {
+                    duplicate = true;
+                    Some(number)
+                }
+                Verdict::Again => {
+                    link.counters.copies.fetch_add(1, Ordering::Relaxed);
+                    return None;
+                }
+                Verdict::TooMany => {
+                    return Some(Ended::Lost(
+                        "the broker sends more unacknowledged messages than it was asked for: raise deliveries_max".into(),
+                    ));
+                }
+            }
+        };
+        let reply_to = publish.properties.and_then(|said| said.response_topic);
+        let event = Event::Delivered {
+            topic,
+            payload: publish.payload,
+            retained: publish.retain,
+            duplicate,
+            reply_to: reply_to.map(Into::into),
+            ack: AckToken::new(link, number),
+        };
+        match &mut self.stage {
+            Stage::Subscribing { early, .. } => early.push(event),
+            Stage::Greeting | Stage::Up => link.tell(event),
+        }
+        None
+    }
+
+    fn topic(&mut self, name: &Bytes) -> Option<Arc<str>> {
+        if let Some(topic) = self.topics.get(name) {
+            return Some(Arc::clone(topic));
+        }
+        let topic: Arc<str> = std::str::from_utf8(name).ok()?.into();
+        if self.topics.len() < TOPICS_REMEMBERED_MAX {
+            // Not the payload's memory along with it.
+            let name = Bytes::copy_from_slice(name);
+            self.topics.insert(name, Arc::clone(&topic));
+        }
+        Some(topic)
+    }
+
+    /// Ends the connection from this side, at once.
+    fn drop_connection(&mut self) {
+        self.eventloop.clean();
+    }
+
+    fn disconnected(&mut self) {
+        self.hands.acks.clear();
+        self.hands.limits = None;
+        let mut state = self.hands.link.state();
+        state.broker = None;
+        if state.phase == Phase::Up {
+            state.phase = Phase::Connecting;
+        }
+    }
+
+    /// Tells why the connection ended, and returns when to try again.
+    fn tell_end(&mut self, ended: Ended) -> Duration {
+        let (why, retry_in) = match ended {
+            Ended::Lost(why) => (why, self.backoff.next()),
+            Ended::Refused(why) => {
+                let rejection = Rejection::Connection { why: why.clone() };
+                self.hands.link.tell(Event::Rejected(rejection));
+                (why, self.backoff.longest())
+            }
+            Ended::Poisoned(why) => {
+                self.eventloop.options.set_clean_start(true);
+                (why, self.backoff.next())
+            }
+        };
+        warn!(broker = %self.broker, client = %self.spec.client_id, ?retry_in, "not connected to the broker: {why}");
+        self.hands.link.tell(Event::Disconnected { why, retry_in });
+        retry_in
+    }
+
+    /// Nothing more is sent: what waits is reported.
+    fn finish(mut self) {
+        self.hands.abandon_sent();
+        for (id, _) in std::mem::take(&mut self.hands.notices) {
+            self.hands.tell_abandoned(id);
+        }
+        self.hands.abandon_waiting();
+        self.hands.link.state().phase = Phase::Closed;
+        self.hands.link.news.notify_one();
+        debug!(client = %self.spec.client_id, "the link to the broker is closed");
+    }
+}
+
+impl Hands {
+    fn is_closing(&self) -> bool {
+        matches!(self.link.state().phase, Phase::Closing | Phase::Closed)
+    }
+
+    /// Gives the library what it may have now.
+    fn hand_over(&mut self, up: bool) {
+        let closing = self.is_closing();
+        if closing && self.ending.is_none() {
+            self.ending = Some(Ending {
+                by: Instant::now() + self.farewell_within,
+                disconnecting: false,
+            });
+        }
+        if !up || self.ending.as_ref().is_some_and(|e| e.disconnecting) {
+            return;
+        }
+        self.hand_over_acks();
+        let granted = self.limits.map_or(usize::MAX, |l| usize::from(l.unacknowledged_max));
+        let in_flight_max = self.unacknowledged_max.min(granted);
+        while self.notices.len() < in_flight_max {
+            let waiting = {
+                let mut state = self.link.state();
+                let waiting = state.outbox.pop();
+                if waiting.is_some() && self.link.report == Report::Acknowledgements {
+                    state.reported += 1;
+                }
+                waiting
+            };
+            let Some(waiting) = waiting else { break };
+            if !self.hand_over_one(waiting) {
+                return;
+            }
+        }
+        if closing && self.notices.len() < in_flight_max {
+            self.say_farewell();
+        }
+    }
+
+    fn hand_over_acks(&mut self) {
+        loop {
+            let next = self.acks.pop_front();
+            let next = next.or_else(|| self.link.state().receipts.next_to_send());
+            let Some(packet) = next else { return };
+            let ack = ManualAck::PubAck(PubAck::new(packet, None));
+            if self.client.try_manual_ack(ack).is_err() {
+                self.acks.push_front(packet);
+                return;
+            }
+        }
+    }
+
+    /// Returns whether there may be room for more.
+    fn hand_over_one(&mut self, waiting: Waiting) -> bool {
+        let Waiting {
+            id, publication, ..
+        } = waiting;
+        let topic = &publication.topic;
+        let bytes_max = self.limits.map_or(usize::MAX, |l| l.payload_bytes_max(topic));
+        let bytes = publication.payload.len();
+        if bytes > bytes_max {
+            let why = format!("a payload of {bytes} bytes; the broker takes {bytes_max} at most");
+            self.tell_rejected(id, why);
+            return true;
+        }
+        match self.publish(publication) {
+            Ok(notice) => self.notices.push_back((Some(id), notice)),
+            Err(error) => self.tell_rejected(id, error.to_string()),
+        }
+        true
+    }
+
+    fn publish(&self, publication: Publication) -> Result<Notice, ClientError> {
+        let Publication {
+            topic,
+            payload,
+            kept,
+            reply_to,
+        } = publication;
+        let mut options = PublishOptions::at_least_once().retain(kept == Kept::Retained);
+        if let Some(reply_to) = reply_to {
+            options = options.properties(PublishProperties {
+                response_topic: Some(reply_to.to_string()),
+                ..PublishProperties::default()
+            });
+        }
+        // The library's channel holds more than may be in flight.
+        let notice = self
+            .client
+            .try_publish_tracked(&*topic, payload.into_bytes(), options)?;
+        Ok(Box::pin(notice.wait_async()))
+    }
+
+    /// Once nothing else waits: the last word, and when that is acknowledged, the end.
+    fn say_farewell(&mut self) {
+        let farewell = self.link.state().farewell.take();
+        if let Some(farewell) = farewell {
+            match self.publish(farewell) {
+                Ok(notice) => self.notices.push_back((None, notice)),
+                Err(error) => warn!("cannot say farewell: {error}"),
+            }
+        }
+        if let Some(ending) = &mut self.ending
+            && self.notices.is_empty()
+            && self.client.try_disconnect_with_timeout(self.farewell_within).is_ok()
+        {
+            ending.disconnecting = true;
+        }
+    }
+
+    fn tell_fate(&mut self, (id, fate): Fate) {
+        let Some(id) = id else { return };
+        match fate {
+            Ok(PublishResult::Qos1(ack)) if broker::is_refusal(ack.reason) => {
+                self.tell_rejected(id, format!("{:?}; check what this user may write", ack.reason));
+            }
+            Ok(_) => {
+                if self.link.report == Report::Acknowledgements {
+                    self.link.tell(Event::Acknowledged(id));
+                }
+            }
+            Err(PublishNoticeError::SessionReset | PublishNoticeError::Recv) => {
+                self.tell_abandoned(Some(id));
+            }
+            Err(error) => self.tell_rejected(id, error.to_string()),
+        }
+    }
+
+    fn tell_rejected(&self, id: PublicationId, why: String) {
+        warn!("publication {} was refused: {why}", id.0);
+        if self.link.report == Report::Acknowledgements {
+            let rejection = Rejection::Publication { id, why };
+            self.link.tell(Event::Rejected(rejection));
+        }
+    }
+
+    fn tell_abandoned(&self, id: Option<PublicationId>) {
+        if let Some(id) = id
+            && self.link.report == Report::Acknowledgements
+        {
+            self.link.tell(Event::Abandoned(id));
+        }
+    }
+
+    /// Tells of what was handed over in a session that is lost; the library has told us by now.
+    fn abandon_sent(&mut self) {
+        while let Some(fate) = fate_now(&mut self.notices) {
+            self.tell_fate(fate);
+        }
+    }
+
+    fn abandon_waiting(&self) {
+        let abandoned = {
+            let mut state = self.link.state();
+            let abandoned = state.outbox.clear();
+            if self.link.report == Report::Acknowledgements {
+                state.reported += abandoned.len();
+            }
+            abandoned
+        };
+        for id in abandoned {
+            self.tell_abandoned(Some(id));
+        }
+    }
+}
+
+type Fate = (
+    Option<PublicationId>,
+    Result<PublishResult, PublishNoticeError>,
+);
+
+/// What became of the oldest publication; never, when there is none. Nothing is lost when the future is dropped.
+async fn next_fate(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Fate {
+    let Some((id, notice)) = notices.front_mut() else {
+        return pending().await;
+    };
+    let fate = (*id, notice.as_mut().await);
+    notices.pop_front();
+    fate
+}
+
+/// What became of the oldest one, if it is known by now.
+fn fate_now(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Option<Fate> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let (id, notice) = notices.front_mut()?;
+    match notice.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(fate) => {
+            let fate = (*id, fate);
+            notices.pop_front();
+            Some(fate)
+        }
+        std::task::Poll::Pending => None,
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+/// Names of topics that are not made anew for each message.
+const TOPICS_REMEMBERED_MAX: usize = 256;

@@ -1,0 +1,357 @@
+//! One connection to one broker: kept up, resumed or begun anew, with bounded queues in both directions.
+//!
+//! Whoever publishes puts a message into a queue under a lock and never waits. One task, the *driver*, owns the connection: it
+//! hands over to the MQTT library what the broker may have now, puts what comes into a queue for the reader, and connects
+//! again when the connection ends. Acknowledgements of deliveries go through the driver, too: one that reached a connection on
+//! which its message did not come would end it.
+//!
+//! Invariants:
+//! - What was put in is sent in order, at most [`unacknowledged_max`](crate::MqttLimits::unacknowledged_max) at a time, or refused
+//!   at the door, or reported.
+//! - A reader that does not read stops the driver from reading, then the broker from sending; nothing is dropped here but
+//!   QoS 0 beyond the limit.
+//! - Everything said to the reader is said in the order in which it happened.
+
+mod backoff;
+mod broker;
+mod driver;
+mod event;
+mod options;
+mod outbox;
+mod receipts;
+
+pub use broker::BrokerLimits;
+pub use event::{AckToken, Event, PublicationId, PublishError, Rejection};
+pub(crate) use outbox::{Kept, Payload, Publication};
+
+use crate::config::MqttConfig;
+use bytes::Bytes;
+use outbox::Outbox;
+use receipts::Receipts;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+/// What a link is made for.
+pub(crate) struct Spec {
+    pub(crate) client_id: String,
+    pub(crate) subscriptions: Vec<String>,
+    /// What the broker publishes when the connection ends without a farewell.
+    pub(crate) will: Option<Publication>,
+    pub(crate) session: Session,
+    pub(crate) report: Report,
+}
+
+/// What a broken connection leaves at the broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Session {
+    /// Nothing.
+    Fresh,
+    /// What it takes to go on.
+    Kept,
+}
+
+/// Whether the reader hears what became of each publication.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Report {
+    Nothing,
+    Acknowledgements,
+}
+
+/// Opens a link and starts its driver. The link is closed when the reader is dropped.
+pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader), String> {
+    config.validate()?;
+    let (client, eventloop) = options::client(config, &spec)?;
+    let limits = config.limits;
+    let link = Arc::new(Link {
+        state: Mutex::new(State {
+            outbox: Outbox::new(
+                limits.queue_publications_max,
+                limits.queue_bytes_max,
+                limits.batch_bytes_max,
+            ),
+            receipts: Receipts::new(usize::from(limits.deliveries_max)),
+            events: VecDeque::new(),
+            event_bytes: 0,
+            reported: 0,
+            phase: Phase::Connecting,
+            broker: None,
+            farewell: None,
+        }),
+        work: Notify::new(),
+        news: Notify::new(),
+        counters: Counters::default(),
+        report: spec.report,
+        payload_bytes_max: limits.payload_bytes_max,
+        publications_max: limits.queue_publications_max,
+        deliveries_max: usize::from(limits.deliveries_max),
+        delivery_bytes_max: limits.delivery_bytes_max,
+    });
+    let driver = driver::Driver::new(Arc::clone(&link), config, spec, client, eventloop);
+    let reader = Reader {
+        link: Arc::clone(&link),
+        driver: Some(tokio::spawn(driver.run())),
+    };
+    Ok((link, reader))
+}
+
+/// The half that publishes; shared with the driver.
+pub(crate) struct Link {
+    state: Mutex<State>,
+    /// For the driver: something to hand over, room again, or the end.
+    work: Notify,
+    /// For the reader.
+    news: Notify,
+    counters: Counters,
+    report: Report,
+    payload_bytes_max: usize,
+    publications_max: usize,
+    deliveries_max: usize,
+    delivery_bytes_max: usize,
+}
+
+struct State {
+    outbox: Outbox,
+    receipts: Receipts,
+    events: VecDeque<Event>,
+    /// Payloads in `events`.
+    event_bytes: usize,
+    /// Publications whose fate is not read yet: handed over, or told in `events`.
+    reported: usize,
+    phase: Phase,
+    broker: Option<BrokerLimits>,
+    farewell: Option<Publication>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Connecting,
+    Up,
+    Closing,
+    Closed,
+}
+
+/// What a link did and dropped.
+#[derive(Default, Debug)]
+pub(crate) struct Counters {
+    /// QoS 0 messages that found the reader's queue full.
+    dropped_deliveries: AtomicU64,
+    /// Copies that were recognised.
+    copies: AtomicU64,
+    /// Publications that were refused for want of room.
+    refused: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn copies(&self) -> u64 {
+        self.copies.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dropped_deliveries(&self) -> u64 {
+        self.dropped_deliveries.load(Ordering::Relaxed)
+    }
+}
+
+impl Link {
+    /// Queues a publication. Never waits.
+    pub(crate) fn publish(&self, publication: Publication) -> Result<PublicationId, PublishError> {
+        let bytes = publication.payload.len();
+        let mut state = self.state();
+        let queued = self
+            .admit(&state, &publication.topic, bytes)
+            .and_then(|()| {
+                if self.report == Report::Acknowledgements
+                    && state.outbox.len() + state.reported >= self.publications_max
+                {
+                    return Err(PublishError::Full);
+                }
+                state.outbox.push(publication)
+            });
+        drop(state);
+        self.queued(queued)
+    }
+
+    /// Queues a frame together with others that wait for this topic. `head` begins a new publication.
+    pub(crate) fn join(
+        &self,
+        topic: &Arc<str>,
+        frame: Bytes,
+        head: impl FnOnce() -> Bytes,
+    ) -> Result<(), PublishError> {
+        let mut state = self.state();
+        let queued = self
+            .admit(&state, topic, frame.len())
+            .and_then(|()| state.outbox.join(topic, frame, head));
+        drop(state);
+        self.queued(queued)
+    }
+
+    fn admit(&self, state: &State, topic: &str, bytes: usize) -> Result<(), PublishError> {
+        if matches!(state.phase, Phase::Closing | Phase::Closed) {
+            return Err(PublishError::Closed);
+        }
+        let broker = state.broker.map(|limits| limits.payload_bytes_max(topic));
+        let bytes_max = self.payload_bytes_max.min(broker.unwrap_or(usize::MAX));
+        if bytes > bytes_max {
+            return Err(PublishError::TooLarge { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    fn queued<T>(&self, queued: Result<T, PublishError>) -> Result<T, PublishError> {
+        match &queued {
+            Ok(_) => self.work.notify_one(),
+            Err(PublishError::Full) => {
+                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(PublishError::TooLarge { .. } | PublishError::Topic | PublishError::Closed) => {}
+        }
+        queued
+    }
+
+    /// Drops what waits to be sent.
+    pub(crate) fn discard(&self) -> usize {
+        self.state().outbox.clear().len()
+    }
+
+    /// What the broker said of itself, while connected.
+    pub(crate) fn broker(&self) -> Option<BrokerLimits> {
+        self.state().broker
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Begins the end: what waits is sent as far as it can be soon, then the farewell, and the broker is told that it is planned.
+    pub(crate) fn close(&self, farewell: Option<Publication>) {
+        let mut state = self.state();
+        if matches!(state.phase, Phase::Connecting | Phase::Up) {
+            state.phase = Phase::Closing;
+            state.farewell = farewell;
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    fn acknowledge(&self, number: u64) {
+        self.state().receipts.acknowledge(number);
+        self.work.notify_one();
+    }
+
+    /// Tells the reader.
+    fn tell(&self, event: Event) {
+        let mut state = self.state();
+        // A broker that is away for long is told of once.
+        if matches!(event, Event::Disconnected { .. })
+            && matches!(state.events.back(), Some(Event::Disconnected { .. }))
+        {
+            state.events.pop_back();
+        }
+        state.event_bytes += event_bytes(&event);
+        state.events.push_back(event);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Whether the reader has so much before it that nothing more is to be read.
+    fn is_full(&self) -> bool {
+        let state = self.state();
+        state.event_bytes >= self.delivery_bytes_max
+            || state.events.len() >= self.deliveries_max + self.publications_max
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        f.debug_struct("Link")
+            .field("phase", &state.phase)
+            .field("waiting", &state.outbox.len())
+            .field("unread", &state.events.len())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The half that reads. There is one.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    link: Arc<Link>,
+    driver: Option<JoinHandle<()>>,
+}
+
+impl Reader {
+    /// The next event; `None` once the link is closed and all was read. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        loop {
+            {
+                let mut state = self.link.state();
+                if let Some(event) = state.events.pop_front() {
+                    state.event_bytes -= event_bytes(&event);
+                    if told_fate(&event) {
+                        state.reported -= 1;
+                    }
+                    drop(state);
+                    // The driver may have waited for room.
+                    self.link.work.notify_one();
+                    return Some(event);
+                }
+                if state.phase == Phase::Closed {
+                    return None;
+                }
+            }
+            self.link.news.notified().await;
+        }
+    }
+
+    /// Closes the link, and returns when the connection has ended.
+    pub(crate) async fn close(&mut self, farewell: Option<Publication>) {
+        self.link.close(farewell);
+        if let Some(driver) = self.driver.take() {
+            // Its panic would be a bug of ours that tokio has reported already.
+            let _ = driver.await;
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.link.close(None);
+    }
+}
+
+fn event_bytes(event: &Event) -> usize {
+    match event {
+        Event::Delivered { payload, .. } => payload.len(),
+        Event::Acknowledged(_)
+        | Event::Abandoned(_)
+        | Event::Connected { .. }
+        | Event::Disconnected { .. }
+        | Event::Rejected(_) => 0,
+    }
+}
+
+/// Whether this tells what became of a publication that was reported on.
+fn told_fate(event: &Event) -> bool {
+    match event {
+        Event::Acknowledged(_)
+        | Event::Abandoned(_)
+        | Event::Rejected(Rejection::Publication { .. }) => true,
+        Event::Delivered { .. }
+        | Event::Connected { .. }
+        | Event::Disconnected { .. }
+        | Event::Rejected(Rejection::Connection { .. } | Rejection::Subscription { .. }) => false,
+    }
+}

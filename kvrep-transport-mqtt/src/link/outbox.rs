@@ -1,0 +1,247 @@
+//! Publications that wait until the broker may have them: bounded, first in, first out.
+//!
+//! Frames for one topic may be put together while they wait (`join`): they then leave as one publication, and under load
+//! many frames cost one. The bytes of a publication are put into one piece of memory only when it leaves.
+//!
+//! Invariant: a publication joins the last one that waits for its topic or goes to the end of the queue, so that the order of one topic
+//! is that of the calls.
+
+use super::event::{PublicationId, PublishError};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// One message for the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Publication {
+    pub(crate) topic: Arc<str>,
+    pub(crate) payload: Payload,
+    pub(crate) kept: Kept,
+    /// Where an answer is to go.
+    pub(crate) reply_to: Option<Arc<str>>,
+}
+
+/// Whether the broker keeps a message for who subscribes later.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kept {
+    No,
+    Retained,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    Whole(Bytes),
+    Parts(Vec<Bytes>),
+}
+
+pub(crate) struct Waiting {
+    pub(crate) id: PublicationId,
+    pub(crate) publication: Publication,
+    bytes: usize,
+}
+
+pub(crate) struct Outbox {
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+    /// How many have left.
+    left: u64,
+    /// The position of the last one that may be joined, by topic.
+    open: BTreeMap<Arc<str>, u64>,
+    next: PublicationId,
+    publications_max: usize,
+    bytes_max: usize,
+    batch_bytes_max: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new(publications_max: usize, bytes_max: usize, batch_bytes_max: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            bytes: 0,
+            left: 0,
+            open: BTreeMap::new(),
+            next: PublicationId(1),
+            publications_max,
+            bytes_max,
+            batch_bytes_max,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Puts a publication at the end. One is taken however large it is, if nothing else waits.
+    pub(crate) fn push(&mut self, publication: Publication) -> Result<PublicationId, PublishError> {
+        let bytes = publication.payload.len() + publication.topic.len();
+        if !self.fits(bytes) {
+            return Err(PublishError::Full);
+        }
+        let id = self.next;
+        self.next = PublicationId(id.0 + 1);
+        self.bytes += bytes;
+        self.queue.push_back(Waiting {
+            id,
+            publication,
+            bytes,
+        });
+        Ok(id)
+    }
+
+    /// Puts a part into the last publication that waits for this topic, if there is one with room, or into a new one that `head` begins.
+    pub(crate) fn join(
+        &mut self,
+        topic: &Arc<str>,
+        part: Bytes,
+        head: impl FnOnce() -> Bytes,
+    ) -> Result<(), PublishError> {
+        let open = self.open.get(topic).and_then(|at| at.checked_sub(self.left));
+        let last = open.and_then(|at| self.queue.get_mut(usize::try_from(at).ok()?));
+        if let Some(last) = last
+            && last.bytes + part.len() <= self.batch_bytes_max
+            && let Payload::Parts(parts) = &mut last.publication.payload
+        {
+            if self.bytes.saturating_add(part.len()) > self.bytes_max {
+                return Err(PublishError::Full);
+            }
+            last.bytes += part.len();
+            self.bytes += part.len();
+            parts.push(part);
+            return Ok(());
+        }
+        let head = head();
+        let publication = Publication {
+            topic: Arc::clone(topic),
+            payload: Payload::Parts(vec![head, part]),
+            kept: Kept::No,
+            reply_to: None,
+        };
+        self.push(publication)?;
+        let at = self.left + self.queue.len() as u64 - 1;
+        if self.open.len() >= OPEN_MAX {
+            self.open.clear();
+        }
+        self.open.insert(Arc::clone(topic), at);
+        Ok(())
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Waiting> {
+        let first = self.queue.pop_front()?;
+        if self.queue.is_empty() {
+            self.open.clear();
+        }
+        self.left += 1;
+        self.bytes -= first.bytes;
+        Some(first)
+    }
+
+    /// Takes back what was popped last.
+    pub(crate) fn unpop(&mut self, waiting: Waiting) {
+        self.left -= 1;
+        self.bytes += waiting.bytes;
+        self.queue.push_front(waiting);
+    }
+
+    /// Empties it.
+    pub(crate) fn clear(&mut self) -> Vec<PublicationId> {
+        let ids = self.queue.iter().map(|waiting| waiting.id).collect();
+        self.left += self.queue.len() as u64;
+        self.queue.clear();
+        self.open.clear();
+        self.bytes = 0;
+        ids
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.queue.is_empty()
+            || (self.queue.len() < self.publications_max
+                && self.bytes.saturating_add(bytes) <= self.bytes_max)
+    }
+}
+
+impl Payload {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::Parts(parts) => parts.iter().map(Bytes::len).sum(),
+        }
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Parts(parts) => {
+                let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+                parts.iter().for_each(|part| whole.extend_from_slice(part));
+                whole.freeze()
+            }
+        }
+    }
+}
+
+/// Topics that are remembered as open; forgetting them costs a publication each.
+const OPEN_MAX: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str) -> Arc<str> {
+        name.into()
+    }
+
+    fn join(outbox: &mut Outbox, to: &str, part: &'static str) -> Result<(), PublishError> {
+        outbox.join(&topic(to), Bytes::from_static(part.as_bytes()), || "|".into())
+    }
+
+    fn left(outbox: &mut Outbox) -> Vec<String> {
+        let mut left = Vec::new();
+        while let Some(Waiting { publication, .. }) = outbox.pop() {
+            let payload = publication.payload.into_bytes();
+            left.push(format!("{}{}", publication.topic, String::from_utf8_lossy(&payload)));
+        }
+        left
+    }
+
+    #[test]
+    fn parts_for_one_topic_leave_together_while_they_wait_and_fit() {
+        let mut outbox = Outbox::new(10, 1_000, 10);
+        for (to, part) in [("a", "1"), ("b", "2"), ("a", "3"), ("a", "longer...")] {
+            join(&mut outbox, to, part).unwrap();
+        }
+        assert_eq!(left(&mut outbox), ["a|13", "b|2", "a|longer..."]);
+        join(&mut outbox, "a", "4").unwrap();
+        assert_eq!(left(&mut outbox), ["a|4"]);
+    }
+
+    #[test]
+    fn what_left_is_not_joined_and_what_came_back_is_first() {
+        let mut outbox = Outbox::new(10, 1_000, 100);
+        for part in ["1", "2"] {
+            join(&mut outbox, "a", part).unwrap();
+        }
+        let first = outbox.pop().unwrap();
+        join(&mut outbox, "a", "3").unwrap();
+        outbox.unpop(first);
+        assert_eq!(left(&mut outbox), ["a|12", "a|3"]);
+    }
+
+    #[test]
+    fn a_full_queue_refuses_the_newest_and_takes_again_when_something_left() {
+        let mut outbox = Outbox::new(2, 12, 6);
+        join(&mut outbox, "a", "123").unwrap();
+        join(&mut outbox, "b", "123").unwrap();
+        assert_eq!(join(&mut outbox, "c", "1"), Err(PublishError::Full));
+        assert_eq!(outbox.bytes, 10);
+        assert!(outbox.pop().is_some());
+        join(&mut outbox, "c", "1").unwrap();
+        assert_eq!(outbox.clear().len(), 2);
+        assert_eq!((outbox.bytes, outbox.len()), (0, 0));
+        // Larger than the limit, alone.
+        join(&mut outbox, "a", "12345678901234567890").unwrap();
+    }
+}
