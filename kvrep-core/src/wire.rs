@@ -164,6 +164,34 @@ pub fn take_frame(buffer: &mut BytesMut, body_bytes_max: usize) -> Result<Taken,
     Ok(Taken::Frame(kind, body))
 }
 
+/// Takes one frame off the front of bytes that hold whole frames, such as a message into which several were put. Nothing is
+/// copied.
+///
+/// ```
+/// use bytes::Bytes;
+/// use kvrep_core::wire::{FrameKind, encode_frame, split_frame};
+///
+/// let frames = [encode_frame(FrameKind::Peer, b"one"), encode_frame(FrameKind::Peer, b"two")];
+/// let mut message = Bytes::from(frames.concat());
+/// assert_eq!(split_frame(&mut message, 1_024).unwrap(), (FrameKind::Peer, "one".into()));
+/// assert_eq!(split_frame(&mut message, 1_024).unwrap(), (FrameKind::Peer, "two".into()));
+/// assert!(message.is_empty());
+/// ```
+///
+/// # Errors
+/// When they do not begin with a whole frame whose body has at most `body_bytes_max`.
+pub fn split_frame(
+    bytes: &mut Bytes,
+    body_bytes_max: usize,
+) -> Result<(FrameKind, Bytes), FrameError> {
+    match frame_length(bytes, body_bytes_max)? {
+        Some(length) if bytes.len() >= HEADER_BYTES + length => {
+            open(&bytes.split_to(HEADER_BYTES + length))
+        }
+        Some(_) | None => Err(FrameError::Truncated("a frame's end is missing")),
+    }
+}
+
 /// Opens a frame that came as one datagram.
 ///
 /// ```

@@ -33,6 +33,8 @@ use tokio::sync::oneshot;
 /// - Everything is kept in memory: up to [`TOPIC_BYTES_MAX`](Self::TOPIC_BYTES_MAX) of the latest messages for each topic or
 ///   pattern that anybody ever subscribed or published to. A receiver that is further behind loses the older ones without
 ///   a word. Sessions and retained messages end with it.
+/// - Who holds 100 unacknowledged deliveries is not answered meanwhile: neither are its publications acknowledged, nor its
+///   signs of life.
 /// - What is sent to a receiver a second time is not marked as such, and has another number.
 /// - The library has no call to end its router: a thread that sleeps, and what it kept, stay until the process ends.
 /// - It logs ended connections as errors (`tracing`, target `rumqttd`).

@@ -3,25 +3,30 @@
 mod common;
 
 use common::{AnyBroker, PATIENCE, await_event, connected, prefix};
-use kvrep_transport_mqtt::ordered::{Deliveries, Event, OrderedTopic, PublishError, Publisher};
+use kvrep_transport_mqtt::ordered::{AckToken, Deliveries, Event, OrderedTopic, PublishError, Publisher};
 use kvrep_transport_mqtt::{MqttConfig, MqttLimits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::timeout;
 
 fn open(config: MqttConfig, topic: &str) -> (Publisher, Deliveries) {
     OrderedTopic::new(config).subscribe(topic).open().unwrap()
 }
 
+async fn delivery(deliveries: &mut Deliveries) -> (bytes::Bytes, AckToken) {
+    await_event(deliveries, "a delivery", |event| match event {
+        Event::Delivered { payload, ack, .. } => Some((payload, ack)),
+        _ => None,
+    })
+    .await
+}
+
 /// Reads `count` payloads, acknowledging them.
 async fn payloads(deliveries: &mut Deliveries, count: usize) -> Vec<String> {
     let mut read = Vec::new();
     while read.len() < count {
-        let next = await_event(deliveries, "a delivery", |event| match event {
-            Event::Delivered { payload, ack, .. } => Some((payload, ack)),
-            _ => None,
-        });
-        let (payload, ack) = next.await;
+        let (payload, ack) = delivery(deliveries).await;
         ack.acknowledge();
         read.push(String::from_utf8(payload.to_vec()).unwrap());
     }
@@ -136,29 +141,33 @@ async fn a_reader_that_does_not_acknowledge_gets_no_more_than_the_broker_was_ask
         let mut limits = MqttLimits::default();
         limits.deliveries_max = 100;
         let topic = prefix();
-        let (publisher, mut deliveries) = open(broker.config().limits(limits), &topic);
+        let (publisher, mut sending) = OrderedTopic::new(broker.config()).open().unwrap();
+        let (_receiver, mut deliveries) = open(broker.config().limits(limits), &topic);
         connected(&mut deliveries).await;
         for number in 0..300 {
-            publisher.publish(topic.as_str(), format!("{number}")).unwrap();
+            let text = number.to_string();
+            publisher.publish(topic.as_str(), text).unwrap();
         }
-        let (mut held, mut acknowledged) = (Vec::new(), 0);
-        while acknowledged < 300 {
-            await_event(&mut deliveries, "acknowledgements", |event| match event {
-                Event::Delivered { ack, .. } => {
-                    held.push(ack);
-                    Some(())
-                }
-                Event::Acknowledged(_) => {
-                    acknowledged += 1;
-                    Some(())
-                }
-                _ => None,
+        for _ in 0..300 {
+            await_event(&mut sending, "acknowledgements", |event| {
+                matches!(event, Event::Acknowledged(_)).then_some(())
             })
             .await;
         }
+        // What mosquitto has in flight by default.
+        let mut held = Vec::new();
+        while held.len() < 20 {
+            held.push(delivery(&mut deliveries).await.1);
+        }
+        let more = timeout(Duration::from_millis(200), async {
+            loop {
+                held.push(delivery(&mut deliveries).await.1);
+            }
+        });
+        assert!(more.await.is_err());
         assert!(held.len() <= 100, "{} unacknowledged", held.len());
         // In reverse: they leave in the order of the deliveries all the same.
-        held.iter().rev().for_each(kvrep_transport_mqtt::ordered::AckToken::acknowledge);
+        held.iter().rev().for_each(AckToken::acknowledge);
         let rest = payloads(&mut deliveries, 300 - held.len()).await;
         let expected: Vec<_> = (held.len()..300).map(|n| n.to_string()).collect();
         assert_eq!(rest, expected);

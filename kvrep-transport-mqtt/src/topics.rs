@@ -1,0 +1,81 @@
+//! The names of a group's topics.
+
+use crate::config::{MqttConfig, check_topic};
+use kvrep_core::{GroupId, ReplicaId};
+use std::sync::Arc;
+
+/// ```text
+/// PREFIX/r/2      frames for replica 2
+/// PREFIX/c/2      requests for replica 2
+/// PREFIX/a/NAME   replies to the client NAME
+/// PREFIX/life/2   what replica 2, or its last will, says of its life; retained
+/// ```
+#[derive(Clone, Debug)]
+pub(crate) struct Topics {
+    prefix: String,
+}
+
+impl Topics {
+    pub(crate) fn new(config: &MqttConfig, group: GroupId) -> Self {
+        let prefix = config.prefix.clone();
+        Self {
+            prefix: prefix.unwrap_or_else(|| format!("kvrep/{:016x}", group.0)),
+        }
+    }
+
+    pub(crate) fn frames(&self, replica: ReplicaId) -> Arc<str> {
+        format!("{}/r/{}", self.prefix, replica.0).into()
+    }
+
+    pub(crate) fn requests(&self, replica: ReplicaId) -> Arc<str> {
+        format!("{}/c/{}", self.prefix, replica.0).into()
+    }
+
+    pub(crate) fn replies(&self, client: &str) -> Arc<str> {
+        format!("{}/a/{client}", self.prefix).into()
+    }
+
+    pub(crate) fn life(&self, replica: ReplicaId) -> Arc<str> {
+        format!("{}/life/{}", self.prefix, replica.0).into()
+    }
+
+    pub(crate) fn every_life(&self) -> String {
+        format!("{}/life/+", self.prefix)
+    }
+
+    /// Whose life this topic is about.
+    pub(crate) fn whose_life(&self, topic: &str) -> Option<ReplicaId> {
+        let id = topic.strip_prefix(&self.prefix)?.strip_prefix("/life/")?;
+        let replica = id.parse().ok().map(ReplicaId)?;
+        // One name each: no plus sign, no leading zeros.
+        (replica.0.to_string() == id).then_some(replica)
+    }
+
+    /// Whether replies may go there: to a client of this group, and nowhere where they would be taken for something else.
+    pub(crate) fn takes_replies(&self, topic: &str) -> bool {
+        let client = topic
+            .strip_prefix(&self.prefix)
+            .and_then(|rest| rest.strip_prefix("/a/"));
+        client.is_some_and(|client| !client.is_empty() && !client.contains('/'))
+            && check_topic(topic).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_go_to_clients_of_the_group_only_and_lives_have_one_name() {
+        let topics = Topics::new(&MqttConfig::new("b:1").prefix("p"), GroupId(1));
+        assert!(topics.takes_replies(&topics.replies("c1")));
+        for wrong in ["p/r/1", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "q/a/x", "", "$SYS"] {
+            assert!(!topics.takes_replies(wrong), "{wrong}");
+        }
+        let life = topics.life(ReplicaId(7));
+        assert_eq!(topics.whose_life(&life), Some(ReplicaId(7)));
+        for wrong in ["p/life/+7", "p/life/07", "p/life/", "p/r/7", "p/life/99999999999"] {
+            assert_eq!(topics.whose_life(wrong), None, "{wrong}");
+        }
+    }
+}
