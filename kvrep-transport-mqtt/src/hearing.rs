@@ -10,7 +10,7 @@ use crate::shared::Shared;
 use crate::transport::Standing;
 use bytes::Bytes;
 use kvrep_core::client_wire::{Outcome, Reply, Request};
-use kvrep_core::transport::{Hint, InboxEvent};
+use kvrep_core::transport::{Hint, InboxEvent, ReplyTo};
 use kvrep_core::wire::{self, FrameKind};
 use kvrep_core::{Incarnation, ReplicaId};
 use std::collections::BTreeSet;
@@ -89,7 +89,7 @@ impl Hearing {
                 let runs = if topic == self.frames {
                     self.on_frames(payload).await
                 } else if topic == self.asked {
-                    self.on_request(&payload, reply_to);
+                    self.on_requests(payload, reply_to);
                     true
                 } else {
                     self.on_life(&topic, payload).await
@@ -169,23 +169,36 @@ impl Hearing {
         true
     }
 
-    fn on_request(&mut self, payload: &Bytes, reply_to: Option<Arc<str>>) {
+    /// One publication holds one request, or several of one client.
+    fn on_requests(&mut self, mut payload: Bytes, reply_to: Option<Arc<str>>) {
         let Some(topic) = reply_to.filter(|topic| self.shared.topics.takes_replies(topic)) else {
-            self.refuse("a request", &"it names no topic for its reply that is a client's of this group");
+            self.refuse(
+                "a request",
+                &"it names no topic for its reply that is a client's of this group",
+            );
             return;
         };
-        let request = match wire::decode_datagram(payload, self.shared.request_bytes_max) {
-            Ok((FrameKind::Request, request)) => request,
-            Ok((FrameKind::Peer | FrameKind::Reply | FrameKind::Handshake, _)) => {
-                self.refuse("a request", &"it is a frame of another kind");
-                return;
-            }
-            Err(error) => {
-                self.refuse("a request", &error);
-                return;
-            }
-        };
         let reply = self.shared.reply_over(topic);
+        loop {
+            let request = match wire::split_frame(&mut payload, self.shared.request_bytes_max) {
+                Ok((FrameKind::Request, request)) => request,
+                Ok((FrameKind::Peer | FrameKind::Reply | FrameKind::Handshake, _)) => {
+                    self.refuse("a request", &"it is a frame of another kind");
+                    return;
+                }
+                Err(error) => {
+                    self.refuse("a request", &error);
+                    return;
+                }
+            };
+            self.ask(request, &reply);
+            if payload.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn ask(&self, request: Bytes, reply: &ReplyTo) {
         let event = InboxEvent::Client {
             request: request.clone(),
             reply: reply.clone(),

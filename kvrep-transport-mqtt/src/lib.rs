@@ -1,4 +1,5 @@
 //! MQTT.
+mod client;
 mod config;
 #[cfg(feature = "embedded-broker")]
 mod embedded;
@@ -16,6 +17,7 @@ pub use config::Tls;
 pub use config::{Login, MqttConfig, MqttLimits, MqttTiming};
 #[cfg(feature = "embedded-broker")]
 pub use embedded::EmbeddedBroker;
+pub use client::{MqttGroupLink, connect};
 pub use transport::{MqttTransport, Standing};
 
 /// A number that no other process draws.

@@ -26,7 +26,7 @@ pub(crate) use outbox::{Kept, Payload, Publication};
 
 use crate::config::MqttConfig;
 use bytes::Bytes;
-use outbox::Outbox;
+use outbox::{Lane, Outbox};
 use receipts::Receipts;
 use std::collections::VecDeque;
 use std::fmt;
@@ -68,11 +68,7 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
     let limits = config.limits;
     let link = Arc::new(Link {
         state: Mutex::new(State {
-            outbox: Outbox::new(
-                limits.queue_publications_max,
-                limits.queue_bytes_max,
-                limits.batch_bytes_max,
-            ),
+            outbox: Outbox::new(limits.queue_publications_max, limits.queue_bytes_max),
             receipts: Receipts::new(usize::from(limits.deliveries_max)),
             events: VecDeque::new(),
             event_bytes: 0,
@@ -89,6 +85,7 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
         publications_max: limits.queue_publications_max,
         deliveries_max: usize::from(limits.deliveries_max),
         delivery_bytes_max: limits.delivery_bytes_max,
+        batch_bytes_max: limits.batch_bytes_max,
     });
     let driver = driver::Driver::new(Arc::clone(&link), config, spec, client, eventloop);
     let reader = Reader {
@@ -111,6 +108,7 @@ pub(crate) struct Link {
     publications_max: usize,
     deliveries_max: usize,
     delivery_bytes_max: usize,
+    batch_bytes_max: usize,
 }
 
 struct State {
@@ -178,17 +176,24 @@ impl Link {
         self.queued(queued)
     }
 
-    /// Queues a frame together with others that wait for this topic. `head` begins a new publication.
+    /// Queues a frame together with others that wait for this topic; all of them with the same place for replies. `head`
+    /// begins a new publication.
     pub(crate) fn join(
         &self,
         topic: &Arc<str>,
+        reply_to: Option<&Arc<str>>,
         frame: Bytes,
         head: impl FnOnce() -> Bytes,
     ) -> Result<(), PublishError> {
         let mut state = self.state();
+        let lane = Lane {
+            topic,
+            reply_to,
+            batch_bytes_max: self.batch_bytes_max.min(self.bytes_max(&state, topic)),
+        };
         let queued = self
             .admit(&state, topic, frame.len())
-            .and_then(|()| state.outbox.join(topic, frame, head));
+            .and_then(|()| state.outbox.join(lane, frame, head));
         drop(state);
         self.queued(queued)
     }
@@ -197,12 +202,17 @@ impl Link {
         if matches!(state.phase, Phase::Closing | Phase::Closed) {
             return Err(PublishError::Closed);
         }
-        let broker = state.broker.map(|limits| limits.payload_bytes_max(topic));
-        let bytes_max = self.payload_bytes_max.min(broker.unwrap_or(usize::MAX));
+        let bytes_max = self.bytes_max(state, topic);
         if bytes > bytes_max {
             return Err(PublishError::TooLarge { bytes, bytes_max });
         }
         Ok(())
+    }
+
+    /// Largest payload for this topic.
+    fn bytes_max(&self, state: &State, topic: &str) -> usize {
+        let broker = state.broker.map(|limits| limits.payload_bytes_max(topic));
+        self.payload_bytes_max.min(broker.unwrap_or(usize::MAX))
     }
 
     fn queued<T>(&self, queued: Result<T, PublishError>) -> Result<T, PublishError> {

@@ -50,11 +50,19 @@ pub(crate) struct Outbox {
     next: PublicationId,
     publications_max: usize,
     bytes_max: usize,
-    batch_bytes_max: usize,
+}
+
+/// Where a part goes, and what it may be put together with.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane<'a> {
+    pub(crate) topic: &'a Arc<str>,
+    /// Of publications that are put together; the same for all on this topic.
+    pub(crate) reply_to: Option<&'a Arc<str>>,
+    pub(crate) batch_bytes_max: usize,
 }
 
 impl Outbox {
-    pub(crate) fn new(publications_max: usize, bytes_max: usize, batch_bytes_max: usize) -> Self {
+    pub(crate) fn new(publications_max: usize, bytes_max: usize) -> Self {
         Self {
             queue: VecDeque::new(),
             bytes: 0,
@@ -63,16 +71,11 @@ impl Outbox {
             next: PublicationId(1),
             publications_max,
             bytes_max,
-            batch_bytes_max,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// Puts a publication at the end. One is taken however large it is, if nothing else waits.
@@ -95,14 +98,15 @@ impl Outbox {
     /// Puts a part into the last publication that waits for this topic, if there is one with room, or into a new one that `head` begins.
     pub(crate) fn join(
         &mut self,
-        topic: &Arc<str>,
+        lane: Lane<'_>,
         part: Bytes,
         head: impl FnOnce() -> Bytes,
     ) -> Result<(), PublishError> {
+        let topic = lane.topic;
         let open = self.open.get(topic).and_then(|at| at.checked_sub(self.left));
         let last = open.and_then(|at| self.queue.get_mut(usize::try_from(at).ok()?));
         if let Some(last) = last
-            && last.bytes + part.len() <= self.batch_bytes_max
+            && last.bytes + part.len() <= lane.batch_bytes_max
             && let Payload::Parts(parts) = &mut last.publication.payload
         {
             if self.bytes.saturating_add(part.len()) > self.bytes_max {
@@ -118,7 +122,7 @@ impl Outbox {
             topic: Arc::clone(topic),
             payload: Payload::Parts(vec![head, part]),
             kept: Kept::No,
-            reply_to: None,
+            reply_to: lane.reply_to.cloned(),
         };
         self.push(publication)?;
         let at = self.left + self.queue.len() as u64 - 1;
@@ -137,13 +141,6 @@ impl Outbox {
         self.left += 1;
         self.bytes -= first.bytes;
         Some(first)
-    }
-
-    /// Takes back what was popped last.
-    pub(crate) fn unpop(&mut self, waiting: Waiting) {
-        self.left -= 1;
-        self.bytes += waiting.bytes;
-        self.queue.push_front(waiting);
     }
 
     /// Empties it.
@@ -190,12 +187,15 @@ const OPEN_MAX: usize = 4_096;
 mod tests {
     use super::*;
 
-    fn topic(name: &str) -> Arc<str> {
-        name.into()
-    }
+    const BATCH: usize = 10;
 
     fn join(outbox: &mut Outbox, to: &str, part: &'static str) -> Result<(), PublishError> {
-        outbox.join(&topic(to), Bytes::from_static(part.as_bytes()), || "|".into())
+        let lane = Lane {
+            topic: &to.into(),
+            reply_to: None,
+            batch_bytes_max: BATCH,
+        };
+        outbox.join(lane, Bytes::from_static(part.as_bytes()), || "|".into())
     }
 
     fn left(outbox: &mut Outbox) -> Vec<String> {
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn parts_for_one_topic_leave_together_while_they_wait_and_fit() {
-        let mut outbox = Outbox::new(10, 1_000, 10);
+        let mut outbox = Outbox::new(10, 1_000);
         for (to, part) in [("a", "1"), ("b", "2"), ("a", "3"), ("a", "longer...")] {
             join(&mut outbox, to, part).unwrap();
         }
@@ -219,20 +219,18 @@ mod tests {
     }
 
     #[test]
-    fn what_left_is_not_joined_and_what_came_back_is_first() {
-        let mut outbox = Outbox::new(10, 1_000, 100);
-        for part in ["1", "2"] {
-            join(&mut outbox, "a", part).unwrap();
-        }
-        let first = outbox.pop().unwrap();
+    fn what_left_is_not_joined() {
+        let mut outbox = Outbox::new(10, 1_000);
+        join(&mut outbox, "a", "1").unwrap();
+        join(&mut outbox, "b", "2").unwrap();
+        assert!(outbox.pop().is_some());
         join(&mut outbox, "a", "3").unwrap();
-        outbox.unpop(first);
-        assert_eq!(left(&mut outbox), ["a|12", "a|3"]);
+        assert_eq!(left(&mut outbox), ["b|2", "a|3"]);
     }
 
     #[test]
     fn a_full_queue_refuses_the_newest_and_takes_again_when_something_left() {
-        let mut outbox = Outbox::new(2, 12, 6);
+        let mut outbox = Outbox::new(2, 12);
         join(&mut outbox, "a", "123").unwrap();
         join(&mut outbox, "b", "123").unwrap();
         assert_eq!(join(&mut outbox, "c", "1"), Err(PublishError::Full));
