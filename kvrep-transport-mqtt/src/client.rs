@@ -155,7 +155,8 @@ impl MqttGroupLink {
             return Ok((Arc::clone(&open.link), Arc::clone(&open.replies)));
         }
         let client_id = self.config.client_id.clone();
-        let client_id = client_id.unwrap_or_else(|| format!("kvrep-client-{:016x}", crate::drawn()));
+        let client_id =
+            client_id.unwrap_or_else(|| format!("kvrep-client-{:016x}", crate::drawn()));
         let topics = &self.shared.topics;
         let replies = topics.replies(&client_id);
         let spec = Spec {
@@ -166,7 +167,12 @@ impl MqttGroupLink {
             report: Report::Nothing,
         };
         let (link, reader) = link::open(&self.config, spec).map_err(LinkError::Hopeless)?;
-        let hearing = hear(Arc::clone(&self.shared), Arc::clone(&link), reader, Arc::clone(&replies));
+        let hearing = hear(
+            Arc::clone(&self.shared),
+            Arc::clone(&link),
+            reader,
+            Arc::clone(&replies),
+        );
         *open = Some(Open {
             link: Arc::clone(&link),
             replies: Arc::clone(&replies),
@@ -232,7 +238,10 @@ impl ClientLink for MqttGroupLink {
         match timeout_at(deadline, outcome).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(LinkError::Lost("the connection to the broker ended".into())),
-            Err(_) => Err(LinkError::Lost(format!("no reply from {} in time", found.replica))),
+            Err(_) => Err(LinkError::Lost(format!(
+                "no reply from {} in time",
+                found.replica
+            ))),
         }
     }
 }
@@ -251,7 +260,11 @@ impl fmt::Debug for MqttGroupLink {
         let state = self.shared.state();
         let replicas: Vec<_> = state.replicas.iter().map(|k| k.replica).collect();
         let broker = &self.config.broker;
-        write!(f, "MqttGroupLink({:?} at {broker}: {replicas:?})", self.group)
+        write!(
+            f,
+            "MqttGroupLink({:?} at {broker}: {replicas:?})",
+            self.group
+        )
     }
 }
 
@@ -318,7 +331,9 @@ impl Shared {
         while !payload.is_empty() {
             let reply = match wire::split_frame(&mut payload, self.reply_bytes_max) {
                 Ok((FrameKind::Reply, body)) => Reply::from_body(&body).ok(),
-                Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Handshake, _)) | Err(_) => None,
+                Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Handshake, _)) | Err(_) => {
+                    None
+                }
             };
             let Some(Reply { id, outcome }) = reply else {
                 debug!("what came as a reply is none");
@@ -444,7 +459,10 @@ async fn hear(shared: Arc<Shared>, link: Arc<Link>, mut reader: Reader, replies:
                 let mut state = shared.state();
                 state.connected = false;
                 state.lose(|_| true, "the connection to the broker broke");
-                state.replicas.iter_mut().for_each(|known| known.here = None);
+                state
+                    .replicas
+                    .iter_mut()
+                    .for_each(|known| known.here = None);
                 if !matches!(state.why, Some(Why::UntilChanged(_))) {
                     state.why = Some(Why::ForNow(why));
                 }

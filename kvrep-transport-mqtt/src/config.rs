@@ -231,7 +231,8 @@ impl MqttConfig {
             return Err("limits must not be zero".into());
         }
         let seconds = [t.keep_alive, t.session_kept];
-        let whole = |wait: &Duration| wait.subsec_nanos() == 0 && (1..=65_535).contains(&wait.as_secs());
+        let whole =
+            |wait: &Duration| wait.subsec_nanos() == 0 && (1..=65_535).contains(&wait.as_secs());
         if !seconds.iter().all(whole) {
             return Err("keep_alive and session_kept must be whole seconds, 1 to 65,535".into());
         }

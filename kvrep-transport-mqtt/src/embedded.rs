@@ -76,7 +76,10 @@ impl EmbeddedBroker {
         users: impl IntoIterator<Item = (U, P)>,
     ) -> io::Result<Self> {
         let listen = listen.to_socket_addrs()?.next().ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "write the address as HOST:PORT")
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "write the address as HOST:PORT",
+            )
         })?;
         let users: HashMap<String, String> = users
             .into_iter()
@@ -115,7 +118,9 @@ impl EmbeddedBroker {
             match failure.try_recv() {
                 Ok(Err(error)) => return Err(error),
                 Ok(Ok(())) | Err(mpsc::TryRecvError::Disconnected) => {
-                    return Err(io::Error::other("the broker ended as soon as it was started"));
+                    return Err(io::Error::other(
+                        "the broker ended as soon as it was started",
+                    ));
                 }
                 Err(mpsc::TryRecvError::Empty) => {}
             }
@@ -302,7 +307,10 @@ mod tests {
         }
         for garbage in [&b"GET / HTTP/1.1\r\n"[..], &[0x10, 255, 255, 255, 255, 255]] {
             let error = version_of(garbage).err().unwrap();
-            assert!(!matches!(error, protocol::Error::InsufficientBytes(_)), "{garbage:?}");
+            assert!(
+                !matches!(error, protocol::Error::InsufficientBytes(_)),
+                "{garbage:?}"
+            );
         }
     }
 }

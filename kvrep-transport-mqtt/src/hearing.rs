@@ -267,17 +267,26 @@ impl Hearing {
     fn meet(&mut self, heading: &Heading, seen: Hint) -> Met {
         let shared = Arc::clone(&self.shared);
         if heading.group != shared.me.group {
-            self.refuse("a publication", &"it is of another group: give each a prefix of its own");
+            self.refuse(
+                "a publication",
+                &"it is of another group: give each a prefix of its own",
+            );
             return Met::Refused;
         }
         if heading.from == shared.me.replica || heading.from == ReplicaId::NOBODY {
-            self.refuse("a publication", &"it bears the name of this replica, or of nobody");
+            self.refuse(
+                "a publication",
+                &"it bears the name of this replica, or of nobody",
+            );
             return Met::Refused;
         }
         if !shared.fits(heading.config_hash) {
             self.refuse(
                 "what another replica says",
-                &format!("{} was started with other settings of the group: start all with the same", heading.from),
+                &format!(
+                    "{} was started with other settings of the group: start all with the same",
+                    heading.from
+                ),
             );
             return Met::Refused;
         }

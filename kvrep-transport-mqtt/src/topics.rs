@@ -69,12 +69,20 @@ mod tests {
     fn replies_go_to_clients_of_the_group_only_and_lives_have_one_name() {
         let topics = Topics::new(&MqttConfig::new("b:1").prefix("p"), GroupId(1));
         assert!(topics.takes_replies(&topics.replies("c1")));
-        for wrong in ["p/r/1", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "q/a/x", "", "$SYS"] {
+        for wrong in [
+            "p/r/1", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "q/a/x", "", "$SYS",
+        ] {
             assert!(!topics.takes_replies(wrong), "{wrong}");
         }
         let life = topics.life(ReplicaId(7));
         assert_eq!(topics.whose_life(&life), Some(ReplicaId(7)));
-        for wrong in ["p/life/+7", "p/life/07", "p/life/", "p/r/7", "p/life/99999999999"] {
+        for wrong in [
+            "p/life/+7",
+            "p/life/07",
+            "p/life/",
+            "p/r/7",
+            "p/life/99999999999",
+        ] {
             assert_eq!(topics.whose_life(wrong), None, "{wrong}");
         }
     }

@@ -105,8 +105,9 @@ async fn a_connection_that_is_cut_again_and_again_loses_nothing_and_reorders_not
         // A small window, so that the numbers of packets come round many times.
         let mut limits = MqttLimits::default();
         limits.unacknowledged_max = 10;
-        let (publisher, mut sending) =
-            OrderedTopic::new(way.config().limits(limits)).open().unwrap();
+        let (publisher, mut sending) = OrderedTopic::new(way.config().limits(limits))
+            .open()
+            .unwrap();
         let (_, mut reading) = open(broker.config(), &topic);
         connected(&mut reading).await;
         let mut seen = Seen::default();
@@ -225,7 +226,11 @@ async fn a_broker_that_forgets_sessions_is_said_to_and_everything_unacknowledged
         .await;
     }
     assert_eq!(seen.resumed, [false]);
-    assert_eq!(seen.fates(), ids.len(), "told before the new session begins");
+    assert_eq!(
+        seen.fates(),
+        ids.len(),
+        "told before the new session begins"
+    );
     assert!(seen.abandoned.contains(ids.last().unwrap()));
     // What the broker had before it died, it may have delivered; nothing comes after.
     publisher.publish(topic.as_str(), "1000").unwrap();
@@ -246,13 +251,23 @@ async fn a_broker_that_keeps_sessions_over_its_restart_loses_nothing() {
     connected(&mut deliveries).await;
     let mut seen = Seen::default();
     for number in 0..400_u64 {
-        publisher.publish(topic.as_str(), number.to_string()).unwrap();
+        publisher
+            .publish(topic.as_str(), number.to_string())
+            .unwrap();
         if number == 200 {
             broker.terminate();
             broker.restart();
         }
     }
-    while seen.fates() < 400 || seen.delivered.iter().map(|d| d.0).collect::<BTreeSet<_>>().len() < 400 {
+    while seen.fates() < 400
+        || seen
+            .delivered
+            .iter()
+            .map(|d| d.0)
+            .collect::<BTreeSet<_>>()
+            .len()
+            < 400
+    {
         await_event(&mut deliveries, "everything", |event| {
             seen.note(event);
             Some(())
@@ -298,7 +313,10 @@ async fn queues_keep_their_limits_while_the_broker_stands_still() {
     // Large ones: by their bytes.
     broker.stop();
     let mut bytes = 0;
-    while publisher.publish(topic.as_str(), vec![b'7'; 64 << 10]).is_ok() {
+    while publisher
+        .publish(topic.as_str(), vec![b'7'; 64 << 10])
+        .is_ok()
+    {
         bytes += 64 << 10;
         assert!(bytes <= 64 << 20, "no limit");
         tokio::task::yield_now().await;
@@ -315,8 +333,6 @@ async fn wrong_credentials_are_told_and_tried_again_slowly() {
         .arg(&file)
         .args(["ann", "right"])
         .status();
-    // Mosquitto may run as another user.
-    let _ = std::process::Command::new("chmod").arg("-R").arg("a+rX").arg(users.path()).status();
     if made.is_ok_and(|status| status.success()) {
         let extra = format!("allow_anonymous false\npassword_file {}", file.display());
         let broker = Mosquitto::start(&extra).expect("mosquitto_passwd comes with mosquitto");
@@ -334,7 +350,9 @@ async fn wrong_credentials_are_told_and_tried_again_slowly() {
             let retry_in = retry_in(&mut deliveries, "").await;
             assert!(retry_in >= Duration::from_secs(1), "{retry_in:?}");
         }
-        let (_, mut deliveries) = OrderedTopic::new(broker.config().login("ann", "right")).open().unwrap();
+        let (_, mut deliveries) = OrderedTopic::new(broker.config().login("ann", "right"))
+            .open()
+            .unwrap();
         connected(&mut deliveries).await;
     } else {
         eprintln!("NOT RUN against mosquitto: it is not installed");
@@ -342,9 +360,13 @@ async fn wrong_credentials_are_told_and_tried_again_slowly() {
     // The embedded broker closes the connection without a word.
     let broker = EmbeddedBroker::start_with("127.0.0.1:0", [("ann", "right")]).unwrap();
     let config = MqttConfig::new(broker.address().to_string());
-    let (_, mut deliveries) = OrderedTopic::new(config.clone().login("ann", "wrong")).open().unwrap();
+    let (_, mut deliveries) = OrderedTopic::new(config.clone().login("ann", "wrong"))
+        .open()
+        .unwrap();
     retry_in(&mut deliveries, "user or password").await;
-    let (_, mut deliveries) = OrderedTopic::new(config.login("ann", "right")).open().unwrap();
+    let (_, mut deliveries) = OrderedTopic::new(config.login("ann", "right"))
+        .open()
+        .unwrap();
     connected(&mut deliveries).await;
 }
 
@@ -373,10 +395,14 @@ async fn a_broker_that_is_not_there_is_named_waited_for_and_found_when_it_comes(
     }
     assert!(waits.windows(2).all(|w| w[1] > w[0]), "{waits:?}");
     let _broker = EmbeddedBroker::start(&address.to_string()).unwrap();
-    let acknowledged = await_event(&mut deliveries, "the acknowledgement", |event| match event {
-        Event::Acknowledged(id) => Some(id),
-        _ => None,
-    });
+    let acknowledged = await_event(
+        &mut deliveries,
+        "the acknowledgement",
+        |event| match event {
+            Event::Acknowledged(id) => Some(id),
+            _ => None,
+        },
+    );
     assert_eq!(acknowledged.await, sent);
 }
 
@@ -402,7 +428,9 @@ async fn an_embedded_broker_ends_when_it_is_dropped_and_refuses_an_address_that_
     assert!(EmbeddedBroker::start(&address.to_string()).is_err());
     let (_, mut deliveries) = open(MqttConfig::new(address.to_string()), "t");
     connected(&mut deliveries).await;
-    tokio::task::spawn_blocking(move || drop(broker)).await.unwrap();
+    tokio::task::spawn_blocking(move || drop(broker))
+        .await
+        .unwrap();
     retry_in(&mut deliveries, "").await;
     until("nobody listens there", || {
         std::net::TcpStream::connect_timeout(&address, PATIENCE).is_err()

@@ -125,7 +125,10 @@ async fn a_client_says_why_it_reaches_nobody() {
     assert!(said.contains("no replica of this group"), "{said}");
     let nowhere = common::free_address().to_string();
     let said = why(MqttConfig::new(nowhere.as_str())).await;
-    assert!(said.contains("nobody listens at") && said.contains(&nowhere), "{said}");
+    assert!(
+        said.contains("nobody listens at") && said.contains(&nowhere),
+        "{said}"
+    );
     let said = why(MqttConfig::new("no port")).await;
     assert!(said.contains("HOST:PORT"), "{said}");
 }
@@ -143,7 +146,10 @@ async fn a_transport_waits_for_a_broker_that_is_not_there_and_says_so() {
     })
     .await;
     let why = transport.connected(Duration::ZERO).await.unwrap_err();
-    assert!(why.contains("nobody listens at") && why.contains(&nowhere), "{why}");
+    assert!(
+        why.contains("nobody listens at") && why.contains(&nowhere),
+        "{why}"
+    );
     timeout(PATIENCE, node.shutdown()).await.unwrap().unwrap();
     assert_eq!(transport.standing(), Standing::Closed);
     assert!(transport.connected(Duration::ZERO).await.is_err());

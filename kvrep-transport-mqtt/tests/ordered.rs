@@ -3,7 +3,9 @@
 mod common;
 
 use common::{AnyBroker, PATIENCE, await_event, connected, prefix};
-use kvrep_transport_mqtt::ordered::{AckToken, Deliveries, Event, OrderedTopic, PublishError, Publisher};
+use kvrep_transport_mqtt::ordered::{
+    AckToken, Deliveries, Event, OrderedTopic, PublishError, Publisher,
+};
 use kvrep_transport_mqtt::{MqttConfig, MqttLimits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -189,7 +191,9 @@ async fn the_will_is_published_when_a_process_dies_and_not_when_it_closes() {
         closing.close().await;
         // A runtime of its own, that ends under it: as if its process had died.
         let dying = with_will_in_its_own_runtime(&broker, &topic);
-        tokio::task::spawn_blocking(move || drop(dying)).await.unwrap();
+        tokio::task::spawn_blocking(move || drop(dying))
+            .await
+            .unwrap();
         assert_eq!(payloads(&mut watching, 1).await, ["of the one that dies"]);
     }
 }

@@ -1,5 +1,6 @@
 //! What a broker says of itself: its limits, and why it refuses.
 
+use rumqttc::mqttbytes;
 use rumqttc::{ConnAck, ConnectReturnCode, ConnectionError, PubAckReason, StateError};
 use std::io::ErrorKind;
 
@@ -92,7 +93,9 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
             Ended::Refused(refusal(*code))
         }
         ConnectionError::Io(error) => Ended::Lost(io(error, broker)),
-        ConnectionError::MqttState(StateError::Io(error)) => Ended::Lost(io(error, broker)),
+        ConnectionError::MqttState(
+            StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
+        ) => Ended::Lost(io(error, broker)),
         ConnectionError::Timeout(_) => Ended::Lost(format!(
             "{broker} did not answer in time: is it a broker, and this its address?"
         )),
@@ -104,10 +107,12 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
             reason_string,
         }) => Ended::Lost(format!(
             "the broker ended the connection: {reason_code:?}{}",
-            reason_string.as_deref().map_or(String::new(), |s| format!(" ({s})"))
+            reason_string
+                .as_deref()
+                .map_or(String::new(), |s| format!(" ({s})"))
         )),
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            Ended::Lost(format!("{broker} closed the connection"))
+            Ended::Lost(io(&ErrorKind::ConnectionAborted.into(), broker))
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             Ended::Lost(format!("{broker} gives no sign of life"))
@@ -115,6 +120,9 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
         ConnectionError::MqttState(
             error @ (StateError::IncomingPacketTooLarge { .. } | StateError::Deserialization(_)),
         ) => Ended::Poisoned(format!("{broker} sent what cannot be read: {error}")),
+        ConnectionError::SessionStateMismatch { .. } => Ended::Poisoned(format!(
+            "{broker} has a session of an earlier process under this client id; a new one is begun"
+        )),
         error => Ended::Lost(format!("{broker}: {error}")),
     }
 }
@@ -137,15 +145,11 @@ fn refusal(code: ConnectReturnCode) -> String {
             "check user and password"
         }
         ConnectReturnCode::RefusedProtocolVersion
-        | ConnectReturnCode::UnsupportedProtocolVersion => {
-            "it must speak MQTT 5"
-        }
+        | ConnectReturnCode::UnsupportedProtocolVersion => "it must speak MQTT 5",
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
             "choose another client id"
         }
-        ConnectReturnCode::RetainNotSupported => {
-            "it must keep retained messages"
-        }
+        ConnectReturnCode::RetainNotSupported => "it must keep retained messages",
         _ => "see its log",
     };
     format!("{code:?}; {remedy}")
@@ -185,7 +189,12 @@ mod tests {
             at_least_once: false,
         };
         let said = mean.warnings(4 << 20).join("\n");
-        for word in ["max_inflight_messages", "max_packet_size", "retain_available", "QoS 0"] {
+        for word in [
+            "max_inflight_messages",
+            "max_packet_size",
+            "retain_available",
+            "QoS 0",
+        ] {
             assert!(said.contains(word), "{word} in {said}");
         }
     }

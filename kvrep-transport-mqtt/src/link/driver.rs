@@ -8,7 +8,7 @@ use super::backoff::Backoff;
 use super::broker::{self, BrokerLimits, Ended};
 use super::event::{AckToken, Event, PublicationId, Rejection};
 use super::outbox::{Kept, Publication, Waiting};
-use super::receipts::{Arrival, Marked, Verdict};
+use super::receipts::{Arrival, Verdict};
 use super::{Link, Phase, Report, Session, Spec};
 use crate::config::{MqttConfig, MqttTiming};
 use bytes::Bytes;
@@ -266,7 +266,12 @@ impl Driver {
             .return_codes
             .iter()
             .zip(&self.spec.subscriptions)
-            .find(|(code, _)| !matches!(code, SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce)));
+            .find(|(code, _)| {
+                !matches!(
+                    code,
+                    SubscribeReasonCode::Success(QoS::AtLeastOnce | QoS::ExactlyOnce)
+                )
+            });
         if let Some((code, topic)) = refused {
             let rejection = Rejection::Subscription {
                 topic: topic.clone(),
@@ -301,7 +306,10 @@ impl Driver {
             self.eventloop.options.set_clean_start(false);
         }
         info!(broker = %self.broker, client = %self.spec.client_id, session_resumed, "connected to the broker");
-        let limits = self.hands.limits.unwrap_or_else(|| unreachable!("it was told with the connection"));
+        let limits = self
+            .hands
+            .limits
+            .unwrap_or_else(|| unreachable!("it was told with the connection"));
         {
             let mut state = self.hands.link.state();
             if state.phase == Phase::Connecting {
@@ -326,7 +334,9 @@ impl Driver {
         let mut duplicate = false;
         let number = if publish.qos == QoS::AtMostOnce {
             if link.state().events.len() >= link.deliveries_max {
-                link.counters.dropped_deliveries.fetch_add(1, Ordering::Relaxed);
+                link.counters
+                    .dropped_deliveries
+                    .fetch_add(1, Ordering::Relaxed);
                 return None;
             }
             None
@@ -335,11 +345,6 @@ impl Driver {
                 topic: &topic,
                 payload: &publish.payload,
                 packet: publish.pkid,
-                marked: if publish.dup {
-                    Marked::Again
-                } else {
-                    Marked::First
-                },
             };
             let verdict = link.state().receipts.arrived(arrival);
             match verdict {
@@ -453,7 +458,9 @@ impl Hands {
             return;
         }
         self.hand_over_acks();
-        let granted = self.limits.map_or(usize::MAX, |l| usize::from(l.unacknowledged_max));
+        let granted = self
+            .limits
+            .map_or(usize::MAX, |l| usize::from(l.unacknowledged_max));
         let in_flight_max = self.unacknowledged_max.min(granted);
         while self.notices.len() < in_flight_max {
             let waiting = {
@@ -493,7 +500,9 @@ impl Hands {
             id, publication, ..
         } = waiting;
         let topic = &publication.topic;
-        let bytes_max = self.limits.map_or(usize::MAX, |l| l.payload_bytes_max(topic));
+        let bytes_max = self
+            .limits
+            .map_or(usize::MAX, |l| l.payload_bytes_max(topic));
         let bytes = publication.payload.len();
         if bytes > bytes_max {
             let why = format!("a payload of {bytes} bytes; the broker takes {bytes_max} at most");
@@ -539,7 +548,10 @@ impl Hands {
         }
         if let Some(ending) = &mut self.ending
             && self.notices.is_empty()
-            && self.client.try_disconnect_with_timeout(self.farewell_within).is_ok()
+            && self
+                .client
+                .try_disconnect_with_timeout(self.farewell_within)
+                .is_ok()
         {
             ending.disconnecting = true;
         }
@@ -549,7 +561,10 @@ impl Hands {
         let Some(id) = id else { return };
         match fate {
             Ok(PublishResult::Qos1(ack)) if broker::is_refusal(ack.reason) => {
-                self.tell_rejected(id, format!("{:?}; check what this user may write", ack.reason));
+                self.tell_rejected(
+                    id,
+                    format!("{:?}; check what this user may write", ack.reason),
+                );
             }
             Ok(_) => {
                 if self.link.report == Report::Acknowledgements {

@@ -22,8 +22,9 @@ pub enum Event {
         payload: Bytes,
         /// It was kept by the broker, from before the subscription. Nobody may have said it lately.
         retained: bool,
-        /// It may be a second copy of one that was delivered and acknowledged before: the broker says that it sends it
-        /// again, under the number that a message with the same content had. Copies that are certain are not delivered.
+        /// It may be a second copy of one that was delivered and acknowledged before: the session was just resumed, nothing new
+        /// has come on this topic since, and one with the same content was acknowledged, perhaps in vain. Copies that are
+        /// certain are not delivered.
         duplicate: bool,
         /// Where the answer to it is to go, if its publisher said so. May be any text.
         reply_to: Option<Arc<str>>,

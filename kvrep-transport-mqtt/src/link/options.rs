@@ -27,8 +27,8 @@ pub(super) fn client(config: &MqttConfig, spec: &Spec) -> Result<(AsyncClient, E
         .set_network_options(network)
         .set_keep_alive(u16::try_from(timing.keep_alive.as_secs()).unwrap_or(u16::MAX))
         .set_connect_timeout(timing.connect_within)
-        // What this process does not know of, no earlier one's session may bring.
-        .set_clean_start(true)
+        // Some brokers forget a session that began so when its connection ends. One that an earlier process left is noticed.
+        .set_clean_start(spec.session == Session::Fresh)
         .set_ack_mode(AckMode::Manual)
         .set_outgoing_inflight_upper_limit(limits.unacknowledged_max)
         .set_max_request_batch(REQUESTS_AT_ONCE)

@@ -103,7 +103,10 @@ impl Outbox {
         head: impl FnOnce() -> Bytes,
     ) -> Result<(), PublishError> {
         let topic = lane.topic;
-        let open = self.open.get(topic).and_then(|at| at.checked_sub(self.left));
+        let open = self
+            .open
+            .get(topic)
+            .and_then(|at| at.checked_sub(self.left));
         let last = open.and_then(|at| self.queue.get_mut(usize::try_from(at).ok()?));
         if let Some(last) = last
             && last.bytes + part.len() <= lane.batch_bytes_max
@@ -202,7 +205,11 @@ mod tests {
         let mut left = Vec::new();
         while let Some(Waiting { publication, .. }) = outbox.pop() {
             let payload = publication.payload.into_bytes();
-            left.push(format!("{}{}", publication.topic, String::from_utf8_lossy(&payload)));
+            left.push(format!(
+                "{}{}",
+                publication.topic,
+                String::from_utf8_lossy(&payload)
+            ));
         }
         left
     }

@@ -3,17 +3,17 @@
 //! A broker that resumes a session sends again, first and in order, what it holds for unacknowledged [MQTT 5, 4.4 and
 //! 4.6]. What *we* have not acknowledged yet is therefore certain to come again: such a copy is recognised by topic and
 //! content (some brokers change its number, some do not mark it), and its receipt moves to the new connection. What we
-//! have acknowledged may come again if the acknowledgement was lost with the connection; it is told by the mark, the number
-//! and the content, and delivered as a possible duplicate.
+//! have acknowledged may come again if the acknowledgement was lost with the connection, and then comes before all else of its
+//! topic; it is delivered as a possible duplicate.
 //!
 //! Invariants: acknowledgements leave in the order of the deliveries; none leaves on a connection on which its message did
 //! not come.
 //!
-//! Caveat: a broker that gives a number away again at once, to a message with the same content, whose first copy was lost,
-//! makes a new message look like a duplicate.
+//! Caveat: a new message that comes right after a resumed session, with the content of one that was delivered before, looks
+//! like a duplicate.
 
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -23,21 +23,17 @@ pub(crate) struct Arrival<'a> {
     pub(crate) topic: &'a Arc<str>,
     pub(crate) payload: &'a Bytes,
     pub(crate) packet: u16,
-    pub(crate) marked: Marked,
-}
-
-/// Whether the broker says that it sends a message again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Marked {
-    First,
-    Again,
 }
 
 /// What an arrival is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    New { number: u64 },
-    PerhapsAgain { number: u64 },
+    New {
+        number: u64,
+    },
+    PerhapsAgain {
+        number: u64,
+    },
     /// Certainly a copy of one that was delivered.
     Again,
     /// More than the broker was asked to send: it cannot be held.
@@ -53,13 +49,14 @@ struct Receipt {
     acknowledged: bool,
 }
 
+/// One that was acknowledged, perhaps in vain.
 struct Settled {
-    packet: u16,
+    topic: Arc<str>,
     digest: u128,
 }
 
 pub(crate) struct Receipts {
-    /// By ascending number, which is the order of delivery.
+    /// In the order of delivery on the latest connection on which each came.
     open: VecDeque<Receipt>,
     /// The latest that were acknowledged in this session.
     settled: VecDeque<Settled>,
@@ -67,6 +64,8 @@ pub(crate) struct Receipts {
     connection: u64,
     /// How many of the open ones came on an earlier connection only.
     awaited: usize,
+    /// Topics on which nothing new has come since the session was resumed.
+    repeating: BTreeSet<Arc<str>>,
     open_max: usize,
 }
 
@@ -78,6 +77,7 @@ impl Receipts {
             next: 1,
             connection: 0,
             awaited: 0,
+            repeating: BTreeSet::new(),
             open_max,
         }
     }
@@ -86,6 +86,7 @@ impl Receipts {
     pub(crate) fn begin_session(&mut self) {
         self.connection += 1;
         self.awaited = 0;
+        self.repeating.clear();
         self.open.clear();
         self.settled.clear();
     }
@@ -94,21 +95,29 @@ impl Receipts {
     pub(crate) fn resume_session(&mut self) {
         self.connection += 1;
         self.awaited = self.open.len();
+        let settled = self.settled.iter().map(|s| &s.topic);
+        self.repeating = settled.cloned().collect();
     }
 
     pub(crate) fn arrived(&mut self, arrival: Arrival<'_>) -> Verdict {
         let digest = digest(arrival.topic, arrival.payload);
         let connection = self.connection;
-        let searched = if self.awaited == 0 { 0 } else { self.open.len() };
-        let expected = self
-            .open
-            .iter_mut()
-            .take(searched)
-            .find(|r| r.connection < connection && r.topic == *arrival.topic);
-        if let Some(receipt) = expected.filter(|receipt| receipt.digest == digest) {
+        let searched = if self.awaited == 0 {
+            0
+        } else {
+            self.open.len()
+        };
+        let mut searched = self.open.iter().take(searched);
+        let expected =
+            searched.position(|r| r.connection < connection && r.topic == *arrival.topic);
+        if let Some(mut receipt) = expected
+            .filter(|at| self.open[*at].digest == digest)
+            .and_then(|at| self.open.remove(at))
+        {
+            self.awaited -= 1;
             receipt.connection = connection;
             receipt.packet = arrival.packet;
-            self.awaited -= 1;
+            self.open.push_back(receipt);
             return Verdict::Again;
         }
         if self.open.len() >= self.open_max {
@@ -124,19 +133,30 @@ impl Receipts {
             connection,
             acknowledged: false,
         });
-        let seen = |s: &Settled| s.packet == arrival.packet && s.digest == digest;
-        if arrival.marked == Marked::Again && self.settled.iter().any(seen) {
+        if self.was_settled(arrival.topic, digest) {
             Verdict::PerhapsAgain { number }
         } else {
             Verdict::New { number }
         }
     }
 
+    /// Whether this is, as far as can be told, one of those that come again because their acknowledgements were lost.
+    fn was_settled(&mut self, topic: &Arc<str>, digest: u128) -> bool {
+        if !self.repeating.contains(topic) {
+            return false;
+        }
+        let seen = |s: &Settled| s.digest == digest && s.topic == *topic;
+        if self.settled.iter().any(seen) {
+            return true;
+        }
+        self.repeating.remove(topic);
+        false
+    }
+
     /// The message with this number is dealt with.
     pub(crate) fn acknowledge(&mut self, number: u64) {
-        let at = self.open.binary_search_by_key(&number, |r| r.number);
-        if let Ok(at) = at {
-            self.open[at].acknowledged = true;
+        if let Some(receipt) = self.open.iter_mut().find(|r| r.number == number) {
+            receipt.acknowledged = true;
         }
     }
 
@@ -148,11 +168,16 @@ impl Receipts {
         if !self.open[at].acknowledged {
             return None;
         }
-        let Receipt { packet, digest, .. } = self.open.remove(at)?;
+        let Receipt {
+            packet,
+            topic,
+            digest,
+            ..
+        } = self.open.remove(at)?;
         if self.settled.len() >= self.open_max {
             self.settled.pop_front();
         }
-        self.settled.push_back(Settled { packet, digest });
+        self.settled.push_back(Settled { topic, digest });
         Some(packet)
     }
 }
@@ -184,20 +209,23 @@ mod tests {
             }
         }
 
-        fn arrives(&mut self, payload: &'static str, packet: u16, marked: Marked) -> Verdict {
+        fn arrives(&mut self, payload: &'static str, packet: u16) -> Verdict {
             self.receipts.arrived(Arrival {
                 topic: &self.topic,
                 payload: &payload.into(),
                 packet,
-                marked,
             })
         }
 
         fn new_one(&mut self, payload: &'static str, packet: u16) -> u64 {
-            match self.arrives(payload, packet, Marked::First) {
+            match self.arrives(payload, packet) {
                 Verdict::New { number } => number,
                 other => panic!("{other:?}"),
             }
+        }
+
+        fn sent(&mut self) -> Vec<u16> {
+            std::iter::from_fn(|| self.receipts.next_to_send()).collect()
         }
     }
 
@@ -209,8 +237,7 @@ mod tests {
         w.receipts.acknowledge(numbers[1]);
         assert_eq!(w.receipts.next_to_send(), None);
         w.receipts.acknowledge(numbers[0]);
-        let sent: Vec<_> = std::iter::from_fn(|| w.receipts.next_to_send()).collect();
-        assert_eq!(sent, [1, 2, 3]);
+        assert_eq!(w.sent(), [1, 2, 3]);
     }
 
     #[test]
@@ -219,25 +246,39 @@ mod tests {
         let [a, b] = [w.new_one("a", 7), w.new_one("b", 8)];
         w.receipts.acknowledge(a); // after the connection broke: nothing was sent
         w.receipts.resume_session();
-        assert_eq!(w.receipts.next_to_send(), None, "on a connection on which it never came");
-        assert_eq!(w.arrives("a", 1, Marked::First), Verdict::Again);
-        assert_eq!(w.receipts.next_to_send(), Some(1));
-        assert_eq!(w.arrives("b", 8, Marked::Again), Verdict::Again);
-        assert_eq!(w.receipts.next_to_send(), None, "it is not dealt with yet");
+        assert_eq!(
+            w.receipts.next_to_send(),
+            None,
+            "on a connection on which it never came"
+        );
+        assert_eq!(w.arrives("a", 1), Verdict::Again);
+        assert_eq!(w.sent(), [1]);
+        assert_eq!(w.arrives("b", 8), Verdict::Again);
+        assert_eq!(w.sent(), [] as [u16; 0], "it is not dealt with yet");
         w.receipts.acknowledge(b);
-        assert_eq!(w.receipts.next_to_send(), Some(8));
+        assert_eq!(w.sent(), [8]);
     }
 
     #[test]
-    fn what_was_acknowledged_in_vain_is_flagged_and_what_only_looks_alike_is_not() {
+    fn what_was_acknowledged_in_vain_is_flagged_until_something_new_comes() {
         let mut w = World::new();
-        let a = w.new_one("a", 7);
-        w.receipts.acknowledge(a);
-        assert_eq!(w.receipts.next_to_send(), Some(7));
+        let numbers = [w.new_one("a", 7), w.new_one("b", 8)];
+        numbers.iter().for_each(|n| w.receipts.acknowledge(*n));
+        assert_eq!(w.sent(), [7, 8]);
+        let c = w.new_one("c", 9);
         w.receipts.resume_session();
-        assert!(matches!(w.arrives("a", 7, Marked::Again), Verdict::PerhapsAgain { .. }));
-        assert!(matches!(w.arrives("a", 9, Marked::First), Verdict::New { .. }));
-        assert!(matches!(w.arrives("b", 8, Marked::Again), Verdict::New { .. }));
+        // The broker got the first acknowledgement only.
+        let Verdict::PerhapsAgain { number } = w.arrives("b", 1) else {
+            panic!("it was delivered before");
+        };
+        assert_eq!(w.arrives("c", 2), Verdict::Again);
+        // In the order of this connection.
+        w.receipts.acknowledge(c);
+        assert_eq!(w.sent(), [] as [u16; 0]);
+        w.receipts.acknowledge(number);
+        assert_eq!(w.sent(), [1, 2]);
+        w.new_one("d", 3);
+        w.new_one("b", 4);
     }
 
     #[test]
@@ -247,7 +288,7 @@ mod tests {
         w.receipts.begin_session();
         w.receipts.acknowledge(a);
         assert_eq!(w.receipts.next_to_send(), None);
-        assert!(matches!(w.arrives("a", 7, Marked::Again), Verdict::New { .. }));
+        w.new_one("a", 7);
         assert_eq!(w.receipts.next_to_send(), None);
     }
 
@@ -257,6 +298,6 @@ mod tests {
         for packet in 1..=4 {
             w.new_one("x", packet);
         }
-        assert_eq!(w.arrives("x", 5, Marked::First), Verdict::TooMany);
+        assert_eq!(w.arrives("x", 5), Verdict::TooMany);
     }
 }

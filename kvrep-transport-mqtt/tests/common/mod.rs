@@ -65,7 +65,7 @@ impl Mosquitto {
             let address = free_address();
             let port = address.port();
             let config = format!(
-                "listener {port} 127.0.0.1\nlog_type none\npersistence_location {}/\n{}\n{extra}\n",
+                "listener {port} 127.0.0.1\nuser root\nlog_type none\npersistence_location {}/\n{}\n{extra}\n",
                 directory.path().display(),
                 if extra.contains("allow_anonymous") {
                     ""
