@@ -117,7 +117,7 @@ async fn a_client_says_why_it_reaches_nobody() {
         let link = MqttGroupLink::new("sums", config);
         let client = Client::<Sum>::with_options(link, options);
         match client.execute(1).await.unwrap_err() {
-            ClientError::Unavailable { last, .. } => last.to_string(),
+            ClientError::Unavailable { last, .. } => last,
             other => panic!("{other:?}"),
         }
     };

@@ -61,6 +61,7 @@ impl Replica {
             let next = to.mailbox.next(std::time::Duration::from_millis(100)).await;
             match next {
                 Some(InboxEvent::Peer(body)) => {
+                    assert!(!body.ends_with(&99_u64.to_be_bytes()), "a forged one");
                     if body == frame.slice(wire::HEADER_BYTES..) {
                         return;
                     }
@@ -129,7 +130,6 @@ async fn garbage_on_every_topic_is_counted_and_nobody_is_harmed() {
         until("all are counted", || two.refused() >= 6 * 6 - 4).await;
         one.reaches(&two, 2).await;
         two.reaches(&one, 3).await;
-        assert_eq!(one.transport.counters().frames_received, 1);
     }
 }
 

@@ -82,9 +82,8 @@ enum Resumable {
     Yes,
 }
 
-/// What the event loop's turn brought.
-enum Turn {
-    Event(rumqttc::Event),
+/// Why the event loop's turn brought nothing.
+enum Stop {
     Failed(ConnectionError),
     /// The broker did not answer the subscriptions.
     Unanswered,
@@ -149,23 +148,23 @@ impl Driver {
                 self.hands.link.work.notified().await;
             }
             match self.turn().await {
-                Turn::Event(rumqttc::Event::Incoming(packet)) => {
+                Ok(rumqttc::Event::Incoming(packet)) => {
                     if let Some(ended) = self.on_packet(packet) {
                         self.drop_connection();
                         return Some(ended);
                     }
                 }
-                Turn::Event(rumqttc::Event::Outgoing(_) | rumqttc::Event::Auth(_)) => {}
-                Turn::Failed(ConnectionError::RequestsDone) => return None,
-                Turn::Failed(error) => return Some(broker::why(&error, &self.broker)),
-                Turn::Unanswered => {
+                Ok(rumqttc::Event::Outgoing(_) | rumqttc::Event::Auth(_)) => {}
+                Err(Stop::Failed(ConnectionError::RequestsDone)) => return None,
+                Err(Stop::Failed(error)) => return Some(broker::why(&error, &self.broker)),
+                Err(Stop::Unanswered) => {
                     self.drop_connection();
                     let broker = &self.broker;
                     return Some(Ended::Lost(format!(
                         "{broker} did not answer the subscriptions in time"
                     )));
                 }
-                Turn::Overdue => {
+                Err(Stop::Overdue) => {
                     self.drop_connection();
                     return None;
                 }
@@ -174,7 +173,7 @@ impl Driver {
     }
 
     /// Polls the event loop until it has something, and meanwhile hands over what there is to send.
-    async fn turn(&mut self) -> Turn {
+    async fn turn(&mut self) -> Result<rumqttc::Event, Stop> {
         let (up, answer_by) = match &self.stage {
             Stage::Greeting => (false, None),
             Stage::Subscribing { by, .. } => (false, Some(*by)),
@@ -186,19 +185,16 @@ impl Driver {
         loop {
             hands.hand_over(up);
             if !up && hands.ending.is_some() {
-                return Turn::Overdue;
+                return Err(Stop::Overdue);
             }
             let end_by = hands.ending.as_ref().map(|ending| ending.by);
             tokio::select! {
                 biased;
                 fate = next_fate(&mut hands.notices) => hands.tell_fate(fate),
-                polled = &mut poll => return match polled {
-                    Ok(event) => Turn::Event(event),
-                    Err(error) => Turn::Failed(error),
-                },
+                polled = &mut poll => return polled.map_err(Stop::Failed),
                 () = hands.link.work.notified() => {}
-                () = until(answer_by) => return Turn::Unanswered,
-                () = until(end_by) => return Turn::Overdue,
+                () = until(answer_by) => return Err(Stop::Unanswered),
+                () = until(end_by) => return Err(Stop::Overdue),
             }
         }
     }
