@@ -35,7 +35,7 @@
 //!
 //! [`ForeignService::serve`]: kvrep_transport_tcp::ForeignService::serve
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
@@ -108,6 +108,8 @@ pub struct Conversation<S, C> {
     codec: C,
     manners: Manners,
     received: BytesMut,
+    /// How much is read at once.
+    chunk_bytes: usize,
     outgoing: BytesMut,
     /// When the first byte of the message came that is not complete yet.
     begun: Option<Instant>,
@@ -126,6 +128,7 @@ impl<S, C> Conversation<S, C> {
             codec,
             manners,
             received: BytesMut::from(first),
+            chunk_bytes: CHUNK_BYTES,
             outgoing: BytesMut::new(),
             begun: (!first.is_empty()).then(Instant::now),
         }
@@ -153,7 +156,8 @@ impl<S, C> Conversation<S, C> {
                 return Ok(Some(message));
             }
             give_back(&mut self.received);
-            self.received.reserve(CHUNK_BYTES);
+            self.received.reserve(self.chunk_bytes);
+            let room = self.received.capacity() - self.received.len();
             let read = self.stream.read_buf(&mut self.received);
             let read = match self.begun {
                 None => timeout(self.manners.idle, read)
@@ -169,6 +173,10 @@ impl<S, C> Conversation<S, C> {
                     None if self.begun.take().is_some() => Err(Ended::Cut),
                     last => Ok(last),
                 };
+            }
+            if read == room {
+                // There is more than one such read takes.
+                self.chunk_bytes = (2 * self.chunk_bytes).min(CHUNK_BYTES_MAX);
             }
             self.begun.get_or_insert_with(Instant::now);
         }
@@ -235,7 +243,12 @@ impl<S, C> Conversation<S, C> {
         S: AsyncWrite + Unpin,
     {
         timeout(self.manners.write, async {
-            self.stream.write_all_buf(&mut self.outgoing).await?;
+            while !self.outgoing.is_empty() {
+                match self.stream.write(&self.outgoing).await? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => self.outgoing.advance(written),
+                }
+            }
             self.stream.flush().await
         })
         .await
@@ -298,6 +311,8 @@ fn give_back(buffer: &mut BytesMut) {
 }
 
 const CHUNK_BYTES: usize = 4 << 10;
+/// Where much comes at once.
+const CHUNK_BYTES_MAX: usize = 32 << 10;
 const KEPT_BYTES_MAX: usize = 64 << 10;
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 /// Between two pieces of what is not listened to any more.

@@ -18,12 +18,15 @@ use super::framing::Framing;
 use super::message::{Answer, Mensagem};
 use super::store::{nothing_done, unclear};
 use crate::common::conversation::{Conversation, Manners, dial};
+use serde::Deserialize;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -49,7 +52,28 @@ struct Question {
 struct Awaited {
     key: String,
     deadline: Instant,
-    answer: oneshot::Sender<Result<Mensagem, NotSent>>,
+    answer: oneshot::Sender<Result<Heard, NotSent>>,
+}
+
+/// What the leader said.
+#[derive(Debug)]
+enum Heard {
+    /// All have it, with this timestamp.
+    PutOk(u64),
+    /// What went wrong.
+    Erro(String),
+}
+
+/// What an answer says, as far as it is not known here.
+#[derive(Deserialize)]
+struct Said<'a> {
+    #[serde(borrow)]
+    tipo: Cow<'a, str>,
+    /// Missing where the leader did not understand the question.
+    #[serde(borrow, default)]
+    key: Cow<'a, str>,
+    timestamp: Option<u64>,
+    erro: Option<String>,
 }
 
 /// Why nothing was done.
@@ -82,23 +106,21 @@ impl Forwarder {
         self.console.forward(&key, &value);
         let put = Mensagem::put(&key, &value, Some(client));
         match self.ask(&put, &key).await {
-            Ok(Ok(said)) => match (said.tipo.as_str(), said.timestamp) {
-                ("PUT_OK", Some(timestamp)) => Answer::PutOk {
-                    key,
-                    value,
-                    timestamp,
-                },
-                _ => Answer::Erro {
-                    key: Some(key),
-                    erro: said.erro.unwrap_or(said.tipo),
-                },
+            Ok(Ok(Heard::PutOk(timestamp))) => Answer::PutOk {
+                key,
+                value,
+                timestamp,
+            },
+            Ok(Ok(Heard::Erro(erro))) => Answer::Erro {
+                key: Some(key),
+                erro,
             },
             Ok(Err(NotSent(why))) => nothing_done(key, why),
             Err(why) => unclear(key, why),
         }
     }
 
-    async fn ask(&self, put: &Mensagem, key: &str) -> Result<Result<Mensagem, NotSent>, String> {
+    async fn ask(&self, put: &Mensagem, key: &str) -> Result<Result<Heard, NotSent>, String> {
         let deadline = Instant::now() + self.within + RELAY_SLACK;
         let leader = self.leader;
         let not_sent = |why: &str| Ok(Err(NotSent(format!("o líder {leader} {why}"))));
@@ -112,11 +134,13 @@ impl Forwarder {
             answer,
         };
         let question = Question { json, awaited };
-        if !matches!(
-            timeout_at(deadline, self.questions.send(question)).await,
-            Ok(Ok(()))
-        ) {
-            return not_sent("está ocupado");
+        if let Err(TrySendError::Full(question) | TrySendError::Closed(question)) =
+            self.questions.try_send(question)
+        {
+            let sent = timeout_at(deadline, self.questions.send(question)).await;
+            if !matches!(sent, Ok(Ok(()))) {
+                return not_sent("está ocupado");
+            }
         }
         match timeout_at(deadline + OWN_SLACK, answered).await {
             Ok(Ok(said)) => Ok(said),
@@ -174,9 +198,7 @@ async fn speak(
                 Err(_) => continue,
             }
         }
-        while let Ok(question) = questions.try_recv() {
-            unsent.push_back(question);
-        }
+        gather(questions, unsent).await;
         while let Some(next) = unsent.front() {
             if next.awaited.deadline <= Instant::now() {
                 if let Some(late) = unsent.pop_front() {
@@ -204,6 +226,18 @@ async fn speak(
     }
 }
 
+/// Takes what is asked, once those who are about to ask have done so: the first of many clients wakes this task, and a message to
+/// the leader for each of them costs both sides more than the write does. It stands back once only, so that the leader begins with the
+/// first ones while this server still reads the next ones.
+async fn gather(questions: &mut mpsc::Receiver<Question>, unsent: &mut VecDeque<Question>) {
+    tokio::task::yield_now().await;
+    while unsent.len() < WAITING_MAX
+        && let Ok(question) = questions.try_recv()
+    {
+        unsent.push_back(question);
+    }
+}
+
 /// Gives each answer to whoever waits for it.
 async fn listen(from: OwnedReadHalf, mut awaited: mpsc::Receiver<Awaited>) -> Result<(), String> {
     let mut talk = Conversation::new(from, Framing::default(), MANNERS);
@@ -218,16 +252,20 @@ async fn listen(from: OwnedReadHalf, mut awaited: mpsc::Receiver<Awaited>) -> Re
         };
         let message = heard.map_err(|ended| ended.to_string())?;
         let message = message.ok_or("it was closed")?;
-        let said: Mensagem =
+        let said: Said<'_> =
             serde_json::from_slice(&message.json).map_err(|error| error.to_string())?;
         let Some(asked) = oldest.take().or_else(|| awaited.try_recv().ok()) else {
             return Err(format!("an answer to nothing: {}", said.tipo));
         };
-        if said.key.as_ref().is_some_and(|key| *key != asked.key) {
+        if !said.key.is_empty() && said.key != asked.key {
             return Err("an answer to another question".into());
         }
+        let heard = match (&*said.tipo, said.timestamp) {
+            ("PUT_OK", Some(timestamp)) => Heard::PutOk(timestamp),
+            (tipo, _) => Heard::Erro(said.erro.unwrap_or_else(|| tipo.into())),
+        };
         // Whoever asked may have gone.
-        let _ = asked.answer.send(Ok(said));
+        let _ = asked.answer.send(Ok(heard));
     }
 }
 

@@ -98,6 +98,8 @@ mod queue;
 mod reader;
 mod shared;
 mod source;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod transport;
 mod writer;
 

@@ -7,14 +7,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use common::{Node, me, reaches, two, until};
 use kvrep_core::ReplicaId;
 use kvrep_core::client_wire::{Op, Outcome};
-use kvrep_core::testing::transport_suite::TransportFactory;
-use kvrep_core::transport::Transport;
 use kvrep_core::{GroupId, wire};
 use kvrep_transport_tcp::codec::{Codec, Greeting, MemberFrame, NotAFrame};
+use kvrep_transport_tcp::testing::OverTcp;
 use kvrep_transport_tcp::{ForeignService, LinkLimits, TcpConfig, TcpLink, TcpTransport};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -87,38 +85,7 @@ fn in_hex(config: TcpConfig) -> TcpConfig {
     config.codec(Arc::new(HexLines)).foreign(Arc::new(Echo))
 }
 
-#[derive(Default)]
-struct OverHex(Mutex<BTreeMap<ReplicaId, String>>);
-
-#[async_trait]
-impl TransportFactory for OverHex {
-    async fn make(&self, replicas: &[ReplicaId]) -> BTreeMap<ReplicaId, Arc<dyn Transport>> {
-        let mut bound = BTreeMap::new();
-        for id in replicas {
-            let transport = TcpTransport::bind(in_hex(TcpConfig::new("127.0.0.1:0"))).await;
-            let transport = transport.unwrap();
-            let address = transport.local_addr().unwrap().to_string();
-            self.0.lock().unwrap().insert(*id, address);
-            bound.insert(*id, transport);
-        }
-        let addresses = self.0.lock().unwrap().clone();
-        let listed = |(id, transport): (ReplicaId, TcpTransport)| {
-            for (peer, address) in &addresses {
-                transport.add_peer(*peer, address);
-            }
-            (id, Arc::new(transport) as Arc<dyn Transport>)
-        };
-        bound.into_iter().map(listed).collect()
-    }
-
-    async fn remake(&self, replica: ReplicaId) -> Arc<dyn Transport> {
-        let addresses = self.0.lock().unwrap().clone();
-        let config = TcpConfig::new(&addresses[&replica]).peers(addresses);
-        Arc::new(TcpTransport::new(in_hex(config)))
-    }
-}
-
-kvrep_core::transport_suite!(OverHex::default());
+kvrep_core::transport_suite!(OverTcp::configured(in_hex));
 
 #[tokio::test]
 async fn clients_of_kvrep_and_strangers_are_served_beside_members_of_another_dialect() {

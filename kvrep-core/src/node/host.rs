@@ -235,7 +235,6 @@ impl Host for TokioHost {
         self.news = true;
         match &event {
             Event::RoleChanged { role, term } => {
-                tracing::Span::current().record("term", tracing::field::display(term));
                 tracing::info!(?role, %term, "role changed");
             }
             Event::Configured(configuration) => tracing::info!(?configuration, "configured"),

@@ -150,7 +150,8 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         options,
     } = plan;
     check_frames(&*transport, &limits)?;
-    let span = tracing::info_span!("node", %group, %replica, term = tracing::field::Empty);
+    // What changes is in the events: a field recorded again would be written beside its older values, for ever.
+    let span = tracing::info_span!("node", %group, %replica);
     let opening = span.clone();
     let mut fault = None;
     if let Guard::Sampled { bytes_per_command } = guard {
