@@ -1,4 +1,4 @@
-//! What the systems share besides the library: a conversation over a connection, what an operator hears, and stories
+//! What the systems share besides the library: a conversation over a connection, what an operator hears, a runtime that waits for no keyboard, and stories
 //! played with real processes.
 
 pub mod address;
@@ -8,4 +8,5 @@ pub mod operator;
 pub mod processes;
 pub mod prompt;
 pub mod relay;
+pub mod runtime;
 pub mod story;

@@ -3,6 +3,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvrep_core::{Authority, ReplicaId};
+use kvrep_examples::common::runtime;
 use kvrep_examples::demo::input::{self, InputLimits, Source};
 use kvrep_examples::demo::load::Input;
 use kvrep_examples::demo::report::Colour;
@@ -11,6 +12,7 @@ use kvrep_examples::demo::serve::{Served, Start, serve};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 
 /// Loads a file through a group of replica processes, kills the primary in the middle, and proves that nothing that
 /// was acknowledged is lost.
@@ -132,14 +134,8 @@ impl From<AuthorityArg> for Authority {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(&format!("cannot start: {e}")),
-    };
+    let mut threads = Builder::new_multi_thread();
+    threads.worker_threads(2);
     match cli.role {
         Some(RoleArgs::Serve(args)) => {
             tracing_subscriber::fmt()
@@ -157,15 +153,12 @@ fn main() -> ExitCode {
                     Start::Normal
                 },
             };
-            let served = runtime.block_on(serve(served));
-            // A replica that ends by itself does not wait for the read of its standard input.
-            runtime.shutdown_background();
-            match served {
+            match runtime::run(&mut threads, serve(served)).flatten() {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(why) => fail(&why),
             }
         }
-        None => match runtime.block_on(demo(cli.demo)) {
+        None => match runtime::run(&mut threads, demo(cli.demo)).flatten() {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(why) => fail(&why),

@@ -1,6 +1,7 @@
 //! `table-client`: a client of a replicated table.
 
 use clap::Parser;
+use kvrep_examples::common::runtime;
 use kvrep_examples::primary_backup_table::arguments::addresses;
 use kvrep_examples::primary_backup_table::client_console::{Ended, run};
 use kvrep_examples::primary_backup_table::message::Dialect;
@@ -8,6 +9,7 @@ use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
 use kvrep_examples::primary_backup_table::policy::dialect;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::runtime::Builder;
 
 /// A client of a replicated table: reads commands from standard input, with line editing and a history on a terminal.
 #[derive(Parser)]
@@ -59,19 +61,16 @@ fn main() -> ExitCode {
             Identity::WherePossible
         },
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("table-client: cannot start: {e}");
+    let ended = match runtime::run(
+        &mut Builder::new_current_thread(),
+        run(primary, secondary, patience),
+    ) {
+        Ok(ended) => ended,
+        Err(why) => {
+            eprintln!("table-client: {why}");
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(run(primary, secondary, patience));
-    // Nothing that is still under way is waited for.
-    runtime.shutdown_background();
     match ended {
         Ok(Ended::Quit) => ExitCode::SUCCESS,
         Ok(Ended::GaveUp) => ExitCode::FAILURE,

@@ -1,6 +1,7 @@
 //! `table-server`: one of the two servers of a replicated table.
 
 use clap::Parser;
+use kvrep_examples::common::runtime;
 use kvrep_examples::primary_backup_table::arguments::{address, addresses};
 use kvrep_examples::primary_backup_table::message::Dialect;
 use kvrep_examples::primary_backup_table::policy::dialect;
@@ -10,6 +11,7 @@ use kvrep_examples::primary_backup_table::state_dir::Durability;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 /// One of the two servers of a replicated key-value table. Typing `print` shows the table and the server's role.
@@ -80,19 +82,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("table-server: cannot start: {e}");
+    let served = match runtime::run(&mut Builder::new_current_thread(), serve(options)) {
+        Ok(served) => served,
+        Err(why) => {
+            eprintln!("table-server: {why}");
             return ExitCode::FAILURE;
         }
     };
-    let served = runtime.block_on(serve(options));
-    // The read of the keyboard is not waited for.
-    runtime.shutdown_background();
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {

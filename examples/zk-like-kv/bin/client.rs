@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use kvrep_examples::common::operator::asked_to_end;
+use kvrep_examples::common::runtime;
 use kvrep_examples::zk_like_kv::menu::{Menu, Questions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
@@ -9,6 +10,7 @@ use std::num::NonZeroU16;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::io::BufReader;
+use tokio::runtime::Builder;
 
 /// A client of a replicated key-value store of three servers: a menu with INIT, PUT and GET.
 ///
@@ -34,9 +36,20 @@ struct Args {
     espera: u64,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
+    match runtime::run(&mut Builder::new_current_thread(), client(args)).flatten() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("zk-kv-client: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many choices failed.
+async fn client(args: Args) -> Result<u64, String> {
     let seed = args
         .semente
         .unwrap_or_else(|| RandomState::new().hash_one(std::process::id()));
@@ -48,27 +61,11 @@ async fn main() -> ExitCode {
     let console = (BufReader::new(tokio::io::stdin()), tokio::io::stdout());
     let patience = Duration::from_millis(args.espera);
     let menu = Menu::new(console, questions, args.servidores, seed, patience);
-    let asked = match asked_to_end() {
-        Ok(asked) => asked,
-        Err(error) => {
-            eprintln!("zk-kv-client: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = tokio::select! {
-        ended = menu.run() => ended,
+    let asked = asked_to_end().map_err(|error| error.to_string())?;
+    tokio::select! {
+        ended = menu.run() => ended.map_err(|error| error.to_string()),
         () = asked => Ok(0),
-    };
-    let code = match ended {
-        Ok(0) => 0,
-        Ok(_) => 1,
-        Err(error) => {
-            eprintln!("zk-kv-client: {error}");
-            1
-        }
-    };
-    // A thread may still wait for standard input; nothing is left to be done.
-    std::process::exit(code);
+    }
 }
 
 /// An address as INIT would have made it of its two answers.
