@@ -66,7 +66,7 @@ fn a_group_that_is_as_large_as_allowed_lets_nobody_in_but_in_the_place_of_a_dead
         g.pass(SECOND);
         assert_eq!(members(&g), [1, 2]);
         let waits = g.nodes[&third].engine.status().waiting_for;
-        assert!(waits.contains("members_max"), "{waits}");
+        assert!(waits.contains("as many as allowed"), "{waits}");
         let kind = MemberKind::Learner;
         let added = manage(&mut g, p, Manage::Add { id: third, kind });
         assert!(matches!(added, Some(Outcome::Refused(_))), "{added:?}");
