@@ -94,6 +94,7 @@ use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
 use crate::wire::Envelope;
 use bytes::Bytes;
+pub(crate) use outcome::of_applied as outcome_of;
 use outcome::{managed, refusal, unreadable};
 use payloads::Payloads;
 #[cfg(feature = "sim")]
@@ -718,20 +719,8 @@ impl Engine {
     }
 
     fn outcome(&self, applied: Option<Applied>, token: Token) -> Outcome {
-        match applied {
-            Some(Applied::Response(response)) if response.len() > self.limits.command_bytes_max => {
-                Outcome::ResponseTooLarge {
-                    bytes: response.len() as u64,
-                }
-            }
-            Some(Applied::Response(response)) => Outcome::Done { response, token },
-            Some(Applied::Opened(session)) => Outcome::Opened { session, token },
-            Some(Applied::Closed) => Outcome::Closed,
-            Some(Applied::Expired) => Outcome::SessionExpired,
-            Some(Applied::OutOfWindow) => Outcome::OutOfWindow,
-            Some(Applied::Malformed(why)) => Outcome::Malformed(why),
-            None => unreachable!("a ticket waits for a command, and commands have an outcome"),
-        }
+        let applied = applied.expect("a ticket waits for a command, and commands have an outcome");
+        outcome_of(applied, token, &self.limits)
     }
 
     fn too_large(&self, bytes: usize) -> Outcome {

@@ -1,8 +1,10 @@
-//! What a client is told when a protocol refuses.
+//! What a client is told.
 
 use crate::client_wire::Outcome;
+use crate::config::{Limits, Token};
 use crate::error::{ProposeError, ReadError};
 use crate::manage::Managed;
+use crate::session::Applied;
 
 pub(super) fn refusal(error: &ProposeError) -> Outcome {
     match *error {
@@ -40,5 +42,22 @@ pub(super) fn unreadable(error: &ReadError) -> Outcome {
         ReadError::Busy => Outcome::Busy,
         ReadError::Behind => Outcome::Behind,
         ReadError::NotPromised => Outcome::Refused(error.to_string()),
+    }
+}
+
+/// What became of a command that was applied, or of a query that was answered.
+pub(crate) fn of_applied(applied: Applied, token: Token, limits: &Limits) -> Outcome {
+    match applied {
+        Applied::Response(response) if response.len() > limits.command_bytes_max => {
+            Outcome::ResponseTooLarge {
+                bytes: response.len() as u64,
+            }
+        }
+        Applied::Response(response) => Outcome::Done { response, token },
+        Applied::Opened(session) => Outcome::Opened { session, token },
+        Applied::Closed => Outcome::Closed,
+        Applied::Expired => Outcome::SessionExpired,
+        Applied::OutOfWindow => Outcome::OutOfWindow,
+        Applied::Malformed(why) => Outcome::Malformed(why),
     }
 }

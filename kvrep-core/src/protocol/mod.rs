@@ -55,6 +55,7 @@
 //! assert_eq!(run(&mut protocol, now, &mut out), ["an order"]);
 //! ```
 
+pub mod active;
 pub mod outbox;
 pub mod passive;
 pub mod witness;

@@ -42,6 +42,7 @@
 //! What is not simulated is not checked: real threads, real sockets, the operating system. Messages arrive whole and unchanged or
 //! not at all, as [`crate::transport`] demands. A run that passes proves nothing about the seeds that were not run.
 
+pub mod active;
 mod arrivals;
 mod cell;
 mod client;

@@ -1,0 +1,102 @@
+//! What a replica of the active scheme wants done.
+
+use super::item::{Life, Published};
+use super::message::Message;
+use crate::client_wire::Outcome;
+use crate::id::{Index, ReplicaId};
+use bytes::Bytes;
+
+/// Names an answer of this life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AnswerNumber(pub u64);
+
+/// One thing to be done, in order.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Put this into the ordered stream, behind everything published before; send it again until the stream has it.
+    Publish(Published),
+    /// Tell every other member (and a monitor). May be lost.
+    Broadcast(Message),
+    /// Tell one member. May be lost.
+    Send {
+        /// Whom.
+        to: ReplicaId,
+        /// What.
+        message: Message,
+    },
+    /// Answer a client, and call [`on_answered`](super::Active::on_answered) when the answer is where it goes.
+    Answer {
+        /// Names it.
+        number: AnswerNumber,
+        /// The request's.
+        reply_to: Bytes,
+        /// The position of the state that it was made from.
+        at: Index,
+        /// The answer.
+        outcome: Outcome,
+    },
+    /// Keep this state of a history that does not count: an operator may want to look at it.
+    SetAside {
+        /// Where it ends.
+        at: Index,
+        /// As a snapshot of the state machine.
+        state: Bytes,
+    },
+    /// Tell the operator.
+    Event(Event),
+}
+
+/// What an operator may want to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// This replica answers, from this position on.
+    Serving {
+        /// Which join.
+        life: Life,
+        /// From where on.
+        from: Index,
+    },
+    /// This replica answers nothing until it has joined again.
+    Fenced {
+        /// Why, in a sentence.
+        why: &'static str,
+    },
+    /// It cannot be sure that it has everything, and answers nothing until others say so.
+    Holding {
+        /// Why, in a sentence.
+        why: &'static str,
+    },
+    /// It was sure again.
+    Agreed {
+        /// Up to here.
+        at: Index,
+    },
+    /// Another member has failed, or its history does not count.
+    Failed(ReplicaId),
+    /// Another member serves.
+    Joined(ReplicaId),
+    /// A history begins here, from nothing or from a state that nobody served.
+    Began {
+        /// Where that state ends.
+        from: Index,
+    },
+    /// Histories differed, and it was decided which one counts.
+    Decided {
+        /// The decision.
+        number: u64,
+        /// Who has that history.
+        listed: Vec<ReplicaId>,
+    },
+    /// This replica has thrown away a history that does not count. **What it had acknowledged alone is lost.**
+    HistoryLost {
+        /// Up to here it is known to be the same.
+        agreed: Index,
+        /// So far it went.
+        upto: Index,
+        /// Writes that it acknowledged after `agreed`.
+        acknowledged: u64,
+    },
+    /// So many requests were forgotten unanswered: nobody served for too long.
+    Expired(u64),
+}

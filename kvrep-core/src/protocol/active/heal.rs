@@ -1,0 +1,350 @@
+//! Doubt, agreement and dispute: what a replica does about the order that it is given.
+//!
+//! One that cannot be sure that it has everything *holds* its answers and publishes a mark; when all who serve have the same there, it goes
+//! on. If they differ, one decision in the stream says which history counts. It is void if it is about a mark from before the last
+//! decision, or lists nobody who serves; who is not listed has failed, and what it says to have answered since the last agreement
+//! is answered again.
+
+use super::item::{Decision, Item, Stamp};
+use super::marks::Agreement;
+use super::message::Claim;
+use super::mutation::Mutation;
+use super::ring::Verdict;
+use super::{Active, Effect, Event};
+use crate::id::{Index, ReplicaId};
+use crate::time::Time;
+
+#[derive(Debug, Default)]
+pub(super) struct Healing {
+    hold: Option<Hold>,
+    /// The history that is here is known to be another one.
+    pub(super) differs: bool,
+    /// The genesis on which the history stands, if this replica wrote it.
+    pub(super) genesis: Option<Stamp>,
+    /// Items delivered since the last mark.
+    pub(super) items: u64,
+    last_mark: Time,
+    mark_published: Option<Time>,
+    decision_published: Option<Time>,
+    disputed_since: Option<Time>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    /// Its own marks from this publication on are of after the doubt.
+    from_seq: u64,
+}
+
+impl Healing {
+    pub(super) fn holds(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// A history begins with this replica alone.
+    pub(super) fn began(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Another history is here.
+    pub(super) fn replaced(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Active {
+    /// From now on answers wait until a mark agrees.
+    pub(super) fn hold(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
+        if !self.is_serving() {
+            return;
+        }
+        let from_seq = self.seq + 1;
+        if self.healing.hold.is_none() {
+            out.push(Effect::Event(Event::Holding { why }));
+        }
+        self.healing.hold = Some(Hold { from_seq });
+        self.publish_mark(now, out);
+    }
+
+    pub(super) fn publish_mark(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let item = Item::Mark {
+            decisions: history.ring.decisions,
+            clock: self.clock,
+        };
+        self.healing.mark_published = Some(now);
+        self.publish(item, out);
+    }
+
+    /// A mark was delivered.
+    pub(super) fn on_mark(
+        &mut self,
+        now: Time,
+        mark: Stamp,
+        decisions: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let claim = Claim {
+            mark,
+            at: history.at,
+            chain: history.chain,
+            digest: self.machine.digest(),
+            confirmed: self.confirmed,
+        };
+        self.marks.delivered(claim, decisions);
+        self.healing.items = 0;
+        self.healing.last_mark = now;
+        if self.is_serving() {
+            self.beat(out);
+        }
+        self.judge_all(now, out);
+    }
+
+    /// Compares what all have at the last marks.
+    pub(super) fn judge_all(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let joins = self.join.as_ref().is_some_and(|join| join.installed);
+        if !joins && !self.is_serving() {
+            return;
+        }
+        let serving: Vec<_> = history.ring.serving().collect();
+        if serving.is_empty() {
+            return;
+        }
+        let current = self.marks.current(history.ring.decisions);
+        let mut agreed = None;
+        let mut dispute = None;
+        for own in &current {
+            match self.marks.compare(own, self.me, serving.iter().copied()) {
+                Agreement::Yes => {
+                    agreed.get_or_insert(*own);
+                    let releases = |hold: &Hold| {
+                        own.mark.replica == self.me
+                            && own.mark.incarnation == self.life.incarnation
+                            && own.mark.seq >= hold.from_seq
+                    };
+                    if dispute.is_none() && self.healing.hold.as_ref().is_some_and(releases) {
+                        self.healing.hold = None;
+                        out.push(Effect::Event(Event::Agreed { at: own.at }));
+                    }
+                }
+                Agreement::Open => {}
+                Agreement::No { complete } => {
+                    // The last mark about which everybody has spoken, or else the last one.
+                    match dispute {
+                        Some((_, true)) => {}
+                        Some((_, false)) if !complete => {}
+                        Some(_) | None => dispute = Some((*own, complete)),
+                    }
+                }
+            }
+        }
+        if joins && self.has(Mutation::NotVerified) {
+            self.ready_if_agreed(now, out);
+            return;
+        }
+        if let Some((own, complete)) = dispute {
+            self.on_dispute(now, &own, complete, out);
+        } else if let Some(own) = agreed {
+            self.on_agreement(now, own.at, out);
+        }
+    }
+
+    fn on_agreement(&mut self, now: Time, at: Index, out: &mut Vec<Effect>) {
+        self.healing.disputed_since = None;
+        if let Some(history) = &mut self.history {
+            history.agreed = history.agreed.max(at);
+        }
+        self.answered_writes.retain(|write| *write > at);
+        if self.join.is_some() {
+            self.ready_if_agreed(now, out);
+        } else {
+            self.serve_newcomers(now, out);
+            self.flush(out);
+        }
+    }
+
+    fn on_dispute(&mut self, now: Time, own: &Claim, complete: bool, out: &mut Vec<Effect>) {
+        if self.join.is_some() {
+            // Somebody who serves has something else than this one: what it was given, or has delivered since, is not it.
+            if complete {
+                self.healing.differs = true;
+                self.announce(now, out);
+            }
+            return;
+        }
+        let since = *self.healing.disputed_since.get_or_insert(now);
+        if !self.healing.holds() {
+            self.hold(now, "another replica has a different history", out);
+        }
+        if !complete {
+            return;
+        }
+        if self.has(Mutation::DecidedAlone) {
+            self.decide_alone(now, own, out);
+            return;
+        }
+        let resend = self.group.timing.resend_every;
+        let Some(history) = &self.history else {
+            return;
+        };
+        let first = history.ring.serving().next().map(|(member, _)| member);
+        let in_turn = first == Some(self.me) || now - since > 2 * resend;
+        let lately =
+            (self.healing.decision_published).is_some_and(|published| now - published < resend);
+        if in_turn && !lately {
+            let decision = self.proposed(own);
+            self.healing.decision_published = Some(now);
+            self.publish(Item::Decision(decision), out);
+        }
+    }
+
+    fn proposed(&self, own: &Claim) -> Decision {
+        let ring = &self
+            .history
+            .as_ref()
+            .expect("a dispute is about a history")
+            .ring;
+        self.marks.propose(
+            (self.me, self.life),
+            own,
+            ring.serving(),
+            (ring.decisions, self.group.confirmations),
+        )
+    }
+
+    /// The planted bug.
+    fn decide_alone(&mut self, now: Time, own: &Claim, out: &mut Vec<Effect>) {
+        let decision = self.proposed(own);
+        if !decision.listed.contains(&(self.me, self.life)) {
+            self.healing.differs = true;
+            self.fence(now, "it found that it differs", out);
+        }
+    }
+
+    /// A decision was delivered.
+    pub(super) fn on_decision(&mut self, now: Time, decision: &Decision, out: &mut Vec<Effect>) {
+        let (me, life, served) = (self.me, self.life, self.is_serving());
+        let believes = self.has(Mutation::UnlistedBelieved);
+        let any_mark = self.has(Mutation::DecisionOnOldMark);
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        let mut decision = decision.clone();
+        if any_mark {
+            (decision.known, decision.number) =
+                (history.ring.decisions, history.ring.decisions + 1);
+        }
+        let unlisted = match history.ring.decide(&decision) {
+            Verdict::Void => return,
+            Verdict::Missed => {
+                if served || self.join.as_ref().is_some_and(|join| join.installed) {
+                    self.healing.differs = true;
+                    self.fence(
+                        now,
+                        "a decision about differing histories passed it by",
+                        out,
+                    );
+                }
+                return;
+            }
+            Verdict::Counts(unlisted) => unlisted,
+        };
+        out.push(Effect::Event(Event::Decided {
+            number: decision.number,
+            listed: decision.listed.iter().map(|(member, _)| *member).collect(),
+        }));
+        let (at, agreed) = (history.at, history.agreed);
+        let mut moved = Vec::new();
+        for member in unlisted {
+            self.transfers.remove(&member);
+            if !believes {
+                let super::History { debts, ring, .. } = history;
+                moved.extend(debts.reopen(member, agreed, at, |slot| ring.owner(slot)));
+            }
+            if member != me {
+                out.push(Effect::Event(Event::Failed(member)));
+            }
+        }
+        moved.sort_unstable();
+        self.healing.disputed_since = None;
+        self.healing.decision_published = None;
+        if served {
+            let has_it = (self.marks.mine(decision.mark))
+                .is_some_and(|own| (own.at, own.chain) == (decision.at, decision.chain));
+            if !decision.listed.contains(&(me, life)) || !has_it {
+                self.healing.differs = true;
+                self.fence(now, "its history does not count", out);
+            }
+        }
+        self.take_mine(moved, out);
+        self.after_change(now, out);
+        if self.healing.holds() {
+            self.hold(now, "histories differed", out);
+        }
+    }
+
+    pub(super) fn heal_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let timing = self.group.timing;
+        let Some(history) = &self.history else {
+            return;
+        };
+        let serves = self.is_serving();
+        let joins = self.join.as_ref().is_some_and(|join| join.installed);
+        if !serves && !joins {
+            return;
+        }
+        let published = self.healing.mark_published;
+        let overdue = published.is_none_or(|published| now - published >= timing.resend_every);
+        let turns = if history.ring.serving().next().map(|(first, _)| first) == Some(self.me) {
+            1
+        } else {
+            2
+        };
+        let paced = self.healing.items > 0
+            && (now - self.healing.last_mark >= timing.mark_every * turns
+                || self.healing.items >= timing.mark_items * u64::from(turns));
+        if overdue && (self.healing.holds() || joins || (serves && paced)) {
+            self.publish_mark(now, out);
+        }
+        self.judge_all(now, out);
+    }
+
+    /// Up to where as many have this history as an answer needs, and are known to know.
+    pub(super) fn settled(&mut self) -> Index {
+        let Some(history) = &self.history else {
+            return Index::ZERO;
+        };
+        let needed = self.group.confirmations;
+        if needed == 1 {
+            self.confirmed = history.at;
+            return history.at;
+        }
+        let serving: Vec<(ReplicaId, _)> = history.ring.serving().collect();
+        let peers = || {
+            let others = serving.iter().filter(|(member, _)| *member != self.me);
+            others.filter_map(|(member, life)| {
+                self.peers.get(member).filter(|peer| peer.life == *life)
+            })
+        };
+        let have: Vec<_> = peers().map(|peer| peer.at).chain([history.at]).collect();
+        self.confirmed = self.confirmed.max(nth_highest(have, needed));
+        let known: Vec<_> = peers()
+            .map(|peer| peer.confirmed)
+            .chain([self.confirmed])
+            .collect();
+        nth_highest(known, needed)
+    }
+}
+
+/// The highest that `needed` of them have reached.
+fn nth_highest(mut reached: Vec<Index>, needed: usize) -> Index {
+    reached.sort_unstable_by(|a, b| b.cmp(a));
+    reached.get(needed - 1).copied().unwrap_or(Index::ZERO)
+}

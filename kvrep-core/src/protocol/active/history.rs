@@ -1,0 +1,123 @@
+//! What a replica has of the stream: where it is, the chain over it, and what follows from it alone.
+//!
+//! The chain is `h = xxh3(bytes of the item, h before)` over everything delivered since the origin. Two replicas with the same
+//! chain at the same position have delivered the same, so they agree on everything that is a function of the stream.
+
+use super::debts::{Debts, Logged};
+use super::ring::Ring;
+use crate::entry::{Entry, EntryKind};
+use crate::id::{Index, Term};
+use crate::session::Machine;
+use crate::time::{Time, Timestamp};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::io;
+
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) at: Index,
+    pub(super) chain: u64,
+    /// The clock of the last mark.
+    pub(super) clock: Timestamp,
+    pub(super) ring: Ring,
+    pub(super) debts: Debts,
+    /// Up to here every one that served was known to have the same.
+    pub(super) agreed: Index,
+    /// The chains of the last positions, the current one last.
+    recent: VecDeque<u64>,
+}
+
+/// What stands before the state machine's own snapshot.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    at: Index,
+    chain: u64,
+    clock: Timestamp,
+    ring: Ring,
+    agreed: Index,
+    debts: Vec<Logged>,
+}
+
+impl History {
+    pub(super) fn new(ring: Ring) -> Self {
+        Self {
+            at: Index::ZERO,
+            chain: 0,
+            clock: Timestamp(0),
+            ring,
+            debts: Debts::default(),
+            agreed: Index::ZERO,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// One more item, with these bytes' hash.
+    pub(super) fn advance(&mut self, hash: u64) {
+        self.at = self.at.next();
+        self.chain = xxhash_rust::xxh3::xxh3_64_with_seed(&hash.to_be_bytes(), self.chain);
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(self.chain);
+    }
+
+    /// The chain at a position that is not too long ago.
+    pub(super) fn chain_at(&self, at: Index) -> Option<u64> {
+        let back = usize::try_from(self.at.0.checked_sub(at.0)?).ok()?;
+        let place = self.recent.len().checked_sub(back + 1)?;
+        self.recent.get(place).copied()
+    }
+
+    /// The write delivered last, as an entry of a log.
+    pub(super) fn entry(&self, payload: Bytes) -> Entry {
+        Entry {
+            term: Term::ZERO,
+            index: self.at,
+            timestamp: self.clock,
+            seed: self.chain,
+            kind: EntryKind::Command,
+            payload,
+            hash: self.chain,
+        }
+    }
+
+    /// Everything that a newcomer needs, at this position.
+    pub(super) fn write(&self, machine: &Machine) -> io::Result<Vec<u8>> {
+        let head = Head {
+            at: self.at,
+            chain: self.chain,
+            clock: self.clock,
+            ring: self.ring.clone(),
+            agreed: self.agreed,
+            debts: self.debts.handed_over(self.agreed),
+        };
+        let head = crate::state_machine::encode(&head);
+        let mut out = Vec::with_capacity(head.len() + 1_024);
+        out.extend_from_slice(&(head.len() as u64).to_be_bytes());
+        out.extend_from_slice(&head);
+        machine.freeze()(&mut out)?;
+        Ok(out)
+    }
+
+    /// The other end of [`write`](Self::write): the history, and where in the bytes the machine's snapshot begins.
+    pub(super) fn read(bytes: &[u8], now: Time) -> Option<(Self, &[u8])> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+        let (head, machine) = rest.split_at_checked(length)?;
+        let head: Head = crate::state_machine::decode(head).ok()?;
+        let history = Self {
+            at: head.at,
+            chain: head.chain,
+            clock: head.clock,
+            ring: head.ring,
+            debts: Debts::take_over(head.debts, now),
+            agreed: head.agreed,
+            recent: VecDeque::from([head.chain]),
+        };
+        Some((history, machine))
+    }
+}
+
+/// How far back chains are remembered.
+const RECENT_MAX: usize = 16_384;

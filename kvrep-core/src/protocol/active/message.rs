@@ -1,0 +1,77 @@
+//! What replicas tell each other beside the stream. Any of it may be lost, late or doubled.
+
+use super::item::{Life, Stamp};
+use crate::id::{Index, ReplicaId};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A message from one replica.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// It is there.
+    Heartbeat(Heartbeat),
+    /// A piece of the state, for one that joins.
+    Piece {
+        /// Which join.
+        life: Life,
+        /// From whom.
+        from: ReplicaId,
+        /// Where the state ends.
+        at: Index,
+        /// Its chain there, to tell transfers apart.
+        chain: u64,
+        /// Where in the state the piece begins, in bytes.
+        offset: u64,
+        /// Bytes of the whole.
+        whole: u64,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// So much of it is here.
+    Got {
+        /// Who.
+        by: ReplicaId,
+        /// Which join.
+        life: Life,
+        /// Which transfer.
+        chain: u64,
+        /// So many bytes, without a gap.
+        bytes: u64,
+    },
+}
+
+/// What a replica says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Who.
+    pub replica: ReplicaId,
+    /// Which join.
+    pub life: Life,
+    /// Whether it serves, as far as it knows.
+    pub serving: bool,
+    /// Where it is in the stream.
+    pub at: Index,
+    /// The chain there.
+    pub chain: u64,
+    /// Up to here every answer that it owes is where it goes.
+    pub answered: Index,
+    /// Up to here it knows that as many replicas have its history as an answer needs.
+    pub confirmed: Index,
+    /// What it has at the last marks.
+    pub claims: Vec<Claim>,
+}
+
+/// What a replica has at a mark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claim {
+    /// Which mark.
+    pub mark: Stamp,
+    /// Its position here.
+    pub at: Index,
+    /// The chain there.
+    pub chain: u64,
+    /// The state's digest there, if the state machine has one.
+    pub digest: Option<u64>,
+    /// How much of this history was confirmed by as many replicas as an answer needs.
+    pub confirmed: Index,
+}

@@ -1,0 +1,727 @@
+//! Active replication: every replica carries out the same totally ordered stream, and one of them answers.
+//!
+//! (Schneider: *Implementing Fault-Tolerant Services Using the State Machine Approach*, ACM Computing Surveys 1990; the order comes from
+//! a stream that somebody else keeps, such as a broker's topic.) Clients publish their requests into the stream; so do
+//! replicas what concerns all of them. Whoever delivers the same prefix knows the same: who owns which request, who joins, who
+//! has failed. No replica is special, and nothing is agreed upon outside the stream.
+//!
+//! * **Ownership** (`ring`) is a pure function of the delivered prefix: slot = hash mod n, its owner the first serving member from there.
+//! * **Debts** (`debts`): what a failed member has not answered is answered by the next in the ring.
+//! * **Joining** (`join`, `transfer`): a newcomer announces itself in the stream, gets the state as it is at some position after that, and
+//!   takes over its slots where its *ready* stands in the stream: before it they are the substitute's, after it the newcomer's.
+//! * **Order is verified, not believed** (`marks`, `heal`): replicas chain a hash over what they deliver and compare it at marks in the stream.
+//!   If histories differ, one decision in the stream says which counts; the others join again. After a pause or a
+//!   reconnection a replica holds its answers until a mark agrees.
+//! * **Confirmations**: an answer may wait until k replicas are known to have the history that it is made from ([`Config::confirmations`]). With more
+//!   than half of them nothing that was acknowledged is lost while fewer than k of them are, whatever the stream loses. It is made when
+//!   k replicas are known to *know* that k have it: otherwise a survivor could not tell which of two histories was confirmed.
+//!
+//! | | crashes, pauses, false suspicions; the stream is whole | the stream loses, repeats or swaps for some replicas |
+//! |---|---|---|
+//! | `confirmations` 1 | linearizable, exactly once with sessions | found and healed; what only a losing replica had acknowledged is lost and reported; between two marks an answer may lack what was lost |
+//! | `confirmations` k > n/2 | the same; an answer needs k replicas | linearizable |
+//!
+//! A replica is in memory: a group of which nobody is left begins anew. [`Active`] is sans-IO: it is told what the
+//! stream delivers, what messages come and what time it is, and appends to a list of [`Effect`]s.
+//!
+//! Caveats: what takes long in `apply`, and writing the state for a newcomer, delays heartbeats. Members and n are fixed.
+
+mod answers;
+mod config;
+mod debts;
+mod effect;
+mod heal;
+mod history;
+mod item;
+mod join;
+mod marks;
+mod message;
+mod mutation;
+mod ring;
+mod transfer;
+mod watch;
+
+pub use config::{Config, Create, Responder, Timing, Watch};
+pub use effect::{AnswerNumber, Effect, Event};
+pub use item::{Call, Decision, Item, Life, Published, Request, Stamp};
+pub use message::{Claim, Heartbeat, Message};
+#[cfg(feature = "sim")]
+pub use mutation::Mutation;
+pub use ring::Standing;
+
+use crate::client_wire::Outcome;
+use crate::config::Token;
+use crate::engine::outcome_of;
+use crate::id::{Incarnation, Index, ReplicaId, Term};
+use crate::session::{Applied, Machine};
+use crate::state_machine::{Malformed, RawStateMachine};
+use crate::time::{Time, Timestamp};
+use answers::Answers;
+use debts::Owed;
+use heal::Healing;
+use history::History;
+use join::Join;
+use marks::Marks;
+#[cfg(not(feature = "sim"))]
+use mutation::Mutation;
+use ring::{Fall, Sequence};
+use std::collections::BTreeMap;
+use std::io;
+use transfer::Transfer;
+use watch::Peer;
+
+/// What one replica needs to know.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Which member it is.
+    pub replica: ReplicaId,
+    /// This start of it: higher than any before.
+    pub incarnation: Incarnation,
+    /// What the group agrees on.
+    pub group: Config,
+    /// Whether it may begin a history.
+    pub create: Create,
+    /// A planted bug, for tests of the tests.
+    #[cfg(feature = "sim")]
+    pub mutation: Option<Mutation>,
+}
+
+impl Options {
+    /// The options of this member, which may begin a history.
+    #[must_use]
+    pub fn new(replica: ReplicaId, incarnation: Incarnation, group: Config) -> Self {
+        Self {
+            replica,
+            incarnation,
+            group,
+            create: Create::default(),
+            #[cfg(feature = "sim")]
+            mutation: None,
+        }
+    }
+}
+
+/// What a replica knows of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Which join.
+    pub life: Life,
+    /// Whether it answers for its slots.
+    pub serving: bool,
+    /// Whether it holds its answers until a mark agrees.
+    pub holding: bool,
+    /// Where it is in the stream; `None` without a history.
+    pub at: Option<Index>,
+    /// The chain there.
+    pub chain: u64,
+    /// Up to here all that served had the same.
+    pub agreed: Index,
+    /// How each member stands, as far as this one knows.
+    pub ring: Vec<(ReplicaId, Standing)>,
+    /// Requests that are kept.
+    pub kept: usize,
+    /// Answers that are owed here and not yet where they go.
+    pub owed: usize,
+    /// Decisions about differing histories, since the origin.
+    pub decisions: u64,
+}
+
+/// A replica of the active scheme. See the [module](self).
+///
+/// A group of one: it announces itself, hears nobody, and begins a history.
+///
+/// ```
+/// use kvrep_core::client_wire::Outcome;
+/// use kvrep_core::protocol::active::{Active, Call, Config, Effect, Item, Options, Published, Request};
+/// use kvrep_core::session::Envelope;
+/// use kvrep_core::state_machine::encode;
+/// use kvrep_core::{Fold, Incarnation, ReplicaId, Time, Timestamp, Typed};
+///
+/// let me = ReplicaId(0);
+/// let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
+/// let options = Options::new(me, Incarnation(1), Config::new([me]));
+/// let mut replica = Active::new(options, Box::new(sum)).unwrap();
+///
+/// let (mut now, mut out) = (Time::ZERO, Vec::new());
+/// replica.start(now, Timestamp(0), &mut out);
+/// let mut asked = false;
+/// let response = loop {
+///     // The stream delivers what was published, and what a client asks.
+///     let published: Vec<_> = out.drain(..).collect();
+///     let mut delivered: Vec<Published> = Vec::new();
+///     for effect in published {
+///         match effect {
+///             Effect::Publish(published) => delivered.push(published),
+///             Effect::Answer { outcome: Outcome::Done { response, .. }, .. } => delivered.clear(),
+///             _ => {}
+///         }
+///     }
+///     if replica.status().serving && !asked {
+///         asked = true;
+///         let call = Call::Write(Envelope::Plain(encode(&5_i64)).encode());
+///         let request = Request { hash: 0, call, reply_to: "me".into(), asked: None };
+///         delivered.push(Published { stamp: None, item: Item::Request(request) });
+///     }
+///     for published in delivered {
+///         let hash = 7; // of its bytes
+///         replica.on_delivered(now, Timestamp(0), published, hash, &mut out);
+///     }
+///     let answer = out.iter().find_map(|effect| match effect {
+///         Effect::Answer { outcome: Outcome::Done { response, .. }, .. } => Some(response.clone()),
+///         _ => None,
+///     });
+///     if let Some(response) = answer {
+///         break response;
+///     }
+///     now = replica.next_deadline();
+///     replica.on_tick(now, Timestamp(0), &mut out);
+/// };
+/// assert_eq!(response, encode(&5_i64));
+/// ```
+#[derive(Debug)]
+pub struct Active {
+    me: ReplicaId,
+    life: Life,
+    group: Config,
+    create: Create,
+    machine: Machine,
+    /// What it has of the stream; `None` before it has a beginning.
+    history: Option<History>,
+    /// How it gets in (again); `None` while it serves.
+    join: Option<Join>,
+    answers: Answers,
+    marks: Marks,
+    healing: Healing,
+    peers: BTreeMap<ReplicaId, Peer>,
+    transfers: BTreeMap<ReplicaId, Transfer>,
+    /// The next publication's number.
+    seq: u64,
+    /// Writes answered since histories were last known to agree, by position.
+    answered_writes: Vec<Index>,
+    /// When anything was last done here.
+    awake: Time,
+    next_tick: Time,
+    /// Something was delivered that others wait to hear of.
+    tell: bool,
+    /// Up to here as many have this history as an answer needs.
+    confirmed: Index,
+    clock: Timestamp,
+    #[cfg(feature = "sim")]
+    mutation: Option<Mutation>,
+}
+
+impl Active {
+    /// A replica whose state machine has the initial state.
+    ///
+    /// # Errors
+    /// When the group's values do not fit each other, this replica is not a member, or the initial state cannot be written.
+    pub fn new(options: Options, machine: Box<dyn RawStateMachine>) -> io::Result<Self> {
+        let Options {
+            replica,
+            incarnation,
+            group,
+            create,
+            ..
+        } = options;
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidInput, why);
+        group.validate().map_err(invalid)?;
+        if !group.members.contains(&replica) {
+            return Err(invalid(format!(
+                "{replica} is not one of the group's members"
+            )));
+        }
+        Ok(Self {
+            me: replica,
+            life: Life {
+                incarnation,
+                attempt: 0,
+            },
+            machine: Machine::new(machine, &group.limits)?,
+            create,
+            history: None,
+            join: None,
+            answers: Answers::default(),
+            marks: Marks::default(),
+            healing: Healing::default(),
+            peers: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            seq: 0,
+            answered_writes: Vec::new(),
+            awake: Time::ZERO,
+            next_tick: Time::ZERO,
+            tell: false,
+            confirmed: Index::ZERO,
+            clock: Timestamp(0),
+            #[cfg(feature = "sim")]
+            mutation: options.mutation,
+            group,
+        })
+    }
+
+    /// Begins. Once, first, when what is published from now on will be delivered here.
+    pub fn start(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
+        self.clock = wall;
+        self.awake = now;
+        self.next_tick = now + self.group.timing.heartbeat_every;
+        self.announce(now, out);
+    }
+
+    /// The stream delivered this; `hash` is one of its bytes, the same at every replica. Positions are counted here.
+    pub fn on_delivered(
+        &mut self,
+        now: Time,
+        wall: Timestamp,
+        published: Published,
+        hash: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        self.wake(now, wall, out);
+        self.held_back(now, &published, hash, out);
+        self.advance(now, published, hash, out);
+        self.install_if_complete(now, out);
+    }
+
+    /// The stream may have lost something for this replica: its connection was replaced, its session was lost.
+    pub fn on_stream_reset(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
+        self.wake(now, wall, out);
+        self.hold(now, "the connection to the stream was lost", out);
+        self.watch_anew(now);
+    }
+
+    /// A message came.
+    pub fn on_message(
+        &mut self,
+        now: Time,
+        wall: Timestamp,
+        message: Message,
+        out: &mut Vec<Effect>,
+    ) {
+        self.wake(now, wall, out);
+        match message {
+            Message::Heartbeat(heartbeat) => self.on_heartbeat(now, &heartbeat, out),
+            Message::Piece { .. } => self.on_piece(now, message, out),
+            Message::Got {
+                by,
+                life,
+                chain,
+                bytes,
+                ..
+            } => self.on_got(now, (by, life), chain, bytes, out),
+        }
+    }
+
+    /// An answer is where it goes.
+    pub fn on_answered(&mut self, number: AnswerNumber, out: &mut Vec<Effect>) {
+        self.answers.acknowledged(number);
+        self.flush(out);
+    }
+
+    /// The time of [`next_deadline`](Self::next_deadline) has come.
+    pub fn on_tick(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
+        self.wake(now, wall, out);
+        let due = now >= self.next_tick;
+        if due {
+            self.next_tick = now + self.group.timing.heartbeat_every;
+            self.join_on_tick(now, out);
+            self.heal_on_tick(now, out);
+            self.watch_on_tick(now, out);
+            self.transfers_on_tick(now, out);
+            if let Some(history) = &mut self.history {
+                let keep = self.group.timing.keep_requests;
+                let expired = history.debts.expire(now, keep, self.group.kept_bytes_max);
+                if expired > 0 {
+                    out.push(Effect::Event(Event::Expired(expired)));
+                }
+            }
+        }
+        if due || self.tell {
+            self.tell = false;
+            self.beat(out);
+        }
+    }
+
+    /// When [`on_tick`](Self::on_tick) is next needed.
+    #[must_use]
+    pub fn next_deadline(&self) -> Time {
+        if self.tell {
+            self.awake
+        } else {
+            self.next_tick
+        }
+    }
+
+    /// What it knows of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let history = self.history.as_ref();
+        Status {
+            life: self.life,
+            serving: self.is_serving(),
+            holding: self.healing.holds(),
+            at: history.map(|history| history.at),
+            chain: history.map_or(0, |history| history.chain),
+            agreed: history.map_or(Index::ZERO, |history| history.agreed),
+            ring: history.map_or_else(Vec::new, |history| {
+                let ring = &history.ring;
+                let members = ring.members().iter();
+                members
+                    .map(|member| (*member, ring.standing(*member)))
+                    .collect()
+            }),
+            kept: history.map_or(0, |history| history.debts.len()),
+            owed: self.answers.waiting(),
+            decisions: history.map_or(0, |history| history.ring.decisions),
+        }
+    }
+
+    /// The state machine with its sessions.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// Asserts what must hold inside this replica.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check_invariants(&self) {
+        let Some(history) = &self.history else {
+            assert!(!self.is_serving(), "who has no history serves nothing");
+            assert!(
+                self.answers.waiting() == 0,
+                "who has no history owes nothing"
+            );
+            return;
+        };
+        assert!(
+            self.join.is_some() || self.is_serving(),
+            "who does not serve wants to"
+        );
+        assert!(
+            self.is_serving() || self.answers.waiting() == 0,
+            "who does not serve owes nothing"
+        );
+        assert!(history.agreed <= history.at, "what is agreed was delivered");
+        for debtor in history.debts.debtors().into_iter().flatten() {
+            assert!(
+                history.ring.serving().any(|(member, _)| member == debtor),
+                "only who serves owes something: {debtor}"
+            );
+        }
+    }
+
+    /// Whether this bug is planted.
+    #[cfg(feature = "sim")]
+    fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    #[cfg(not(feature = "sim"))]
+    #[allow(clippy::unused_self, reason = "where no bug can be planted, none is")]
+    fn has(&self, _: Mutation) -> bool {
+        false
+    }
+
+    fn is_serving(&self) -> bool {
+        let ring = self.history.as_ref().map(|history| &history.ring);
+        self.join.is_none() && ring.is_some_and(|ring| ring.serves(self.me, self.life))
+    }
+
+    /// Something happens. A replica that slept does not know what it missed.
+    fn wake(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
+        self.clock = self.clock.max(wall);
+        let slept = now - self.awake;
+        self.awake = self.awake.max(now);
+        if slept > self.group.timing.suspect_after / 2 {
+            self.hold(now, "this process did not run for a while", out);
+            self.watch_anew(now);
+        }
+    }
+
+    fn publish(&mut self, item: Item, out: &mut Vec<Effect>) -> Stamp {
+        self.seq += 1;
+        let stamp = Stamp {
+            replica: self.me,
+            incarnation: self.life.incarnation,
+            seq: self.seq,
+        };
+        out.push(Effect::Publish(Published {
+            stamp: Some(stamp),
+            item,
+        }));
+        stamp
+    }
+
+    /// One more item of the history that is here, whether this replica serves it or not.
+    fn advance(&mut self, now: Time, published: Published, hash: u64, out: &mut Vec<Effect>) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        history.advance(hash);
+        self.healing.items += 1;
+        self.tell |= self.group.confirmations > 1;
+        let sequence = published
+            .stamp
+            .map_or(Sequence::Next, |stamp| history.ring.sequence(stamp));
+        match sequence {
+            Sequence::Next => {}
+            Sequence::Repeated => return,
+            Sequence::Gap => self.hold(now, "something that a replica published is missing", out),
+        }
+        self.deliver(now, published.stamp, published.item, out);
+        self.check_ahead(now, out);
+        self.flush(out);
+    }
+
+    fn deliver(&mut self, now: Time, stamp: Option<Stamp>, item: Item, out: &mut Vec<Effect>) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        let at = history.at;
+        match item {
+            Item::Request(request) => self.on_request(now, request, out),
+            Item::Announce { replica, life } => {
+                if history.ring.announce(at, replica, life) {
+                    if self.has(Mutation::SwitchAtAnnounce)
+                        && let Some(history) = &mut self.history
+                    {
+                        history.ring.ready(at, replica, life);
+                    }
+                    self.transfers.remove(&replica);
+                    self.watch_one_anew(now, replica);
+                    self.after_change(now, out);
+                }
+            }
+            Item::Ready { replica, life } => {
+                if history.ring.ready(at, replica, life) {
+                    self.on_ready(now, replica, life, out);
+                }
+            }
+            Item::Failed { replica, life, .. } => self.on_failed(now, replica, life, out),
+            Item::Genesis { replica, life, .. } => {
+                self.on_rival_genesis(stamp, (replica, life), out)
+            }
+            Item::Objection { genesis } => self.on_objection(now, genesis, out),
+            Item::Mark { decisions, clock } => {
+                history.clock = history.clock.max(clock);
+                if let Some(stamp) = stamp {
+                    self.on_mark(now, stamp, decisions, out);
+                }
+            }
+            Item::Decision(decision) => self.on_decision(now, &decision, out),
+            Item::Unreadable => {}
+        }
+    }
+
+    fn on_request(&mut self, now: Time, request: Request, out: &mut Vec<Effect>) {
+        let slot = self.slot_of(&request);
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        let debtor = history.ring.owner(slot);
+        let owed = match &request.call {
+            Call::Read(query) => Owed::Read(query.clone()),
+            Call::Write(payload) => {
+                let token = Token {
+                    term: Term::ZERO,
+                    index: history.at,
+                };
+                let applied = self.machine.apply(&history.entry(payload.clone()));
+                let applied = applied.unwrap_or(Applied::Closed);
+                Owed::Write(outcome_of(applied, token, &self.group.limits))
+            }
+        };
+        let at = history.at;
+        history.debts.owe(at, slot, request, owed, debtor, now);
+        if debtor == Some(self.me) {
+            self.owe(&[at], out);
+        } else if let Some(debtor) = debtor {
+            self.discharge(debtor);
+        }
+    }
+
+    fn slot_of(&self, request: &Request) -> usize {
+        let Some(history) = &self.history else {
+            return 0;
+        };
+        match self.group.responder {
+            Responder::KeyHash => history.ring.slot_of(request.hash),
+            Responder::LowestLive => 0,
+            Responder::Asked => (request.asked)
+                .and_then(|asked| history.ring.slot_of_member(asked))
+                .unwrap_or_else(|| history.ring.slot_of(request.hash)),
+        }
+    }
+
+    /// These requests are this replica's to answer.
+    fn owe(&mut self, positions: &[Index], out: &mut Vec<Effect>) {
+        if !self.is_serving() {
+            return;
+        }
+        let Some(history) = &self.history else {
+            return;
+        };
+        for position in positions {
+            let Some(logged) = history.debts.get(*position) else {
+                continue;
+            };
+            let outcome = match &logged.owed {
+                Owed::Write(outcome) => outcome.clone(),
+                Owed::Read(query) => {
+                    let token = Token {
+                        term: Term::ZERO,
+                        index: history.at,
+                    };
+                    let applied = match self.machine.query(query) {
+                        Ok(response) => Applied::Response(response),
+                        Err(Malformed(why)) => Applied::Malformed(why),
+                    };
+                    outcome_of(applied, token, &self.group.limits)
+                }
+            };
+            let reply_to = logged.reply_to.clone();
+            if matches!(
+                (&logged.owed, &outcome),
+                (Owed::Write(_), Outcome::Done { .. })
+            ) {
+                self.answered_writes.push(*position);
+            }
+            self.answers
+                .push(logged.since, history.at, reply_to, outcome);
+        }
+        self.flush(out);
+    }
+
+    fn flush(&mut self, out: &mut Vec<Effect>) {
+        if self.healing.holds() && !self.has(Mutation::AnswersNotHeld) {
+            return;
+        }
+        let settled = self.settled();
+        self.answers.flush(settled, out);
+    }
+
+    /// The ring changed: debts of those who serve no more move, newcomers without a substitute get one.
+    fn after_change(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        let at = history.at;
+        let mut mine = Vec::new();
+        for debtor in history.debts.debtors() {
+            let serves = debtor
+                .is_some_and(|debtor| history.ring.serving().any(|(member, _)| member == debtor));
+            if !serves {
+                #[cfg(feature = "sim")]
+                match self.mutation {
+                    Some(Mutation::DebtsNotInherited) => {
+                        history
+                            .debts
+                            .forget(debtor, |logged| logged.since == logged.at);
+                    }
+                    Some(Mutation::ReplayRecentOnly) => {
+                        let window = self.group.timing.suspect_after;
+                        (history.debts).forget(debtor, |logged| now - logged.received <= window);
+                    }
+                    Some(_) | None => {}
+                }
+                let History { debts, ring, .. } = history;
+                let moved = debts.move_on(debtor, at, |slot| ring.owner(slot));
+                mine.extend(moved);
+            }
+        }
+        mine.sort_unstable();
+        self.take_mine(mine, out);
+        self.drop_if_not_serving();
+        self.serve_newcomers(now, out);
+        self.judge_all(now, out);
+    }
+
+    /// Of debts that moved, those that are this replica's.
+    fn take_mine(&mut self, mut moved: Vec<Index>, out: &mut Vec<Effect>) {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let is_mine = |at: &Index| {
+            let logged = history.debts.get(*at);
+            logged.is_some_and(|logged| logged.debtor == Some(self.me))
+        };
+        moved.retain(is_mine);
+        self.owe(&moved, out);
+    }
+
+    fn drop_if_not_serving(&mut self) {
+        if !self.is_serving() {
+            self.answers.clear();
+            self.transfers.clear();
+        }
+    }
+
+    fn on_ready(&mut self, now: Time, replica: ReplicaId, life: Life, out: &mut Vec<Effect>) {
+        self.transfers.remove(&replica);
+        self.watch_one_anew(now, replica);
+        if replica == self.me && life == self.life {
+            self.join = None;
+            let from = self
+                .history
+                .as_ref()
+                .map_or(Index::ZERO, |history| history.at);
+            out.push(Effect::Event(Event::Serving { life, from }));
+        } else {
+            out.push(Effect::Event(Event::Joined(replica)));
+        }
+        self.after_change(now, out);
+        // The one whose failure waited for somebody else.
+        self.fence_if_failed(now, "it was declared dead", out);
+    }
+
+    fn on_failed(
+        &mut self,
+        now: Time,
+        replica: ReplicaId,
+        life: Option<Life>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        #[cfg(feature = "sim")]
+        if self.mutation == Some(Mutation::LastFencedAtOnce) && history.ring.is_last(replica) {
+            history.ring.fail_at_once(replica);
+            self.after_change(now, out);
+            self.fence_if_failed(now, "it was declared dead", out);
+            return;
+        }
+        match history.ring.fail(replica, life) {
+            Fall::Void | Fall::Pending => {}
+            Fall::Now => {
+                self.transfers.remove(&replica);
+                if replica != self.me {
+                    out.push(Effect::Event(Event::Failed(replica)));
+                }
+                self.after_change(now, out);
+                self.fence_if_failed(now, "it was declared dead", out);
+            }
+        }
+    }
+
+    /// This replica does not serve any more by the stream's word: it joins again.
+    fn fence_if_failed(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let standing = history.ring.standing(self.me);
+        let failed = matches!(standing, Standing::Failed { life } if life == self.life);
+        if failed && !self.has(Mutation::OwnFailureIgnored) {
+            self.fence(now, why, out);
+        }
+    }
+
+    fn fence(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
+        out.push(Effect::Event(Event::Fenced { why }));
+        self.answers.clear();
+        self.transfers.clear();
+        self.announce(now, out);
+    }
+}

@@ -1,0 +1,151 @@
+//! The substitute's part of a join: the state, piece by piece.
+
+use super::item::Life;
+use super::message::Message;
+use super::mutation::Mutation;
+use super::{Active, Effect};
+use crate::id::{Index, ReplicaId};
+use crate::time::Time;
+use bytes::Bytes;
+
+/// A state on its way to one that joins.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    life: Life,
+    at: Index,
+    chain: u64,
+    /// The whole; shared with the pieces.
+    state: Bytes,
+    sent: usize,
+    got: usize,
+    progress: Time,
+    /// Planted bug: the machine's part is written later than it says.
+    #[cfg(feature = "sim")]
+    late: bool,
+}
+
+impl Active {
+    /// Writes the state for those who join here and have none on the way.
+    pub(super) fn serve_newcomers(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if !self.is_serving() || self.healing.holds() {
+            return;
+        }
+        let Some(history) = &self.history else {
+            return;
+        };
+        let wanted: Vec<_> = (history.ring.joining())
+            .filter(|(member, ..)| history.ring.substitute(*member) == Some(self.me))
+            .filter(|(member, life, _)| {
+                let under_way = self.transfers.get(member);
+                under_way.is_none_or(|transfer| transfer.life != *life)
+            })
+            .collect();
+        for (member, life, _) in wanted {
+            let Ok(state) = history.write(&self.machine) else {
+                continue;
+            };
+            let transfer = Transfer {
+                life,
+                at: history.at,
+                chain: history.chain,
+                state: state.into(),
+                sent: 0,
+                got: 0,
+                progress: now,
+                #[cfg(feature = "sim")]
+                late: self.has(Mutation::SnapshotUntied),
+            };
+            self.transfers.insert(member, transfer);
+        }
+        let members: Vec<_> = self.transfers.keys().copied().collect();
+        for member in members {
+            self.send_pieces(member, out);
+        }
+    }
+
+    fn send_pieces(&mut self, to: ReplicaId, out: &mut Vec<Effect>) {
+        let (from, piece_bytes) = (self.me, self.group.piece_bytes);
+        let Some(transfer) = self.transfers.get_mut(&to) else {
+            return;
+        };
+        #[cfg(feature = "sim")]
+        if transfer.late {
+            return;
+        }
+        while transfer.sent < transfer.state.len()
+            && transfer.sent < transfer.got + PIECES_AHEAD * piece_bytes
+        {
+            let end = (transfer.sent + piece_bytes).min(transfer.state.len());
+            let message = Message::Piece {
+                life: transfer.life,
+                from,
+                at: transfer.at,
+                chain: transfer.chain,
+                offset: transfer.sent as u64,
+                whole: transfer.state.len() as u64,
+                data: transfer.state.slice(transfer.sent..end),
+            };
+            out.push(Effect::Send { to, message });
+            transfer.sent = end;
+        }
+    }
+
+    /// So much has arrived.
+    pub(super) fn on_got(
+        &mut self,
+        now: Time,
+        (by, life): (ReplicaId, Life),
+        chain: u64,
+        bytes: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(transfer) = self.transfers.get_mut(&by) else {
+            return;
+        };
+        let got = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if transfer.life != life || transfer.chain != chain || got > transfer.state.len() {
+            return;
+        }
+        if got > transfer.got {
+            transfer.got = got;
+            transfer.progress = now;
+        }
+        self.send_pieces(by, out);
+    }
+
+    pub(super) fn transfers_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
+        #[cfg(feature = "sim")]
+        self.write_late();
+        let resend = self.group.timing.resend_every;
+        let members: Vec<_> = self.transfers.keys().copied().collect();
+        for member in members {
+            if let Some(transfer) = self.transfers.get_mut(&member)
+                && now - transfer.progress >= resend
+            {
+                transfer.sent = transfer.got;
+                transfer.progress = now;
+            }
+            self.send_pieces(member, out);
+        }
+        self.serve_newcomers(now, out);
+    }
+
+    /// The planted bug: the head of then with the machine of now.
+    #[cfg(feature = "sim")]
+    fn write_late(&mut self) {
+        for transfer in self.transfers.values_mut().filter(|transfer| transfer.late) {
+            transfer.late = false;
+            let length = transfer
+                .state
+                .first_chunk()
+                .map_or(0, |l| u64::from_be_bytes(*l));
+            let mut state = transfer.state[..8 + usize::try_from(length).unwrap_or(0)].to_vec();
+            if self.machine.freeze()(&mut state).is_ok() {
+                transfer.state = state.into();
+            }
+        }
+    }
+}
+
+/// Pieces on their way, at most.
+const PIECES_AHEAD: usize = 8;

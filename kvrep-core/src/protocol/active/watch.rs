@@ -1,0 +1,244 @@
+//! Hearing the others: who lives, what they have answered, how far they are.
+
+use super::item::{Item, Life};
+use super::message::{Heartbeat, Message};
+use super::mutation::Mutation;
+use super::{Active, Effect, Watch};
+use crate::id::{Index, ReplicaId};
+use crate::time::{Time, Timestamp};
+
+/// What is known of another member.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) life: Life,
+    heard: Time,
+    heard_at: Timestamp,
+    /// Up to here everything that it owed is answered.
+    answered: Index,
+    /// Up to here it has the same history.
+    pub(super) at: Index,
+    /// Up to here it knows that as many have it as an answer needs.
+    pub(super) confirmed: Index,
+    /// What it said of a position to which this replica has not come yet.
+    ahead: Option<(Index, u64, Index)>,
+    accused: Option<Time>,
+}
+
+impl Peer {
+    fn new(life: Life, now: Time, wall: Timestamp) -> Self {
+        Self {
+            life,
+            heard: now,
+            heard_at: wall,
+            answered: Index::ZERO,
+            at: Index::ZERO,
+            confirmed: Index::ZERO,
+            ahead: None,
+            accused: None,
+        }
+    }
+}
+
+impl Active {
+    /// Says where this replica is.
+    pub(super) fn beat(&mut self, out: &mut Vec<Effect>) {
+        self.settled();
+        let serving = self.is_serving();
+        let received_counts = self.has(Mutation::ReceivedForAnswered);
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        let answered = if received_counts {
+            history.at
+        } else {
+            self.answers.answered(history.at)
+        };
+        if serving {
+            history.debts.discharge(self.me, answered);
+        }
+        out.push(Effect::Broadcast(Message::Heartbeat(Heartbeat {
+            replica: self.me,
+            life: self.life,
+            serving,
+            at: history.at,
+            chain: history.chain,
+            answered,
+            confirmed: self.confirmed,
+            claims: if serving {
+                self.marks.own()
+            } else {
+                Vec::new()
+            },
+        })));
+    }
+
+    pub(super) fn on_heartbeat(&mut self, now: Time, heard: &Heartbeat, out: &mut Vec<Effect>) {
+        let (replica, life) = (heard.replica, heard.life);
+        if replica == self.me || !self.group.members.contains(&replica) {
+            return;
+        }
+        let wall = self.clock;
+        let peer = self
+            .peers
+            .entry(replica)
+            .or_insert_with(|| Peer::new(life, now, wall));
+        if life < peer.life {
+            return;
+        }
+        if life > peer.life {
+            *peer = Peer::new(life, now, wall);
+        }
+        (peer.heard, peer.heard_at, peer.accused) = (now, wall, None);
+        if let Some(join) = self.join.as_mut().filter(|_| heard.serving) {
+            // One who serves will send the state: no history is to be begun.
+            join.silent_since = now;
+        }
+        let Some(history) = &mut self.history else {
+            return;
+        };
+        if !heard.serving || !history.ring.serves(replica, life) {
+            return;
+        }
+        peer.answered = peer.answered.max(heard.answered);
+        history.debts.discharge(replica, peer.answered);
+        peer.ahead = Some((heard.at, heard.chain, heard.confirmed));
+        for claim in &heard.claims {
+            self.marks.claimed(replica, life, *claim);
+        }
+        self.check_ahead(now, out);
+        self.judge_all(now, out);
+        self.flush(out);
+    }
+
+    /// Compares what the others said of positions to which this replica has come.
+    pub(super) fn check_ahead(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let anything = self.has(Mutation::ConfirmedByAnything);
+        let Some(history) = &self.history else {
+            return;
+        };
+        let mut differs = false;
+        for (replica, peer) in &mut self.peers {
+            let Some((at, chain, confirmed)) = peer.ahead else {
+                continue;
+            };
+            if at > history.at {
+                continue;
+            }
+            peer.ahead = None;
+            if !history.ring.serves(*replica, peer.life) {
+                continue;
+            }
+            match history.chain_at(at) {
+                Some(own) if own == chain || anything => {
+                    peer.at = peer.at.max(at);
+                    peer.confirmed = peer.confirmed.max(confirmed.min(at));
+                }
+                Some(_) => differs = true,
+                // Too long ago to be told.
+                None => {}
+            }
+        }
+        if differs && !self.healing.holds() {
+            self.hold(now, "another replica has a different history", out);
+        }
+    }
+
+    /// What the debtor has said to have answered counts for what it owes since.
+    pub(super) fn discharge(&mut self, debtor: ReplicaId) {
+        if let (Some(history), Some(peer)) = (&mut self.history, self.peers.get(&debtor))
+            && history.ring.serves(debtor, peer.life)
+        {
+            history.debts.discharge(debtor, peer.answered);
+        }
+    }
+
+    /// This replica did not hear for a while, or is new: nobody is late yet.
+    pub(super) fn watch_anew(&mut self, now: Time) {
+        for peer in self.peers.values_mut() {
+            (peer.heard, peer.accused) = (now, None);
+        }
+        let serving: Vec<_> = (self.history.iter())
+            .flat_map(|history| history.ring.serving())
+            .collect();
+        for (member, life) in serving {
+            let wall = self.clock;
+            let peer = self
+                .peers
+                .entry(member)
+                .or_insert_with(|| Peer::new(life, now, wall));
+            // What it said was said of another history.
+            (peer.at, peer.confirmed, peer.ahead) = (Index::ZERO, Index::ZERO, None);
+        }
+    }
+
+    /// One joins, or serves now: it has not been silent.
+    pub(super) fn watch_one_anew(&mut self, now: Time, replica: ReplicaId) {
+        let wall = self.clock;
+        let standing = self
+            .history
+            .as_ref()
+            .map(|history| history.ring.standing(replica));
+        if let Some(super::Standing::Serving { life, .. } | super::Standing::Joining { life, .. }) =
+            standing
+        {
+            let peer = self
+                .peers
+                .entry(replica)
+                .or_insert_with(|| Peer::new(life, now, wall));
+            if peer.life < life {
+                *peer = Peer::new(life, now, wall);
+            }
+            (peer.heard, peer.accused) = (now, None);
+        }
+    }
+
+    /// Says who has been silent for too long.
+    pub(super) fn watch_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let timing = self.group.timing;
+        if self.group.watch != Watch::Members || !self.is_serving() {
+            return;
+        }
+        let Some(history) = &self.history else {
+            return;
+        };
+        let silent_for = |member: ReplicaId| {
+            let peer = self.peers.get(&member);
+            peer.map_or(timing.suspect_after, |peer| now - peer.heard)
+        };
+        let is_late =
+            |member: ReplicaId| member != self.me && silent_for(member) > timing.suspect_after;
+        // The first of those that are not late says so; the others if it does not.
+        let live = history
+            .ring
+            .serving()
+            .filter(|(member, _)| !is_late(*member));
+        let turn = live.take_while(|(member, _)| *member != self.me).count();
+        let turn = timing.heartbeat_every * 2 * u32::try_from(turn).unwrap_or(0);
+        let late: Vec<_> = (history.ring.serving())
+            .filter(|(member, _)| is_late(*member))
+            .filter(|(member, _)| silent_for(*member) > timing.suspect_after + turn)
+            .collect();
+        for (replica, life) in late {
+            let wall = self.clock;
+            let peer = self
+                .peers
+                .entry(replica)
+                .or_insert_with(|| Peer::new(life, now, wall));
+            if peer
+                .accused
+                .is_some_and(|at| now - at < timing.suspect_after)
+            {
+                continue;
+            }
+            peer.accused = Some(now);
+            let seen_at = peer.heard_at;
+            let life = Some(life);
+            let item = Item::Failed {
+                replica,
+                life,
+                seen_at,
+            };
+            self.publish(item, out);
+        }
+    }
+}

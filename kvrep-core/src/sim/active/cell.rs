@@ -1,0 +1,134 @@
+//! What may go wrong in a run of the active scheme, and what is promised nevertheless.
+
+use std::fmt;
+
+/// What may go wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Faults {
+    /// Replicas crash and start again, with nothing. The stream is whole; somebody who serves is always up.
+    Crashes,
+    /// And replicas stop for a while, messages beside the stream are lost, who lives is taken for dead.
+    Pauses,
+    /// And all that serve may be gone at once: the memory of the group goes with them, and so nothing that was acknowledged is promised.
+    Extinction,
+    /// The broker drops what a stopped replica does not take, without a word; replicas do not crash.
+    SlowSubscriber,
+    /// The broker loses, repeats and swaps for single replicas, drops sessions, and restarts without its queues.
+    Broker,
+    /// All of it, but for extinction.
+    All,
+}
+
+/// A row of the table of promises: who must have what an answer says, and what may go wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Cell {
+    /// Whether an answer waits for most of the replicas, or is one replica's word.
+    pub confirmed: Confirmed,
+    /// What may go wrong.
+    pub faults: Faults,
+}
+
+/// How many replicas must have the history that an answer is made from.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Confirmed {
+    /// The one that answers.
+    ByOne,
+    /// More than half.
+    ByMost,
+}
+
+/// What is promised under the faults of a cell.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Promise {
+    /// Linearizable, exactly once, nothing acknowledged is lost.
+    Everything,
+    /// One history in the end; what was acknowledged and is not in it was reported by who threw it away (or died with those
+    /// that had it).
+    LossesReported,
+}
+
+impl Cell {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        use Confirmed::{ByMost, ByOne};
+        use Faults::{All, Broker, Crashes, Extinction, Pauses, SlowSubscriber};
+        [
+            (ByOne, Crashes),
+            (ByOne, Pauses),
+            (ByOne, Extinction),
+            (ByOne, SlowSubscriber),
+            (ByOne, Broker),
+            (ByOne, All),
+            (ByMost, Crashes),
+            (ByMost, Pauses),
+            (ByMost, SlowSubscriber),
+            (ByMost, Broker),
+            (ByMost, All),
+        ]
+        .map(|(confirmed, faults)| Self { confirmed, faults })
+        .to_vec()
+    }
+
+    /// The cell of this name, such as `most/broker`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all()
+            .into_iter()
+            .find(|cell| cell.to_string() == name)
+    }
+
+    /// What is promised.
+    #[must_use]
+    pub fn promise(self) -> Promise {
+        match (self.confirmed, self.faults) {
+            (_, Faults::Crashes | Faults::Pauses) | (Confirmed::ByMost, _) => Promise::Everything,
+            (
+                Confirmed::ByOne,
+                Faults::Extinction | Faults::SlowSubscriber | Faults::Broker | Faults::All,
+            ) => Promise::LossesReported,
+        }
+    }
+
+    pub(super) fn crashes(self) -> bool {
+        match self.faults {
+            Faults::Crashes | Faults::Pauses | Faults::Extinction | Faults::All => true,
+            Faults::SlowSubscriber | Faults::Broker => false,
+        }
+    }
+
+    pub(super) fn pauses(self) -> bool {
+        match self.faults {
+            Faults::Pauses | Faults::Extinction | Faults::All | Faults::SlowSubscriber => true,
+            Faults::Crashes | Faults::Broker => false,
+        }
+    }
+
+    /// Whether the broker drops what a stopped subscriber does not take.
+    pub(super) fn drops(self) -> bool {
+        matches!(self.faults, Faults::SlowSubscriber | Faults::All)
+    }
+
+    /// Whether the broker loses, repeats and swaps.
+    pub(super) fn lies(self) -> bool {
+        matches!(self.faults, Faults::Broker | Faults::All)
+    }
+}
+
+impl fmt::Display for Cell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let confirmed = match self.confirmed {
+            Confirmed::ByOne => "one",
+            Confirmed::ByMost => "most",
+        };
+        let faults = match self.faults {
+            Faults::Crashes => "crashes",
+            Faults::Pauses => "pauses",
+            Faults::Extinction => "extinction",
+            Faults::SlowSubscriber => "slow",
+            Faults::Broker => "broker",
+            Faults::All => "all",
+        };
+        write!(f, "{confirmed}/{faults}")
+    }
+}

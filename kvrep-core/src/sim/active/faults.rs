@@ -1,0 +1,157 @@
+//! What goes wrong, and when.
+
+use super::cell::Confirmed;
+use super::world::{Happening, World};
+use crate::random::Rng;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(super) struct Weather {
+    rng: Rng,
+    every: Duration,
+    pub(super) faults: u64,
+    /// Messages beside the stream get lost.
+    pub(super) lossy: bool,
+}
+
+impl Weather {
+    pub(super) fn new(mut rng: Rng, duration: Duration) -> Self {
+        let faults = 3 + u32::try_from(rng.below(25)).unwrap_or(0);
+        Self {
+            every: duration / faults,
+            faults: 0,
+            lossy: false,
+            rng,
+        }
+    }
+
+    pub(super) fn next_after(&mut self) -> Duration {
+        let mean = u64::try_from(self.every.as_nanos()).unwrap_or(1);
+        Duration::from_nanos(self.rng.below(2 * mean + 1))
+    }
+
+    /// Added to messages beside the stream.
+    pub(super) fn delay(&mut self) -> Duration {
+        if self.lossy && self.rng.one_in(20) {
+            Duration::from_millis(self.rng.below(300))
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+impl World {
+    pub(super) fn on_fault(&mut self) {
+        if self.healed {
+            return;
+        }
+        self.weather.faults += 1;
+        let mut menu: Vec<fn(&mut Self)> = Vec::new();
+        if self.cell.crashes() {
+            menu.extend([Self::crash as fn(&mut Self), Self::crash]);
+        }
+        if self.cell.pauses() {
+            menu.extend([
+                Self::pause as fn(&mut Self),
+                Self::pause,
+                Self::change_weather,
+            ]);
+        }
+        if self.cell.lies() {
+            menu.extend([
+                Self::drop_session as fn(&mut Self),
+                Self::restart_broker,
+                Self::change_weather,
+            ]);
+        }
+        let pick = self.rng.below(menu.len() as u64);
+        menu[usize::try_from(pick).unwrap_or(0)](self);
+        let after = self.weather.next_after();
+        self.schedule(after, Happening::Fault);
+    }
+
+    fn some_node(&mut self) -> usize {
+        usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap_or(0)
+    }
+
+    /// A replica dies, where the promise allows it, and comes back later or at once.
+    fn crash(&mut self) {
+        let n = self.some_node();
+        let serving = |n: usize| {
+            let node = &self.nodes[n];
+            !node.paused
+                && node
+                    .active
+                    .as_ref()
+                    .is_some_and(|active| active.status().serving)
+        };
+        let others = (0..self.nodes.len())
+            .filter(|other| *other != n && serving(*other))
+            .count();
+        let all = (0..self.nodes.len()).all(serving);
+        let allowed = match self.cell.confirmed {
+            _ if self.is_extinguishing() => true,
+            Confirmed::ByOne => others >= 1,
+            // As many as have it may be needed to know which history was confirmed.
+            Confirmed::ByMost => all,
+        };
+        if !allowed || self.nodes[n].active.is_none() {
+            return;
+        }
+        self.kill(n);
+        let after = if self.rng.one_in(3) {
+            Duration::from_millis(self.rng.below(30))
+        } else {
+            Duration::from_millis(self.rng.below(6_000))
+        };
+        self.schedule(after, Happening::Start { node: n });
+    }
+
+    fn pause(&mut self) {
+        let n = self.some_node();
+        // Where the broker drops what a stopped one does not take, two of them would leave nobody who has it all.
+        let another = self
+            .nodes
+            .iter()
+            .any(|node| node.paused || node.active.is_none());
+        if self.nodes[n].active.is_none() || self.nodes[n].paused || (self.cell.drops() && another)
+        {
+            return;
+        }
+        self.nodes[n].paused = true;
+        self.say(format!("n{n} stops"));
+        let suspect = u64::try_from(self.group.timing.suspect_after.as_nanos()).unwrap_or(1);
+        let after = Duration::from_nanos(self.rng.below(6 * suspect));
+        self.schedule(after, Happening::Resume { node: n });
+    }
+
+    fn change_weather(&mut self) {
+        self.weather.lossy = !self.weather.lossy;
+        let lossy = self.weather.lossy;
+        self.say(format!("messages get lost: {lossy}"));
+    }
+
+    /// The broker forgets a session: what was on its way to that replica is gone, and it is told.
+    fn drop_session(&mut self) {
+        let n = self.some_node();
+        self.lose_connection(n);
+    }
+
+    fn restart_broker(&mut self) {
+        self.say("the broker restarts without its queues".into());
+        for n in 0..self.nodes.len() {
+            self.lose_connection(n);
+        }
+    }
+
+    fn lose_connection(&mut self, n: usize) {
+        if self.nodes[n].active.is_none() {
+            return;
+        }
+        self.nodes[n].epoch += 1;
+        let life = self.nodes[n].life;
+        self.say(format!("n{n} loses its session"));
+        let after = Duration::from_millis(self.rng.below(50));
+        self.schedule(after, Happening::Reset { node: n, life });
+    }
+}

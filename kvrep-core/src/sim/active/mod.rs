@@ -1,0 +1,240 @@
+//! The simulator of the [active scheme](crate::protocol::active): replicas, the broker that keeps the stream, and clients, in virtual time.
+//!
+//! The broker is as bad as real ones are found to be: it drops from slow subscribers without a word, loses sessions, forgets its
+//! queues when it restarts, delivers twice, and swaps. A run is a function of its seed and its [`Cell`].
+//!
+//! | answers are confirmed by | faults | promise |
+//! |---|---|---|
+//! | one | crashes, pauses, false suspicion, lost messages | linearizable, exactly once, nothing lost while one that serves lives |
+//! | one | the broker lies; all that serve die | lost writes are reported by whoever throws them away; one history in the end |
+//! | most | crashes, pauses, the broker lies; all together | linearizable, exactly once, nothing lost while most live |
+//!
+//! In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
+//! publication is answered exactly once.
+//!
+//! ```
+//! use kvrep_core::sim::active::{Cell, Simulation};
+//! let cell = Cell::named("most/broker").unwrap();
+//! let report = Simulation::new(cell, 42).seconds(5).operations(100).run();
+//! report.expect_ok();
+//! assert_eq!(report.hash, Simulation::new(cell, 42).seconds(5).operations(100).run().hash);
+//! ```
+
+mod broker;
+mod cell;
+mod client;
+mod ending;
+mod faults;
+mod world;
+
+pub use cell::{Cell, Confirmed, Faults, Promise};
+
+use super::kv::Hammer;
+use super::workload::{Freshness, Workload};
+use crate::protocol::active::Mutation;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+use world::World;
+
+pub use super::report::Failure;
+
+/// One run, to be set up and started.
+pub struct Simulation {
+    cell: Cell,
+    seed: u64,
+    duration: Duration,
+    operations: u32,
+    mutation: Option<Mutation>,
+    workload: Option<Box<dyn Workload>>,
+    trace: Option<Box<dyn FnMut(&str)>>,
+}
+
+/// Numbers of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Events executed.
+    pub events: u64,
+    /// Operations answered.
+    pub answered: u64,
+    /// Operations whose client gave up.
+    pub given_up: u64,
+    /// Faults caused.
+    pub faults: u64,
+    /// Starts of replicas, the first ones included.
+    pub starts: u64,
+    /// How often a replica had to join again.
+    pub fenced: u64,
+    /// Decisions about differing histories.
+    pub decisions: u64,
+    /// Reports of lost writes.
+    pub losses: u64,
+    /// Histories of which it could not be told whether they are linearizable.
+    pub undecided: u64,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The cell.
+    pub cell: Cell,
+    /// The planted bug, if there was one.
+    pub mutation: Option<Mutation>,
+    /// Hash of every executed event: equal for equal runs.
+    pub hash: u64,
+    /// Numbers.
+    pub stats: Stats,
+    /// What went wrong.
+    pub failure: Option<Failure>,
+    /// The last lines of the trace, when something went wrong.
+    pub tail: Vec<String>,
+    length: (Duration, u32),
+}
+
+impl Simulation {
+    /// A run of this cell with this seed: 40 simulated seconds, 600 operations on registers and counters.
+    #[must_use]
+    pub fn new(cell: Cell, seed: u64) -> Self {
+        Self {
+            cell,
+            seed,
+            duration: Duration::from_secs(40),
+            operations: 600,
+            mutation: None,
+            workload: None,
+            trace: None,
+        }
+    }
+
+    /// How long the faults last, in simulated seconds.
+    #[must_use]
+    pub fn seconds(mut self, seconds: u64) -> Self {
+        self.duration = Duration::from_secs(seconds);
+        self
+    }
+
+    /// How many operations the clients send, together.
+    #[must_use]
+    pub fn operations(mut self, operations: u32) -> Self {
+        self.operations = operations;
+        self
+    }
+
+    /// Plants a bug, to see it caught.
+    #[must_use]
+    pub fn mutation(mut self, mutation: Option<Mutation>) -> Self {
+        self.mutation = mutation;
+        self
+    }
+
+    /// Another state machine and what its clients do.
+    #[must_use]
+    pub fn clients(mut self, workload: impl Workload + 'static) -> Self {
+        self.workload = Some(Box::new(workload));
+        self
+    }
+
+    /// Shows every line of the trace as it happens.
+    #[must_use]
+    pub fn trace(mut self, line: impl FnMut(&str) + 'static) -> Self {
+        self.trace = Some(Box::new(line));
+        self
+    }
+
+    /// Runs it. An assertion that fails inside a replica is a failure like any other.
+    #[must_use]
+    pub fn run(self) -> Report {
+        let Self {
+            cell,
+            seed,
+            duration,
+            operations,
+            mutation,
+            workload,
+            trace,
+        } = self;
+        let workload =
+            workload.unwrap_or_else(|| Box::new(Hammer::new(35, Freshness::Linearizable)));
+        let mut world = World::new(
+            cell,
+            seed,
+            (duration, operations),
+            mutation,
+            workload,
+            trace,
+        );
+        let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+        if let Err(panic) = outcome {
+            let text = (panic.downcast_ref::<String>().cloned())
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            world.fail("assertions hold", text.unwrap_or_default());
+        }
+        let failed = world.failure.is_some();
+        Report {
+            seed,
+            cell,
+            mutation,
+            hash: world.hash,
+            stats: world.stats(),
+            failure: world.failure.take(),
+            tail: if failed { world.tail() } else { Vec::new() },
+            length: (duration, operations),
+        }
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Simulation({}, seed {})", self.cell, self.seed)
+    }
+}
+
+impl Report {
+    /// The command that replays this run (with the default clients).
+    #[must_use]
+    pub fn replay(&self) -> String {
+        let (duration, operations) = self.length;
+        let bug = self
+            .mutation
+            .map_or_else(String::new, |bug| format!(" --mutation {bug:?}"));
+        format!(
+            "cargo run --release -p kvrep-core --features sim --example simulate-active -- --cell {} --seed {} --seconds {} --operations {operations}{bug} --trace",
+            self.cell,
+            self.seed,
+            duration.as_secs()
+        )
+    }
+
+    /// Panics with the report if something went wrong.
+    ///
+    /// # Panics
+    /// See above.
+    pub fn expect_ok(&self) {
+        assert!(self.failure.is_none(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            None => write!(
+                f,
+                "{} seed {}: held; {:?}",
+                self.cell, self.seed, self.stats
+            ),
+            Some(failure) => {
+                for line in &self.tail {
+                    writeln!(f, "  {line}")?;
+                }
+                writeln!(
+                    f,
+                    "{} seed {}: broken at {:?}: {}: {}",
+                    self.cell, self.seed, failure.at, failure.rule, failure.detail
+                )?;
+                write!(f, "replay: {}", self.replay())
+            }
+        }
+    }
+}

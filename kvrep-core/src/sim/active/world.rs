@@ -1,0 +1,731 @@
+//! Replicas, broker and clients under one virtual clock.
+
+use super::super::ledger::{CommandId, Ledger, Window};
+use super::super::report::Failure;
+use super::super::workload::Workload;
+use super::Stats;
+use super::broker::{Broker, Passage};
+use super::cell::{Cell, Confirmed, Faults, Promise};
+use super::client::{Client, Wish, client_of};
+use super::faults::Weather;
+use crate::client_wire::Outcome;
+use crate::id::{GroupId, Incarnation, Index, ReplicaId};
+use crate::protocol::active::{
+    Active, AnswerNumber, Config, Effect, Event, Message, Mutation, Options, Published, Timing,
+};
+use crate::random::Rng;
+use crate::time::{Time, Timestamp};
+use bytes::Bytes;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// A publication arrives at the broker; of a replica's, which life.
+    Arrive {
+        publisher: Publisher,
+        bytes: Bytes,
+    },
+    /// The broker delivers.
+    Deliver {
+        node: usize,
+        life: u32,
+        epoch: u32,
+        bytes: Bytes,
+    },
+    /// A message beside the stream arrives.
+    Message {
+        node: usize,
+        life: u32,
+        message: Box<Message>,
+    },
+    /// A client is answered, and the replica hears that it is.
+    Answer {
+        node: usize,
+        life: u32,
+        number: AnswerNumber,
+        reply_to: Bytes,
+        outcome: Box<Outcome>,
+    },
+    Answered {
+        node: usize,
+        life: u32,
+        number: AnswerNumber,
+    },
+    Tick {
+        node: usize,
+        life: u32,
+        number: u64,
+    },
+    Reset {
+        node: usize,
+        life: u32,
+    },
+    Client {
+        client: usize,
+        timer: u64,
+    },
+    Fault,
+    Start {
+        node: usize,
+    },
+    Resume {
+        node: usize,
+    },
+    Heal,
+    Look,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Publisher {
+    Node { node: usize, life: u32 },
+    Client(usize),
+}
+
+struct Scheduled(Time, u64, Happening);
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
+pub(super) struct Node {
+    pub(super) id: ReplicaId,
+    pub(super) active: Option<Active>,
+    /// Counts its starts.
+    pub(super) life: u32,
+    /// Of its connection to the broker: what was on its way on an earlier one is gone.
+    pub(super) epoch: u32,
+    pub(super) paused: bool,
+    /// What came while it was stopped.
+    pub(super) stalled: VecDeque<Happening>,
+    pub(super) window: Arc<Window>,
+    tick: u64,
+    ticks_at: Time,
+}
+
+pub(super) struct World {
+    pub(super) cell: Cell,
+    pub(super) now: Time,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    pub(super) nodes: Vec<Node>,
+    pub(super) broker: Broker,
+    pub(super) clients: Vec<Client>,
+    pub(super) workload: Box<dyn Workload>,
+    pub(super) group: Config,
+    name: GroupId,
+    pub(super) weather: Weather,
+    mutation: Option<Mutation>,
+    pub(super) rng: Rng,
+    pub(super) hash: u64,
+    stats: Stats,
+    pub(super) failure: Option<Failure>,
+    pub(super) over: bool,
+    pub(super) heal_at: Time,
+    pub(super) healed: bool,
+    pub(super) quiet_since: Option<Time>,
+    lines: VecDeque<(Time, String)>,
+    trace: Option<Box<dyn FnMut(&str)>>,
+    /// Chains by position, of replicas that serve: where the stream is whole they never differ.
+    chains: BTreeMap<Index, u64>,
+    pub(super) acknowledged: Vec<CommandId>,
+    pub(super) reported_lost: u64,
+}
+
+impl World {
+    pub(super) fn new(
+        cell: Cell,
+        seed: u64,
+        (duration, operations): (Duration, u32),
+        mutation: Option<Mutation>,
+        workload: Box<dyn Workload>,
+        trace: Option<Box<dyn FnMut(&str)>>,
+    ) -> Self {
+        let stream =
+            |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
+        let mut rng = stream(1);
+        // A decision without a majority needs three; two are worth a look where nothing lies.
+        let least = if cell.lies() || cell.drops() { 3 } else { 2 };
+        let members = least + usize::try_from(rng.below(4)).unwrap_or(0);
+        let mut group = Config::new((0..members).map(|n| ReplicaId(n as u32)));
+        group.confirmations = match cell.confirmed {
+            Confirmed::ByOne => 1,
+            Confirmed::ByMost => members / 2 + 1,
+        };
+        let heartbeat = Duration::from_millis(20 + rng.below(80));
+        let suspect_after = heartbeat * (3 + u32::try_from(rng.below(5)).unwrap_or(0));
+        group.timing = Timing {
+            heartbeat_every: heartbeat,
+            suspect_after,
+            mark_every: Duration::from_millis(100 + rng.below(900)),
+            mark_items: 10 + rng.below(1_000),
+            resend_every: Duration::from_millis(60 + rng.below(200)),
+            genesis_after: suspect_after * 4 + Duration::from_millis(500),
+            keep_requests: suspect_after * 10 + Duration::from_secs(2),
+        };
+        group.piece_bytes = 64 + usize::try_from(rng.below(4_096)).unwrap_or(0);
+        let nodes: Vec<_> = (0..members)
+            .map(|n| Node {
+                id: ReplicaId(n as u32),
+                active: None,
+                life: 0,
+                epoch: 0,
+                paused: false,
+                stalled: VecDeque::new(),
+                window: Arc::default(),
+                tick: 0,
+                ticks_at: Time::ZERO,
+            })
+            .collect();
+        let clients = 1 + u32::try_from(rng.below(6)).unwrap_or(0);
+        let timeout = Duration::from_millis(150 + rng.below(700));
+        let mean_pause = duration / (operations / clients).max(1);
+        let clients: Vec<_> = (0..clients)
+            .map(|id| {
+                Client::new(
+                    id,
+                    operations / clients,
+                    timeout,
+                    mean_pause,
+                    stream(1_000 + u64::from(id)),
+                )
+            })
+            .collect();
+        let mut broker = Broker::new(members + clients.len(), members, stream(2));
+        if cell.lies() {
+            broker.lies_one_in = 200 + rng.below(3_000);
+        }
+        Self {
+            cell,
+            now: Time::ZERO,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            nodes,
+            broker,
+            clients,
+            workload,
+            group,
+            name: GroupId::named("simulated"),
+            weather: Weather::new(stream(3), duration),
+            mutation,
+            rng: stream(4),
+            hash: 0,
+            stats: Stats::default(),
+            failure: None,
+            over: false,
+            heal_at: Time::ZERO + duration,
+            healed: false,
+            quiet_since: None,
+            lines: VecDeque::new(),
+            trace,
+            chains: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            reported_lost: 0,
+        }
+    }
+
+    pub(super) fn run(&mut self) {
+        let text = format!(
+            "{}: {} replicas, {} clients, {:?}, confirmations {}",
+            self.cell,
+            self.nodes.len(),
+            self.clients.len(),
+            self.group.timing,
+            self.group.confirmations
+        );
+        self.say(text);
+        for node in 0..self.nodes.len() {
+            let after = Duration::from_millis(self.rng.below(300));
+            self.schedule(after, Happening::Start { node });
+        }
+        for client in 0..self.clients.len() {
+            let mut wishes = Vec::new();
+            self.clients[client].pause(&mut wishes);
+            self.grant(client, wishes);
+        }
+        let first = self.weather.next_after();
+        self.schedule(first, Happening::Fault);
+        let after = self.heal_at - Time::ZERO;
+        self.schedule(after, Happening::Heal);
+        while self.failure.is_none()
+            && !self.over
+            && let Some(Reverse(Scheduled(at, _, what))) = self.queue.pop()
+        {
+            self.now = at;
+            self.happen(what);
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        Stats {
+            answered: self.clients.iter().map(|client| client.answered).sum(),
+            given_up: self.clients.iter().map(|client| client.given_up).sum(),
+            undecided: self.workload.undecided(),
+            faults: self.weather.faults,
+            ..self.stats
+        }
+    }
+
+    pub(super) fn fail(&mut self, rule: impl Into<String>, detail: impl Into<String>) {
+        let at = self.now;
+        self.failure.get_or_insert_with(|| Failure {
+            at,
+            rule: rule.into(),
+            detail: detail.into(),
+        });
+    }
+
+    pub(super) fn say(&mut self, text: String) {
+        if let Some(trace) = &mut self.trace {
+            trace(&format!("{:?} {text}", self.now));
+        }
+        if self.lines.len() == 120 {
+            self.lines.pop_front();
+        }
+        self.lines.push_back((self.now, text));
+    }
+
+    pub(super) fn tail(&self) -> Vec<String> {
+        self.lines
+            .iter()
+            .map(|(at, text)| format!("{at:?} {text}"))
+            .collect()
+    }
+
+    pub(super) fn schedule(&mut self, after: Duration, what: Happening) {
+        self.schedule_at(self.now + after, what);
+    }
+
+    pub(super) fn schedule_at(&mut self, at: Time, what: Happening) {
+        self.scheduled += 1;
+        self.queue
+            .push(Reverse(Scheduled(at, self.scheduled, what)));
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.now.as_nanos() / 1_000)
+    }
+
+    fn count(&mut self, kind: u64, word: u64) {
+        self.stats.events += 1;
+        let mixed = self.hash ^ self.now.as_nanos() ^ kind.rotate_left(56) ^ word.rotate_left(20);
+        self.hash = Rng::new(mixed).next();
+    }
+
+    pub(super) fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Arrive { publisher, bytes } => {
+                self.count(1, bytes.len() as u64);
+                self.on_arrive(publisher, &bytes);
+            }
+            Happening::Deliver {
+                node,
+                life,
+                epoch,
+                bytes,
+            } => {
+                self.count(2, node as u64);
+                if self.nodes[node].life != life || self.nodes[node].epoch != epoch {
+                    return;
+                }
+                if self.nodes[node].paused {
+                    let full = self.cell.drops()
+                        && !self.healed
+                        && self.nodes[node].stalled.len() >= STALLED_MAX;
+                    if !full {
+                        let again = Happening::Deliver {
+                            node,
+                            life,
+                            epoch,
+                            bytes,
+                        };
+                        self.nodes[node].stalled.push_back(again);
+                    }
+                    return;
+                }
+                let published = Published::decode(self.name, &bytes);
+                let hash = xxhash_rust::xxh3::xxh3_64(&bytes);
+                self.drive(node, |active, now, wall, out| {
+                    active.on_delivered(now, wall, published, hash, out);
+                });
+            }
+            Happening::Message {
+                node,
+                life,
+                message,
+            } => {
+                self.count(3, node as u64);
+                if self.nodes[node].life != life {
+                    return;
+                }
+                if self.nodes[node].paused {
+                    let again = Happening::Message {
+                        node,
+                        life,
+                        message,
+                    };
+                    self.nodes[node].stalled.push_back(again);
+                    return;
+                }
+                self.drive(node, |active, now, wall, out| {
+                    active.on_message(now, wall, *message, out)
+                });
+            }
+            Happening::Answer {
+                node,
+                life,
+                number,
+                reply_to,
+                outcome,
+            } => {
+                self.count(4, node as u64);
+                self.on_answer(&reply_to, *outcome);
+                let after = self.broker.delay();
+                self.schedule(after, Happening::Answered { node, life, number });
+            }
+            Happening::Answered { node, life, number } => {
+                self.count(5, node as u64);
+                if self.nodes[node].life != life {
+                    return;
+                }
+                if self.nodes[node].paused {
+                    self.nodes[node]
+                        .stalled
+                        .push_back(Happening::Answered { node, life, number });
+                    return;
+                }
+                self.drive(node, |active, _, _, out| active.on_answered(number, out));
+            }
+            Happening::Tick { node, life, number } => {
+                self.count(6, node as u64);
+                let of = &self.nodes[node];
+                if of.life == life && of.tick == number && !of.paused {
+                    self.drive(node, |active, now, wall, out| {
+                        active.on_tick(now, wall, out)
+                    });
+                }
+            }
+            Happening::Reset { node, life } => {
+                self.count(7, node as u64);
+                if self.nodes[node].life != life {
+                    return;
+                }
+                if self.nodes[node].paused {
+                    self.nodes[node]
+                        .stalled
+                        .push_back(Happening::Reset { node, life });
+                    return;
+                }
+                self.drive(node, |active, now, wall, out| {
+                    active.on_stream_reset(now, wall, out)
+                });
+            }
+            Happening::Client { client, timer } => {
+                self.count(8, client as u64);
+                let mut wishes = Vec::new();
+                let Self {
+                    clients,
+                    workload,
+                    now,
+                    ..
+                } = self;
+                clients[client].on_timer(*now, timer, workload.as_mut(), &mut wishes);
+                self.grant(client, wishes);
+            }
+            Happening::Fault => self.on_fault(),
+            Happening::Start { node } => self.start(node),
+            Happening::Resume { node } => self.resume(node),
+            Happening::Heal => self.heal(),
+            Happening::Look => self.look(),
+        }
+    }
+
+    fn on_arrive(&mut self, publisher: Publisher, bytes: &Bytes) {
+        if let Publisher::Node { node, life } = publisher {
+            // What a dying process had written may have left it, or not.
+            if self.nodes[node].life != life || self.nodes[node].active.is_none() {
+                let lost = self.rng.one_in(2);
+                if lost {
+                    return;
+                }
+            }
+        }
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].active.is_none() {
+                continue;
+            }
+            let (life, epoch) = (self.nodes[node].life, self.nodes[node].epoch);
+            let deliver = || Happening::Deliver {
+                node,
+                life,
+                epoch,
+                bytes: bytes.clone(),
+            };
+            match self.broker.passage(self.now, node) {
+                Passage::Lost => self.say(format!("the broker loses something for n{node}")),
+                Passage::Once(at) => self.schedule_at(at, deliver()),
+                Passage::Twice(at, again) => {
+                    self.say(format!("the broker delivers something twice to n{node}"));
+                    self.schedule_at(at, deliver());
+                    self.schedule_at(again, deliver());
+                }
+            }
+        }
+    }
+
+    fn on_answer(&mut self, reply_to: &[u8], outcome: Outcome) {
+        let client = client_of(reply_to);
+        if client >= self.clients.len() {
+            return;
+        }
+        if let Outcome::Done { response, .. } = &outcome
+            && let Some((id, _)) = Ledger::unwrap_answer(response)
+            && id.client as usize == client
+        {
+            self.acknowledged.push(id);
+        }
+        let mut wishes = Vec::new();
+        let Self {
+            clients,
+            workload,
+            now,
+            ..
+        } = self;
+        let judged =
+            clients[client].on_answer(*now, reply_to, outcome, workload.as_mut(), &mut wishes);
+        if let Err(why) = judged
+            && self.cell.promise() == Promise::Everything
+        {
+            self.fail("answers are right", why);
+        }
+        self.grant(client, wishes);
+    }
+
+    pub(super) fn grant(&mut self, client: usize, wishes: Vec<Wish>) {
+        for wish in wishes {
+            match wish {
+                Wish::Wake { after, timer } => {
+                    self.schedule(after, Happening::Client { client, timer })
+                }
+                Wish::Publish(published) => {
+                    let bytes = published.encode(self.name);
+                    let at = self.broker.arrival(self.now, self.nodes.len() + client);
+                    let publisher = Publisher::Client(client);
+                    self.schedule_at(at, Happening::Arrive { publisher, bytes });
+                }
+            }
+        }
+    }
+
+    pub(super) fn start(&mut self, n: usize) {
+        if self.nodes[n].active.is_some() {
+            return;
+        }
+        self.stats.starts += 1;
+        let node = &mut self.nodes[n];
+        node.life += 1;
+        node.epoch += 1;
+        node.window = Arc::default();
+        let machine = Ledger::new(self.workload.machine(), Arc::clone(&node.window));
+        let mut options = Options::new(
+            node.id,
+            Incarnation(u64::from(node.life)),
+            self.group.clone(),
+        );
+        options.mutation = self.mutation;
+        node.active = Some(Active::new(options, Box::new(machine)).expect("a legal group"));
+        self.say(format!("n{n} starts"));
+        self.drive(n, |active, now, wall, out| active.start(now, wall, out));
+    }
+
+    pub(super) fn kill(&mut self, n: usize) {
+        if self.nodes[n].active.take().is_some() {
+            self.nodes[n].stalled.clear();
+            self.nodes[n].paused = false;
+            self.say(format!("n{n} dies"));
+        }
+    }
+
+    pub(super) fn resume(&mut self, n: usize) {
+        if !self.nodes[n].paused {
+            return;
+        }
+        self.nodes[n].paused = false;
+        self.say(format!("n{n} goes on"));
+        for what in std::mem::take(&mut self.nodes[n].stalled) {
+            self.happen(what);
+        }
+        self.drive(n, |active, now, wall, out| active.on_tick(now, wall, out));
+    }
+
+    pub(super) fn drive(
+        &mut self,
+        n: usize,
+        call: impl FnOnce(&mut Active, Time, Timestamp, &mut Vec<Effect>),
+    ) {
+        let (now, wall) = (self.now, self.wall());
+        let Some(active) = &mut self.nodes[n].active else {
+            return;
+        };
+        let mut out = Vec::new();
+        call(active, now, wall, &mut out);
+        active.check_invariants();
+        for effect in out {
+            self.carry_out(n, effect);
+        }
+        self.watch(n);
+        let Some(active) = &self.nodes[n].active else {
+            return;
+        };
+        let at = active.next_deadline().max(now);
+        let node = &mut self.nodes[n];
+        if node.ticks_at != at || node.ticks_at <= now {
+            node.ticks_at = at;
+            node.tick += 1;
+            let (life, number) = (node.life, node.tick);
+            self.schedule_at(
+                at,
+                Happening::Tick {
+                    node: n,
+                    life,
+                    number,
+                },
+            );
+        }
+    }
+
+    fn carry_out(&mut self, n: usize, effect: Effect) {
+        let life = self.nodes[n].life;
+        match effect {
+            Effect::Publish(published) => {
+                if self.trace.is_some() {
+                    self.say(format!("n{n} publishes {:?}", published.item));
+                }
+                let bytes = published.encode(self.name);
+                let at = self.broker.arrival(self.now, n);
+                let publisher = Publisher::Node { node: n, life };
+                self.schedule_at(at, Happening::Arrive { publisher, bytes });
+            }
+            Effect::Broadcast(message) => {
+                for to in (0..self.nodes.len()).filter(|to| *to != n) {
+                    self.send(to, message.clone());
+                }
+            }
+            Effect::Send { to, message } => self.send(to.0 as usize, message),
+            Effect::Answer {
+                number,
+                reply_to,
+                outcome,
+                ..
+            } => {
+                let after = self.broker.delay();
+                let outcome = Box::new(outcome);
+                self.schedule(
+                    after,
+                    Happening::Answer {
+                        node: n,
+                        life,
+                        number,
+                        reply_to,
+                        outcome,
+                    },
+                );
+            }
+            Effect::SetAside { .. } => {}
+            Effect::Event(event) => {
+                self.say(format!("n{n}: {event:?}"));
+                match event {
+                    Event::Fenced { .. } => self.stats.fenced += 1,
+                    Event::Decided { .. } => self.stats.decisions += 1,
+                    Event::HistoryLost { acknowledged, .. } => {
+                        self.stats.losses += u64::from(acknowledged > 0);
+                        self.reported_lost += acknowledged;
+                    }
+                    Event::Serving { .. }
+                    | Event::Holding { .. }
+                    | Event::Agreed { .. }
+                    | Event::Failed(_)
+                    | Event::Joined(_)
+                    | Event::Began { .. }
+                    | Event::Expired(_) => {}
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, to: usize, message: Message) {
+        let lossy = self.weather.lossy && !self.healed;
+        if to >= self.nodes.len() || (lossy && self.rng.below(100) < 15) {
+            return;
+        }
+        let life = self.nodes[to].life;
+        let after = self.broker.delay() + self.weather.delay();
+        let message = Box::new(message);
+        self.schedule(
+            after,
+            Happening::Message {
+                node: to,
+                life,
+                message,
+            },
+        );
+    }
+
+    /// Looks at what a call has changed.
+    fn watch(&mut self, n: usize) {
+        let Some(active) = &self.nodes[n].active else {
+            return;
+        };
+        if let Some(id) = self.nodes[n].window.double() {
+            self.fail(
+                "a command is carried out once",
+                format!("n{n} carried {id:?} out twice"),
+            );
+            return;
+        }
+        let status = active.status();
+        let whole = matches!(self.cell.faults, Faults::Crashes | Faults::Pauses);
+        if whole
+            && status.serving
+            && let Some(at) = status.at
+        {
+            let known = *self.chains.entry(at).or_insert(status.chain);
+            if known != status.chain {
+                let detail = format!("n{n} at {at}: {:x}, another: {known:x}", status.chain);
+                self.fail("who serves has one history", detail);
+            }
+        }
+    }
+}
+
+/// What the broker keeps for a stopped subscriber where it drops the rest.
+const STALLED_MAX: usize = 6;
+
+/// Silences what only some cells look at.
+pub(super) fn promises_everything(cell: Cell) -> bool {
+    cell.promise() == Promise::Everything
+}
+
+impl World {
+    pub(super) fn is_extinguishing(&self) -> bool {
+        self.cell.faults == Faults::Extinction
+    }
+}
