@@ -6,7 +6,7 @@
 //! is answered again.
 
 use super::item::{Decision, Item, Stamp};
-use super::marks::Agreement;
+use super::marks::{Agreement, Said};
 use super::message::Claim;
 use super::mutation::Mutation;
 use super::ring::Verdict;
@@ -27,6 +27,8 @@ pub(super) struct Healing {
     mark_published: Option<Time>,
     decision_published: Option<Time>,
     disputed_since: Option<Time>,
+    /// Somebody who serves has said that this replica does not.
+    pub(super) said_failed: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -88,12 +90,15 @@ impl Active {
         let Some(history) = &self.history else {
             return;
         };
+        if decisions > history.ring.decisions {
+            self.missed_a_decision(now, out);
+            return;
+        }
         let claim = Claim {
             mark,
             at: history.at,
             chain: history.chain,
             digest: self.machine.digest(),
-            confirmed: self.confirmed,
         };
         self.marks.delivered(claim, decisions);
         self.healing.items = 0;
@@ -196,33 +201,33 @@ impl Active {
         };
         let first = history.ring.serving().next().map(|(member, _)| member);
         let in_turn = first == Some(self.me) || now - since > 2 * resend;
-        let lately =
-            (self.healing.decision_published).is_some_and(|published| now - published < resend);
-        if in_turn && !lately {
-            let decision = self.proposed(own);
+        let published = self.healing.decision_published;
+        let lately = published.is_some_and(|published| now - published < resend);
+        if in_turn
+            && !lately
+            && let Some(decision) = self.proposed(own)
+        {
             self.healing.decision_published = Some(now);
             self.publish(Item::Decision(decision), out);
         }
     }
 
-    fn proposed(&self, own: &Claim) -> Decision {
-        let ring = &self
-            .history
-            .as_ref()
-            .expect("a dispute is about a history")
-            .ring;
-        self.marks.propose(
-            (self.me, self.life),
-            own,
-            ring.serving(),
-            (ring.decisions, self.group.confirmations),
-        )
+    fn proposed(&self, own: &Claim) -> Option<Decision> {
+        let ring = &self.history.as_ref()?.ring;
+        let own = Said {
+            life: self.life,
+            claim: *own,
+            holding: true,
+            confirmed: self.confirmed,
+        };
+        let numbers = (self.group.members.len(), self.group.confirmations);
+        (self.marks).propose((self.me, own), ring.serving(), ring.decisions, numbers)
     }
 
     /// The planted bug.
     fn decide_alone(&mut self, now: Time, own: &Claim, out: &mut Vec<Effect>) {
-        let decision = self.proposed(own);
-        if !decision.listed.contains(&(self.me, self.life)) {
+        let listed = |decision: Decision| decision.listed.contains(&(self.me, self.life));
+        if !self.proposed(own).is_none_or(listed) {
             self.healing.differs = true;
             self.fence(now, "it found that it differs", out);
         }
@@ -290,6 +295,14 @@ impl Active {
         }
     }
 
+    /// Which history counts was decided without this replica.
+    fn missed_a_decision(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if self.is_serving() || self.join.as_ref().is_some_and(|join| join.installed) {
+            self.healing.differs = true;
+            self.fence(now, "a decision about differing histories passed it by", out);
+        }
+    }
+
     pub(super) fn heal_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
         let timing = self.group.timing;
         let Some(history) = &self.history else {
@@ -298,6 +311,12 @@ impl Active {
         let serves = self.is_serving();
         let joins = self.join.as_ref().is_some_and(|join| join.installed);
         if !serves && !joins {
+            return;
+        }
+        let said_failed = self.healing.said_failed;
+        if serves && said_failed.is_some_and(|said| now - said >= timing.resend_every) {
+            self.healing.differs = true;
+            self.fence(now, "others say that it does not serve, and the stream did not tell it", out);
             return;
         }
         let published = self.healing.mark_published;
@@ -334,7 +353,9 @@ impl Active {
             })
         };
         let have: Vec<_> = peers().map(|peer| peer.at).chain([history.at]).collect();
-        self.confirmed = self.confirmed.max(nth_highest(have, needed));
+        if !self.healing.holds() {
+            self.confirmed = self.confirmed.max(nth_highest(have, needed));
+        }
         let known: Vec<_> = peers()
             .map(|peer| peer.confirmed)
             .chain([self.confirmed])

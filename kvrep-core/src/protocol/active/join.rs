@@ -42,7 +42,6 @@ pub(super) struct Join {
 #[derive(Debug)]
 struct Incoming {
     from: ReplicaId,
-    at: Index,
     chain: u64,
     whole: u64,
     data: BytesMut,
@@ -195,11 +194,11 @@ impl Active {
         let Message::Piece {
             life,
             from,
-            at,
             chain,
             offset,
             whole,
             data,
+            ..
         } = message
         else {
             return;
@@ -222,7 +221,6 @@ impl Active {
             }
             join.incoming = Some(Incoming {
                 from,
-                at,
                 chain,
                 whole,
                 data: BytesMut::new(),

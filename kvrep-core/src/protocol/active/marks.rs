@@ -18,8 +18,17 @@ pub(super) enum Agreement {
     Yes,
     /// Somebody's is missing; nobody has something else.
     Open,
-    /// Somebody has something else; `complete` if everybody's is there.
+    /// Somebody has something else; `complete` if everybody's is there, and everybody holds.
     No { complete: bool },
+}
+
+/// A claim, with what else its replica said in the same breath.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said {
+    pub(super) life: Life,
+    pub(super) claim: Claim,
+    pub(super) holding: bool,
+    pub(super) confirmed: Index,
 }
 
 #[derive(Debug, Default)]
@@ -27,7 +36,7 @@ pub(super) struct Marks {
     /// The last marks delivered here, with what this replica has there, and how many decisions its publisher knew.
     mine: VecDeque<(Claim, u64)>,
     /// What others say.
-    claims: BTreeMap<Stamp, BTreeMap<ReplicaId, (Life, Claim)>>,
+    claims: BTreeMap<Stamp, BTreeMap<ReplicaId, Said>>,
     order: VecDeque<Stamp>,
 }
 
@@ -41,7 +50,8 @@ impl Marks {
     }
 
     /// Another one says what it has at a mark.
-    pub(super) fn claimed(&mut self, replica: ReplicaId, life: Life, claim: Claim) {
+    pub(super) fn claimed(&mut self, replica: ReplicaId, said: Said) {
+        let claim = said.claim;
         if !self.claims.contains_key(&claim.mark) {
             if self.order.len() == 2 * MARKS_MAX
                 && let Some(oldest) = self.order.pop_front()
@@ -51,7 +61,7 @@ impl Marks {
             self.order.push_back(claim.mark);
         }
         let claims = self.claims.entry(claim.mark).or_default();
-        claims.insert(replica, (life, claim));
+        claims.insert(replica, said);
     }
 
     /// The last claims of this replica, for its heartbeats.
@@ -76,69 +86,75 @@ impl Marks {
         serving: impl Iterator<Item = (ReplicaId, Life)>,
     ) -> Agreement {
         let said = self.claims.get(&own.mark);
-        let (mut differs, mut complete) = (false, true);
+        let (mut differs, mut complete, mut all_hold) = (false, true, true);
         for (replica, life) in serving.filter(|(replica, _)| *replica != me) {
             match said.and_then(|said| said.get(&replica)) {
-                Some((claimed, claim)) if *claimed == life => differs |= !is_same(claim, own),
+                Some(said) if said.life == life => {
+                    differs |= said.claim != *own;
+                    all_hold &= said.holding;
+                }
                 Some(_) | None => complete = false,
             }
         }
         match (differs, complete) {
-            (true, complete) => Agreement::No { complete },
+            (true, complete) => Agreement::No {
+                complete: complete && all_hold,
+            },
             (false, true) => Agreement::Yes,
             (false, false) => Agreement::Open,
         }
     }
 
-    /// What is to be decided about a mark at which claims differ. Where more than one confirmation is needed, the history of which most was
-    /// confirmed counts; otherwise (and among equals) the one that most have, then the longest, then the lowest id's.
+    /// What is to be decided about a mark at which claims differ; `None` while too few have said something. Where more than one confirmation is
+    /// needed, the history of which most was confirmed counts; otherwise (and among equals) the one that most have, then the longest,
+    /// then the lowest id's.
+    ///
+    /// With k of n confirmations, n − k + 1 of those who hold are enough to know: whatever was answered was known to be confirmed by k, and one of
+    /// them is among these.
     pub(super) fn propose(
         &self,
-        (me, life): (ReplicaId, Life),
-        own: &Claim,
+        (me, own): (ReplicaId, Said),
         serving: impl Iterator<Item = (ReplicaId, Life)>,
-        (known, confirmations): (u64, usize),
-    ) -> Decision {
-        let mut candidates = vec![(me, life, *own)];
-        if let Some(said) = self.claims.get(&own.mark) {
+        known: u64,
+        (members, confirmations): (usize, usize),
+    ) -> Option<Decision> {
+        let mark = own.claim.mark;
+        let mut candidates = vec![(me, own)];
+        if let Some(claims) = self.claims.get(&mark) {
             let others = serving.filter(|(replica, _)| *replica != me);
             candidates.extend(others.filter_map(|(replica, life)| {
-                let (claimed, claim) = said.get(&replica)?;
-                (*claimed == life).then_some((replica, life, *claim))
+                let said = claims.get(&replica)?;
+                (said.life == life).then_some((replica, *said))
             }));
         }
+        if confirmations > 1 && candidates.len() + confirmations <= members {
+            return None;
+        }
         let sharing = |claim: &Claim| {
-            let same = candidates
-                .iter()
-                .filter(|(_, _, other)| is_same(other, claim));
+            let same = candidates.iter().filter(|(_, other)| other.claim == *claim);
             same.count()
         };
-        let rank = |(replica, _, claim): &(ReplicaId, Life, Claim)| {
+        let rank = |(replica, said): &(ReplicaId, Said)| {
             let confirmed = if confirmations > 1 {
-                claim.confirmed
+                said.confirmed
             } else {
                 Index::ZERO
             };
-            (
-                confirmed,
-                sharing(claim),
-                claim.at,
-                std::cmp::Reverse(*replica),
-            )
+            let lowest = std::cmp::Reverse(*replica);
+            (confirmed, sharing(&said.claim), said.claim.at, lowest)
         };
-        let best = candidates.iter().max_by_key(|candidate| rank(candidate));
-        let best = best.map_or(*own, |(_, _, claim)| *claim);
-        Decision {
+        let (_, best) = candidates.iter().max_by_key(|candidate| rank(candidate))?;
+        Some(Decision {
             number: known + 1,
-            mark: own.mark,
+            mark,
             known,
-            at: best.at,
-            chain: best.chain,
+            at: best.claim.at,
+            chain: best.claim.chain,
             listed: (candidates.iter())
-                .filter(|(_, _, claim)| is_same(claim, &best))
-                .map(|(replica, life, _)| (*replica, *life))
+                .filter(|(_, said)| said.claim == best.claim)
+                .map(|(replica, said)| (*replica, said.life))
                 .collect(),
-        }
+        })
     }
 
     /// What this replica has at a mark.
@@ -151,10 +167,6 @@ impl Marks {
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
-}
-
-fn is_same(one: &Claim, other: &Claim) -> bool {
-    (one.at, one.chain, one.digest) == (other.at, other.chain, other.digest)
 }
 
 /// Marks that are remembered.

@@ -57,6 +57,10 @@ pub struct Heartbeat {
     pub answered: Index,
     /// Up to here it knows that as many replicas have its history as an answer needs.
     pub confirmed: Index,
+    /// It holds its answers, and what it has confirms nothing more: others may decide about its history.
+    pub holding: bool,
+    /// Who does not serve, as far as it knows: one that finds itself here has missed that.
+    pub failed: Vec<(ReplicaId, Life)>,
     /// What it has at the last marks.
     pub claims: Vec<Claim>,
 }
@@ -72,6 +76,4 @@ pub struct Claim {
     pub chain: u64,
     /// The state's digest there, if the state machine has one.
     pub digest: Option<u64>,
-    /// How much of this history was confirmed by as many replicas as an answer needs.
-    pub confirmed: Index,
 }

@@ -722,6 +722,7 @@ impl Active {
         out.push(Effect::Event(Event::Fenced { why }));
         self.answers.clear();
         self.transfers.clear();
+        self.healing.said_failed = None;
         self.announce(now, out);
     }
 }

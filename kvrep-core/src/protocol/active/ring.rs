@@ -139,6 +139,13 @@ impl Ring {
         })
     }
 
+    pub(super) fn failed(&self) -> impl Iterator<Item = (ReplicaId, Life)> + '_ {
+        (self.members.iter().zip(&self.standing)).filter_map(|(member, standing)| match standing {
+            Standing::Failed { life } => Some((*member, *life)),
+            Standing::Absent | Standing::Joining { .. } | Standing::Serving { .. } => None,
+        })
+    }
+
     pub(super) fn serves(&self, replica: ReplicaId, life: Life) -> bool {
         matches!(self.standing(replica), Standing::Serving { life: served, .. } if served == life)
     }

@@ -1,6 +1,7 @@
 //! Hearing the others: who lives, what they have answered, how far they are.
 
 use super::item::{Item, Life};
+use super::marks::Said;
 use super::message::{Heartbeat, Message};
 use super::mutation::Mutation;
 use super::{Active, Effect, Watch};
@@ -64,6 +65,8 @@ impl Active {
             chain: history.chain,
             answered,
             confirmed: self.confirmed,
+            holding: self.healing.holds(),
+            failed: history.ring.failed().collect(),
             claims: if serving {
                 self.marks.own()
             } else {
@@ -93,6 +96,9 @@ impl Active {
             // One who serves will send the state: no history is to be begun.
             join.silent_since = now;
         }
+        if heard.serving && heard.failed.contains(&(self.me, self.life)) {
+            self.healing.said_failed.get_or_insert(now);
+        }
         let Some(history) = &mut self.history else {
             return;
         };
@@ -101,9 +107,17 @@ impl Active {
         }
         peer.answered = peer.answered.max(heard.answered);
         history.debts.discharge(replica, peer.answered);
-        peer.ahead = Some((heard.at, heard.chain, heard.confirmed));
+        if !heard.holding {
+            peer.ahead = Some((heard.at, heard.chain, heard.confirmed));
+        }
         for claim in &heard.claims {
-            self.marks.claimed(replica, life, *claim);
+            let said = Said {
+                life,
+                claim: *claim,
+                holding: heard.holding,
+                confirmed: heard.confirmed,
+            };
+            self.marks.claimed(replica, said);
         }
         self.check_ahead(now, out);
         self.judge_all(now, out);
