@@ -132,8 +132,15 @@ impl Debts {
         let Some(mut open) = self.open.remove(&debtor) else {
             return;
         };
-        open.retain(|(_, at)| self.get(*at).is_some_and(&kept));
-        self.open.insert(debtor, open);
+        let (keep, forget): (VecDeque<_>, VecDeque<_>) = open
+            .drain(..)
+            .partition(|(_, at)| self.get(*at).is_some_and(&kept));
+        for (_, at) in forget {
+            if let Some(logged) = self.get_mut(at) {
+                logged.discharged = true;
+            }
+        }
+        self.open.insert(debtor, keep);
     }
 
     /// The same for what was discharged after `agreed` by somebody whose word does not count.

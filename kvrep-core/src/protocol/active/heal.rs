@@ -188,11 +188,11 @@ impl Active {
         if !self.healing.holds() {
             self.hold(now, "another replica has a different history", out);
         }
-        if !complete {
-            return;
-        }
         if self.has(Mutation::DecidedAlone) {
             self.decide_alone(now, own, out);
+            return;
+        }
+        if !complete {
             return;
         }
         let resend = self.group.timing.resend_every;
@@ -299,7 +299,11 @@ impl Active {
     fn missed_a_decision(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.is_serving() || self.join.as_ref().is_some_and(|join| join.installed) {
             self.healing.differs = true;
-            self.fence(now, "a decision about differing histories passed it by", out);
+            self.fence(
+                now,
+                "a decision about differing histories passed it by",
+                out,
+            );
         }
     }
 
@@ -316,7 +320,11 @@ impl Active {
         let said_failed = self.healing.said_failed;
         if serves && said_failed.is_some_and(|said| now - said >= timing.resend_every) {
             self.healing.differs = true;
-            self.fence(now, "others say that it does not serve, and the stream did not tell it", out);
+            self.fence(
+                now,
+                "others say that it does not serve, and the stream did not tell it",
+                out,
+            );
             return;
         }
         let published = self.healing.mark_published;

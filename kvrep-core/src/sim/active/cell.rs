@@ -9,7 +9,7 @@ pub enum Faults {
     Crashes,
     /// And replicas stop for a while, messages beside the stream are lost, who lives is taken for dead.
     Pauses,
-    /// And all that serve may be gone at once: the memory of the group goes with them, and so nothing that was acknowledged is promised.
+    /// And all that serve may be gone at once, or stopped for so long that others begin anew: what was acknowledged may be gone with them.
     Extinction,
     /// The broker drops what a stopped replica does not take, without a word; replicas do not crash.
     SlowSubscriber,
@@ -82,11 +82,19 @@ impl Cell {
     #[must_use]
     pub fn promise(self) -> Promise {
         match (self.confirmed, self.faults) {
-            (_, Faults::Crashes | Faults::Pauses) | (Confirmed::ByMost, _) => Promise::Everything,
-            (
-                Confirmed::ByOne,
-                Faults::Extinction | Faults::SlowSubscriber | Faults::Broker | Faults::All,
-            ) => Promise::LossesReported,
+            (_, Faults::Crashes | Faults::Pauses | Faults::SlowSubscriber)
+            | (Confirmed::ByMost, Faults::Broker | Faults::All) => Promise::Everything,
+            (_, Faults::Extinction) | (Confirmed::ByOne, Faults::Broker | Faults::All) => {
+                Promise::LossesReported
+            }
+        }
+    }
+
+    /// Whether what reaches the stream reaches every replica that can tell that it missed something.
+    pub(super) fn is_whole(self) -> bool {
+        match self.faults {
+            Faults::Crashes | Faults::Pauses | Faults::SlowSubscriber => true,
+            Faults::Extinction | Faults::Broker | Faults::All => false,
         }
     }
 

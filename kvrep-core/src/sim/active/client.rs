@@ -50,9 +50,10 @@ pub(super) struct Client {
     pub(super) mean_pause: Duration,
     pub(super) answered: u64,
     pub(super) given_up: u64,
-    /// How often each publication was answered.
-    pub(super) answers: BTreeMap<u64, u32>,
+    /// How often each publication was answered, and when it was made.
+    answers: BTreeMap<u64, (u32, Time)>,
     publications: u64,
+    quiet_from: u64,
 }
 
 impl Client {
@@ -81,6 +82,7 @@ impl Client {
             given_up: 0,
             answers: BTreeMap::new(),
             publications: 0,
+            quiet_from: u64::MAX,
         }
     }
 
@@ -107,16 +109,22 @@ impl Client {
 
     /// From now on each publication must be answered once.
     pub(super) fn begin_quiet(&mut self, operations: u32, wishes: &mut Vec<Wish>) {
-        self.answers.clear();
+        self.quiet_from = self.publications + 1;
         self.left = operations;
         self.timeout = Duration::from_secs(5);
         self.pause(wishes);
     }
 
-    /// How many publications there were since [`begin_quiet`](Self::begin_quiet) that were not answered once.
-    pub(super) fn not_answered_once(&self) -> Vec<(u64, u32)> {
-        let wrong = self.answers.iter().filter(|(_, times)| **times != 1);
-        wrong.map(|(number, times)| (*number, *times)).collect()
+    /// Publications since [`begin_quiet`](Self::begin_quiet) that were not answered once.
+    pub(super) fn not_answered_once(&self) -> Vec<u64> {
+        let wrong = (self.answers.range(self.quiet_from..)).filter(|(_, (times, _))| *times != 1);
+        wrong.map(|(number, _)| *number).collect()
+    }
+
+    /// Publications since then that were never answered, and when they were made.
+    pub(super) fn unanswered(&self, since: Time) -> Vec<(u64, Time)> {
+        let wrong = (self.answers.iter()).filter(|(_, (times, at))| *times == 0 && *at >= since);
+        wrong.map(|(number, (_, at))| (*number, *at)).collect()
     }
 
     pub(super) fn pause(&mut self, wishes: &mut Vec<Wish>) {
@@ -138,7 +146,7 @@ impl Client {
         match &self.doing {
             None => self.begin(now, workload, wishes),
             Some(doing) if doing.deadline <= now => self.give_up(workload, wishes),
-            Some(_) => self.send(wishes),
+            Some(_) => self.send(now, wishes),
         }
     }
 
@@ -157,7 +165,7 @@ impl Client {
             bytes.map_or(0, u64::from_be_bytes)
         };
         let (operation, publication) = (word(8), word(16));
-        if let Some(times) = self.answers.get_mut(&publication) {
+        if let Some((times, _)) = self.answers.get_mut(&publication) {
             *times += 1;
         }
         if operation != self.operation {
@@ -264,10 +272,10 @@ impl Client {
             deadline: now + self.patience,
             hash: self.rng.below(64),
         });
-        self.send(wishes);
+        self.send(now, wishes);
     }
 
-    fn send(&mut self, wishes: &mut Vec<Wish>) {
+    fn send(&mut self, now: Time, wishes: &mut Vec<Wish>) {
         let Some(doing) = &self.doing else {
             return;
         };
@@ -285,7 +293,7 @@ impl Client {
             What::Query { query } => Call::Read(query.clone()),
         };
         self.publications += 1;
-        self.answers.insert(self.publications, 0);
+        self.answers.insert(self.publications, (0, now));
         let words = [u64::from(self.id), self.operation, self.publications];
         let reply_to: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
         let request = Request {

@@ -92,9 +92,21 @@ impl World {
         for client in 0..self.clients.len() {
             let wrong = self.clients[client].not_answered_once();
             if !wrong.is_empty() {
-                let detail = format!("client {client}: (publication, answers) {wrong:?}");
+                let detail = format!("client {client}: publications {wrong:?}");
                 self.fail("in quiet times each publication is answered once", detail);
                 return;
+            }
+        }
+        if self.cell.is_whole() {
+            // (Before somebody served there was no history to be in.)
+            let since = self.opened.unwrap_or(self.heal_at);
+            for client in 0..self.clients.len() {
+                let unanswered = self.clients[client].unanswered(since);
+                if !unanswered.is_empty() {
+                    let detail = format!("client {client}: {unanswered:?}");
+                    self.fail("what reaches the stream is answered", detail);
+                    return;
+                }
             }
         }
         let Some(active) = self.nodes.iter().find_map(|node| node.active.as_ref()) else {

@@ -64,6 +64,9 @@ impl World {
                 Self::change_weather,
             ]);
         }
+        if self.is_extinguishing() {
+            menu.push(Self::extinguish);
+        }
         let pick = self.rng.below(menu.len() as u64);
         menu[usize::try_from(pick).unwrap_or(0)](self);
         let after = self.weather.next_after();
@@ -107,6 +110,20 @@ impl World {
         self.schedule(after, Happening::Start { node: n });
     }
 
+    /// All die, and come back nearly at the same moment.
+    fn extinguish(&mut self) {
+        for n in 0..self.nodes.len() {
+            self.kill(n);
+        }
+        let first = Duration::from_millis(self.rng.below(500));
+        for node in 0..self.nodes.len() {
+            // The later members wait a little longer before they begin anew: that must not be all that keeps them apart.
+            let earlier = self.group.timing.heartbeat_every * (self.nodes.len() - node) as u32;
+            let after = first + earlier + Duration::from_micros(self.rng.below(4_000));
+            self.schedule(after, Happening::Start { node });
+        }
+    }
+
     fn pause(&mut self) {
         let n = self.some_node();
         // Where the broker drops what a stopped one does not take, two of them would leave nobody who has it all.
@@ -121,7 +138,15 @@ impl World {
         self.nodes[n].paused = true;
         self.say(format!("n{n} stops"));
         let suspect = u64::try_from(self.group.timing.suspect_after.as_nanos()).unwrap_or(1);
-        let after = Duration::from_nanos(self.rng.below(6 * suspect));
+        let after = if self.is_extinguishing() && self.rng.one_in(2) {
+            // So long that others may begin anew.
+            Duration::from_nanos(self.rng.below(25 * suspect))
+        } else if self.cell.drops() {
+            // So long that it must notice.
+            Duration::from_nanos(suspect + self.rng.below(5 * suspect))
+        } else {
+            Duration::from_nanos(self.rng.below(6 * suspect))
+        };
         self.schedule(after, Happening::Resume { node: n });
     }
 

@@ -11,7 +11,8 @@ use super::faults::Weather;
 use crate::client_wire::Outcome;
 use crate::id::{GroupId, Incarnation, Index, ReplicaId};
 use crate::protocol::active::{
-    Active, AnswerNumber, Config, Effect, Event, Message, Mutation, Options, Published, Timing,
+    Active, AnswerNumber, Config, Effect, Event, Life, Message, Mutation, Options, Published,
+    Standing, Timing,
 };
 use crate::random::Rng;
 use crate::time::{Time, Timestamp};
@@ -148,6 +149,10 @@ pub(super) struct World {
     chains: BTreeMap<Index, u64>,
     pub(super) acknowledged: Vec<CommandId>,
     pub(super) reported_lost: u64,
+    /// When somebody served for the first time.
+    pub(super) opened: Option<Time>,
+    /// Who has answered which publication, in which join.
+    answered_by: BTreeMap<Bytes, Vec<(ReplicaId, Life)>>,
 }
 
 impl World {
@@ -239,6 +244,8 @@ impl World {
             chains: BTreeMap::new(),
             acknowledged: Vec::new(),
             reported_lost: 0,
+            opened: None,
+            answered_by: BTreeMap::new(),
         }
     }
 
@@ -636,6 +643,7 @@ impl World {
                 outcome,
                 ..
             } => {
+                self.check_answered(n, &reply_to);
                 let after = self.broker.delay();
                 let outcome = Box::new(outcome);
                 self.schedule(
@@ -671,6 +679,37 @@ impl World {
         }
     }
 
+    /// Twice only if who answered first does not serve any more, as far as the second one knows.
+    fn check_answered(&mut self, n: usize, reply_to: &Bytes) {
+        let Some(active) = self.nodes[n]
+            .active
+            .as_ref()
+            .filter(|_| self.cell.is_whole())
+        else {
+            return;
+        };
+        let (id, status) = (self.nodes[n].id, active.status());
+        let by = self.answered_by.entry(reply_to.clone()).or_default();
+        let serves = |(replica, life): &(ReplicaId, Life)| {
+            let standing = status.ring.iter().find(|(member, _)| member == replica);
+            standing.is_some_and(|(_, standing)| match standing {
+                Standing::Serving { life: now, .. } | Standing::Joining { life: now, .. } => {
+                    now == life
+                }
+                Standing::Absent | Standing::Failed { .. } => false,
+            })
+        };
+        let first = by.iter().find(|first| serves(first)).copied();
+        by.push((id, status.life));
+        if let Some((first, _)) = first {
+            let at = self.now;
+            self.fail(
+                "one answers",
+                format!("at {at:?} {id} answers what {first} has answered, which has not failed"),
+            );
+        }
+    }
+
     fn send(&mut self, to: usize, message: Message) {
         let lossy = self.weather.lossy && !self.healed;
         if to >= self.nodes.len() || (lossy && self.rng.below(100) < 15) {
@@ -702,6 +741,9 @@ impl World {
             return;
         }
         let status = active.status();
+        if status.serving {
+            self.opened.get_or_insert(self.now);
+        }
         let whole = matches!(self.cell.faults, Faults::Crashes | Faults::Pauses);
         if whole
             && status.serving
