@@ -54,9 +54,10 @@ impl Healing {
 }
 
 impl Active {
-    /// From now on answers wait until a mark agrees.
+    /// From now on answers wait until a mark agrees; so does one that is about to serve.
     pub(super) fn hold(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
-        if !self.is_serving() {
+        let joins = self.join.as_ref().is_some_and(|join| join.installed);
+        if !joins && !self.is_serving() {
             return;
         }
         let from_seq = self.seq + 1;
@@ -168,7 +169,9 @@ impl Active {
         }
         self.answered_writes.retain(|write| *write > at);
         if self.join.is_some() {
-            self.ready_if_agreed(now, out);
+            if !self.healing.holds() {
+                self.ready_if_agreed(now, out);
+            }
         } else {
             self.serve_newcomers(now, out);
             self.flush(out);

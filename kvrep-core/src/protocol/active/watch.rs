@@ -105,9 +105,10 @@ impl Active {
         if !heard.serving || !history.ring.serves(replica, life) {
             return;
         }
-        peer.answered = peer.answered.max(heard.answered);
-        history.debts.discharge(replica, peer.answered);
         if !heard.holding {
+            // (The positions of one that holds may be others than here.)
+            peer.answered = peer.answered.max(heard.answered);
+            history.debts.discharge(replica, peer.answered);
             peer.ahead = Some((heard.at, heard.chain, heard.confirmed));
         }
         for claim in &heard.claims {
