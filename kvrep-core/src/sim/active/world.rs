@@ -122,6 +122,9 @@ pub(super) struct Node {
     ticks_at: Time,
 }
 
+/// Who has answered, and whom it took for alive.
+type Answerer = ((ReplicaId, Life), Vec<(ReplicaId, Life)>);
+
 pub(super) struct World {
     pub(super) cell: Cell,
     pub(super) now: Time,
@@ -152,7 +155,7 @@ pub(super) struct World {
     /// When somebody served for the first time.
     pub(super) opened: Option<Time>,
     /// Who has answered which publication, in which join.
-    answered_by: BTreeMap<Bytes, Vec<(ReplicaId, Life)>>,
+    answered_by: BTreeMap<Bytes, Vec<Answerer>>,
 }
 
 impl World {
@@ -679,7 +682,7 @@ impl World {
         }
     }
 
-    /// Twice only if who answered first does not serve any more, as far as the second one knows.
+    /// Two answer the same only if one of them takes the other for failed.
     fn check_answered(&mut self, n: usize, reply_to: &Bytes) {
         let Some(active) = self.nodes[n]
             .active
@@ -689,23 +692,23 @@ impl World {
             return;
         };
         let (id, status) = (self.nodes[n].id, active.status());
-        let by = self.answered_by.entry(reply_to.clone()).or_default();
-        let serves = |(replica, life): &(ReplicaId, Life)| {
-            let standing = status.ring.iter().find(|(member, _)| member == replica);
-            standing.is_some_and(|(_, standing)| match standing {
-                Standing::Serving { life: now, .. } | Standing::Joining { life: now, .. } => {
-                    now == life
+        let alive: Vec<_> = (status.ring.iter())
+            .filter_map(|(member, standing)| match standing {
+                Standing::Serving { life, .. } | Standing::Joining { life, .. } => {
+                    Some((*member, *life))
                 }
-                Standing::Absent | Standing::Failed { .. } => false,
+                Standing::Absent | Standing::Failed { .. } => None,
             })
-        };
-        let first = by.iter().find(|first| serves(first)).copied();
-        by.push((id, status.life));
+            .collect();
+        let me = (id, status.life);
+        let by = self.answered_by.entry(reply_to.clone()).or_default();
+        let both_alive = |(first, knew): &&Answerer| alive.contains(first) && knew.contains(&me);
+        let first = by.iter().find(both_alive).map(|(first, _)| *first);
+        by.push((me, alive));
         if let Some((first, _)) = first {
-            let at = self.now;
             self.fail(
                 "one answers",
-                format!("at {at:?} {id} answers what {first} has answered, which has not failed"),
+                format!("{id} answers what {first} has answered, and neither has failed"),
             );
         }
     }
