@@ -26,6 +26,8 @@ pub(super) struct Healing {
     last_mark: Time,
     mark_published: Option<Time>,
     decision_published: Option<Time>,
+    /// Its own marks from this publication on are of after the state was put in place.
+    pub(super) verified_by: u64,
     disputed_since: Option<Time>,
     /// Somebody who serves has said that this replica does not.
     pub(super) said_failed: Option<Time>,
@@ -124,17 +126,17 @@ impl Active {
             return;
         }
         let current = self.marks.current(history.ring.decisions);
-        let mut agreed = None;
-        let mut dispute = None;
+        let (mut agreed, mut dispute) = (None, None);
+        // One that joins has delivered an older mark perhaps before it lost something.
+        let mut verified = false;
         for own in &current {
             match self.marks.compare(own, self.me, serving.iter().copied()) {
                 Agreement::Yes => {
                     agreed.get_or_insert(*own);
-                    let releases = |hold: &Hold| {
-                        own.mark.replica == self.me
-                            && own.mark.incarnation == self.life.incarnation
-                            && own.mark.seq >= hold.from_seq
-                    };
+                    let is_mine = own.mark.replica == self.me
+                        && own.mark.incarnation == self.life.incarnation;
+                    let releases = |hold: &Hold| is_mine && own.mark.seq >= hold.from_seq;
+                    verified |= is_mine && own.mark.seq >= self.healing.verified_by;
                     if dispute.is_none() && self.healing.hold.as_ref().is_some_and(releases) {
                         self.healing.hold = None;
                         out.push(Effect::Event(Event::Agreed { at: own.at }));
@@ -157,7 +159,9 @@ impl Active {
         }
         if let Some((own, complete)) = dispute {
             self.on_dispute(now, &own, complete, out);
-        } else if let Some(own) = agreed {
+        } else if let Some(own) = agreed
+            && (verified || !joins)
+        {
             self.on_agreement(now, own.at, out);
         }
     }

@@ -124,6 +124,9 @@ impl Active {
             return;
         }
         if !mine {
+            if !first_wins {
+                return;
+            }
             join.beaten = true;
             if join.installed {
                 return;
@@ -332,6 +335,7 @@ impl Active {
     /// Asks whether the others have the same.
     fn verify(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.join.as_ref().is_some_and(|join| join.installed) {
+            self.healing.verified_by = self.seq + 1;
             self.publish_mark(now, out);
         }
     }

@@ -41,6 +41,9 @@ mod ring;
 mod transfer;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Config, Create, Responder, Timing, Watch};
 pub use effect::{AnswerNumber, Effect, Event};
 pub use item::{Call, Decision, Item, Life, Published, Request, Stamp};

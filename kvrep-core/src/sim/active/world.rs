@@ -407,6 +407,10 @@ impl World {
                 outcome,
             } => {
                 self.count(4, node as u64);
+                let dead = self.nodes[node].life != life || self.nodes[node].active.is_none();
+                if dead && self.rng.one_in(2) {
+                    return;
+                }
                 self.on_answer(&reply_to, *outcome);
                 let after = self.broker.delay();
                 self.schedule(after, Happening::Answered { node, life, number });

@@ -1,0 +1,463 @@
+//! Stories that random faults tell too rarely: a stream that can be held back, messages that can be dropped, and the bug each would catch.
+
+use super::*;
+use crate::Fold;
+use crate::id::GroupId;
+use crate::session::Envelope;
+use crate::state_machine::{Typed, encode};
+use bytes::Bytes;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What a replica is told.
+type Told = Box<dyn FnOnce(&mut Active, Time, &mut Vec<Effect>)>;
+
+struct Group {
+    now: Time,
+    replicas: Vec<Option<Active>>,
+    stream: Vec<Published>,
+    /// How far each replica has come in it.
+    read: Vec<usize>,
+    /// Items that the stream loses for one replica.
+    gaps: BTreeSet<(usize, usize)>,
+    /// Nothing is delivered to those.
+    lagging: BTreeSet<usize>,
+    /// Messages from one to another that are lost.
+    lost: BTreeSet<(usize, usize)>,
+    /// Answers of those go nowhere.
+    mute: BTreeSet<usize>,
+    answers: Vec<(usize, Bytes)>,
+    events: Vec<(usize, Event)>,
+}
+
+impl Group {
+    fn started(n: usize, mutation: Option<Mutation>) -> Self {
+        let mut group = Self {
+            now: Time::ZERO,
+            replicas: (0..n).map(|_| None).collect(),
+            stream: Vec::new(),
+            read: vec![0; n],
+            gaps: BTreeSet::new(),
+            lagging: BTreeSet::new(),
+            lost: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            answers: Vec::new(),
+            events: Vec::new(),
+        };
+        for r in 0..n {
+            group.start(r, 1, mutation);
+        }
+        group
+    }
+
+    /// A group in which all serve.
+    fn serving(n: usize, mutation: Option<Mutation>) -> Self {
+        let mut group = Self::started(n, mutation);
+        group.until("all serve", |group| (0..n).all(|r| group.serves(r)));
+        group
+    }
+
+    fn start(&mut self, r: usize, incarnation: u64, mutation: Option<Mutation>) {
+        let config = Config::new((0..self.replicas.len()).map(|r| ReplicaId(r as u32)));
+        let mut options = Options::new(ReplicaId(r as u32), Incarnation(incarnation), config);
+        #[cfg(feature = "sim")]
+        {
+            options.mutation = mutation;
+        }
+        let _ = (&mut options, mutation);
+        let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
+        self.replicas[r] = Some(Active::new(options, Box::new(sum)).unwrap());
+        self.read[r] = self.stream.len();
+        self.drive(
+            r,
+            Box::new(move |active, now, out| active.start(now, Timestamp(0), out)),
+        );
+    }
+
+    fn drive(&mut self, r: usize, call: Told) {
+        let Some(active) = &mut self.replicas[r] else {
+            return;
+        };
+        let mut out = Vec::new();
+        call(active, self.now, &mut out);
+        active.check_invariants();
+        for effect in out {
+            match effect {
+                Effect::Publish(published) => self.stream.push(published),
+                Effect::Broadcast(message) => {
+                    for to in (0..self.replicas.len()).filter(|to| *to != r) {
+                        self.tell(r, to, message.clone());
+                    }
+                }
+                Effect::Send { to, message } => self.tell(r, to.0 as usize, message),
+                Effect::Answer {
+                    number, reply_to, ..
+                } => {
+                    if !self.mute.contains(&r) {
+                        self.answers.push((r, reply_to));
+                        self.drive(
+                            r,
+                            Box::new(move |active, _, out| active.on_answered(number, out)),
+                        );
+                    }
+                }
+                Effect::SetAside { .. } => {}
+                Effect::Event(event) => self.events.push((r, event)),
+            }
+        }
+    }
+
+    fn tell(&mut self, from: usize, to: usize, message: Message) {
+        if !self.lost.contains(&(from, to)) {
+            self.drive(
+                to,
+                Box::new(move |active, now, out| {
+                    active.on_message(now, Timestamp(0), message, out)
+                }),
+            );
+        }
+    }
+
+    fn step(&mut self) {
+        self.now = self.now + Duration::from_millis(5);
+        for r in 0..self.replicas.len() {
+            while self.read[r] < self.stream.len() && !self.lagging.contains(&r) {
+                let published = self.stream[self.read[r]].clone();
+                if !self.gaps.contains(&(r, self.read[r])) {
+                    self.deliver(r, published);
+                }
+                self.read[r] += 1;
+            }
+            if self.replicas[r]
+                .as_ref()
+                .is_some_and(|active| active.next_deadline() <= self.now)
+            {
+                self.drive(
+                    r,
+                    Box::new(move |active, now, out| active.on_tick(now, Timestamp(0), out)),
+                );
+            }
+        }
+    }
+
+    fn deliver(&mut self, r: usize, published: Published) {
+        let hash = xxhash_rust::xxh3::xxh3_64(&published.encode(GroupId::named("told")));
+        self.drive(
+            r,
+            Box::new(move |active, now, out| {
+                active.on_delivered(now, Timestamp(0), published, hash, out)
+            }),
+        );
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let end = self.now + Duration::from_secs(60);
+        while !holds(self) {
+            assert!(self.now < end, "never: {what}");
+            self.step();
+        }
+    }
+
+    fn status(&self, r: usize) -> Status {
+        self.replicas[r].as_ref().expect("it is up").status()
+    }
+
+    fn serves(&self, r: usize) -> bool {
+        (self.replicas[r].as_ref())
+            .is_some_and(|active| active.status().serving && !active.status().holding)
+    }
+
+    fn say(&mut self, item: Item) {
+        self.stream.push(Published { stamp: None, item });
+    }
+
+    /// What was said last does not reach that one.
+    fn lose(&mut self, r: usize) {
+        self.gaps.insert((r, self.stream.len() - 1));
+    }
+
+    fn ask(&mut self, hash: u64, name: &'static str) {
+        let call = Call::Write(Envelope::Plain(encode(&1_i64)).encode());
+        let reply_to = Bytes::from_static(name.as_bytes());
+        self.say(Item::Request(Request {
+            hash,
+            call,
+            reply_to,
+            asked: None,
+        }));
+    }
+
+    fn answered(&self, name: &str) -> usize {
+        self.answers
+            .iter()
+            .filter(|(_, reply_to)| reply_to == name)
+            .count()
+    }
+}
+
+#[test]
+fn a_group_begins_once_and_each_request_is_answered_by_its_owner() {
+    let mut group = Group::serving(3, None);
+    let began = group
+        .events
+        .iter()
+        .filter(|(_, event)| matches!(event, Event::Began { .. }));
+    assert_eq!(began.count(), 1);
+    for (hash, name) in [(0, "zero"), (1, "one"), (2, "two"), (300, "three hundred")] {
+        group.ask(hash, name);
+    }
+    group.run(Duration::from_millis(50));
+    let owners: Vec<_> = group.answers.iter().map(|(r, _)| *r).collect();
+    assert_eq!(owners.len(), 4);
+    assert_eq!(
+        group
+            .answers
+            .iter()
+            .find(|(_, name)| name == "three hundred")
+            .unwrap()
+            .0,
+        0
+    );
+    assert_eq!(group.status(0).chain, group.status(2).chain);
+}
+
+#[test]
+fn the_next_in_the_ring_answers_for_a_dead_one_and_gives_its_slots_back() {
+    let mut group = Group::serving(3, None);
+    group.replicas[1] = None;
+    group.ask(1, "while it is dead");
+    group.until("the substitute answers", |group| {
+        group.answered("while it is dead") == 1
+    });
+    assert_eq!(group.answers.last().unwrap().0, 2);
+    group.start(1, 2, None);
+    group.until("it serves again", |group| group.serves(1));
+    group.ask(1, "afterwards");
+    group.run(Duration::from_millis(50));
+    assert_eq!(group.answers.last(), Some(&(1, "afterwards".into())));
+}
+
+/// Whether a story ends as it should without the bug, and not with it.
+fn catches(mutation: Mutation, story: impl Fn(Option<Mutation>) -> bool) {
+    assert!(story(None), "the story ends well");
+    if cfg!(feature = "sim") {
+        assert!(!story(Some(mutation)), "{mutation:?} is not caught");
+    }
+}
+
+#[test]
+fn the_last_one_serving_goes_on_when_it_is_declared_dead() {
+    catches(Mutation::LastFencedAtOnce, |mutation| {
+        let mut group = Group::serving(2, mutation);
+        group.replicas[1] = None;
+        group.run(Duration::from_secs(1));
+        group.say(Item::Failed {
+            replica: ReplicaId(0),
+            life: None,
+            seen_at: Timestamp(0),
+        });
+        group.ask(1, "who is there?");
+        group.run(Duration::from_millis(100));
+        group.answered("who is there?") == 1
+    });
+}
+
+#[test]
+fn a_decision_about_a_mark_from_before_the_last_decision_is_void() {
+    catches(Mutation::DecisionOnOldMark, |mutation| {
+        let mut group = Group::serving(3, mutation);
+        group.ask(0, "something happens");
+        group.run(Duration::from_secs(3));
+        let mark = group
+            .stream
+            .iter()
+            .rev()
+            .find(|item| matches!(item.item, Item::Mark { .. }));
+        let mark = mark
+            .and_then(|mark| mark.stamp)
+            .expect("histories are compared");
+        let claim = *group.replicas[0]
+            .as_ref()
+            .unwrap()
+            .marks
+            .mine(mark)
+            .unwrap();
+        let all: Vec<_> = (0..3)
+            .map(|r| (ReplicaId(r), group.status(r as usize).life))
+            .collect();
+        let decision = |listed| Decision {
+            number: 1,
+            mark,
+            known: 0,
+            at: claim.at,
+            chain: claim.chain,
+            listed,
+        };
+        group.say(Item::Decision(decision(all.clone())));
+        group.say(Item::Decision(decision(all[..1].to_vec())));
+        group.run(Duration::from_millis(100));
+        (0..3).all(|r| group.status(r).decisions == 1 && group.status(r).serving)
+    });
+}
+
+#[test]
+fn of_two_beginnings_the_first_in_the_stream_counts() {
+    catches(Mutation::GenesisNotFirst, |mutation| {
+        let mut group = Group::started(2, mutation);
+        group.run(Duration::from_millis(2_950));
+        group.lagging = BTreeSet::from([0, 1]);
+        let begins = |item: &&Published| matches!(item.item, Item::Genesis { .. });
+        group.until("both want to begin", |group| {
+            group.stream.iter().filter(begins).count() == 2
+        });
+        group.lagging.clear();
+        group.run(Duration::from_secs(10));
+        let began = group
+            .events
+            .iter()
+            .filter(|(_, event)| matches!(event, Event::Began { .. }));
+        began.count() == 1
+            && group.serves(0)
+            && group.serves(1)
+            && group.status(0).chain == group.status(1).chain
+    });
+}
+
+#[test]
+fn a_newcomer_answers_what_its_substitute_still_owed() {
+    catches(Mutation::DebtsNotHandedOver, |mutation| {
+        let mut group = Group::serving(3, mutation);
+        group.replicas[1] = None;
+        group.run(Duration::from_secs(1));
+        group.mute.insert(2);
+        group.ask(1, "owed");
+        group.run(Duration::from_millis(100));
+        group.start(1, 2, mutation);
+        group.until("it serves again", |group| group.serves(1));
+        group.replicas[2] = None;
+        group.run(Duration::from_secs(2));
+        group.answered("owed") == 1
+    });
+}
+
+#[test]
+fn what_a_replica_has_received_and_not_answered_is_answered_by_the_next() {
+    catches(Mutation::ReceivedForAnswered, |mutation| {
+        let mut group = Group::serving(3, mutation);
+        group.mute.insert(1);
+        group.ask(1, "received");
+        group.run(Duration::from_millis(200));
+        group.replicas[1] = None;
+        group.run(Duration::from_secs(2));
+        group.answered("received") == 1
+    });
+}
+
+#[test]
+fn nobody_decides_by_itself_whose_history_counts() {
+    catches(Mutation::DecidedAlone, |mutation| {
+        let mut group = Group::serving(3, mutation);
+        // Something reaches one of them only, and it is not heard what the other one has.
+        let stray = Published {
+            stamp: None,
+            item: Item::Unreadable,
+        };
+        group.deliver(2, stray);
+        group.lost = BTreeSet::from([(1, 0), (1, 2)]);
+        group.ask(0, "a reason for a mark");
+        group.run(Duration::from_millis(250));
+        group.lost.clear();
+        group.run(Duration::from_secs(10));
+        let fenced: BTreeSet<_> = (group.events.iter())
+            .filter(|(_, event)| matches!(event, Event::Fenced { .. }))
+            .map(|(r, _)| *r)
+            .collect();
+        fenced == BTreeSet::from([2]) && (0..3).all(|r| group.serves(r))
+    });
+}
+
+#[test]
+fn whoever_missed_its_own_failure_is_told() {
+    let mut group = Group::serving(3, None);
+    // The stream loses it for that one.
+    group.lagging.insert(2);
+    let life = group.status(2).life;
+    group.say(Item::Failed {
+        replica: ReplicaId(2),
+        life: Some(life),
+        seen_at: Timestamp(0),
+    });
+    group.run(Duration::from_millis(10));
+    group.read[2] = group.stream.len();
+    group.lagging.clear();
+    group.until("it joins again", |group| {
+        group.serves(2) && group.status(2).life > life
+    });
+    group.until("all have the same", |group| {
+        group.status(2).chain == group.status(0).chain
+    });
+}
+
+#[test]
+fn a_replica_that_slept_holds_its_answers_until_the_others_agree() {
+    let mut group = Group::serving(3, None);
+    group.lagging.insert(0);
+    let slept = group.replicas[0].take();
+    group.run(Duration::from_millis(200));
+    group.replicas[0] = slept;
+    group.ask(0, "asked while it slept");
+    group.lagging.clear();
+    group.lost = BTreeSet::from([(1, 0), (2, 0)]);
+    group.run(Duration::from_millis(30));
+    assert!(group.status(0).holding);
+    assert_eq!(group.answered("asked while it slept"), 0);
+    group.lost.clear();
+    group.until("it answers", |group| {
+        group.answered("asked while it slept") == 1
+    });
+    assert!(!group.status(0).holding);
+}
+
+#[test]
+fn a_newcomer_that_lost_something_on_the_way_does_not_serve_with_it() {
+    catches(Mutation::NotVerified, |mutation| {
+        let mut group = Group::serving(3, mutation);
+        group.replicas[1] = None;
+        group.run(Duration::from_secs(1));
+        group.lost = BTreeSet::from([(0, 1), (2, 1)]);
+        group.start(1, 2, mutation);
+        group.run(Duration::from_millis(50));
+        group.say(Item::Unreadable);
+        group.lose(1);
+        group.lost.clear();
+        group.until("it serves", |group| group.status(1).serving);
+        let newcomer = group.status(1);
+        group.run(Duration::from_millis(10));
+        let other = group.replicas[0]
+            .as_ref()
+            .unwrap()
+            .history
+            .as_ref()
+            .unwrap();
+        other.chain_at(newcomer.at.unwrap()) == Some(newcomer.chain)
+    });
+}
+
+#[test]
+fn what_a_replica_says_of_its_answers_counts_for_nothing_once_its_history_does_not() {
+    catches(Mutation::UnlistedBelieved, |mutation| {
+        let mut group = Group::serving(3, mutation);
+        group.ask(1, "not delivered to its owner");
+        group.lose(1);
+        group.say(Item::Unreadable);
+        group.run(Duration::from_secs(5));
+        group.answered("not delivered to its owner") == 1
+    });
+}
