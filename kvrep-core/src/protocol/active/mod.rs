@@ -504,7 +504,7 @@ impl Active {
             }
             Item::Failed { replica, life, .. } => self.on_failed(now, replica, life, out),
             Item::Genesis { replica, life, .. } => {
-                self.on_rival_genesis(stamp, (replica, life), out)
+                self.on_rival_genesis(stamp, (replica, life), out);
             }
             Item::Objection { genesis } => self.on_objection(now, genesis, out),
             Item::Mark { decisions, clock } => {

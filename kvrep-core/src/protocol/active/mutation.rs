@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(
     not(feature = "sim"),
-    allow(dead_code, reason = "planted by the simulator only")
+    allow(dead_code, unreachable_pub, reason = "planted by the simulator only")
 )]
 #[non_exhaustive]
 pub enum Mutation {

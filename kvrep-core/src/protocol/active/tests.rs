@@ -112,7 +112,7 @@ impl Group {
             self.drive(
                 to,
                 Box::new(move |active, now, out| {
-                    active.on_message(now, Timestamp(0), message, out)
+                    active.on_message(now, Timestamp(0), message, out);
                 }),
             );
         }
@@ -145,7 +145,7 @@ impl Group {
         self.drive(
             r,
             Box::new(move |active, now, out| {
-                active.on_delivered(now, Timestamp(0), published, hash, out)
+                active.on_delivered(now, Timestamp(0), published, hash, out);
             }),
         );
     }

@@ -2,6 +2,7 @@
 
 use super::item::Life;
 use super::message::Message;
+#[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::{Active, Effect};
 use crate::id::{Index, ReplicaId};

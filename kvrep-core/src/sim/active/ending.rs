@@ -2,7 +2,8 @@
 
 use super::super::ledger::{CommandId, Ledger};
 use super::super::workload::Ending;
-use super::world::{Happening, World, promises_everything};
+use super::cell::Promise;
+use super::world::{Happening, World};
 use crate::id::Index;
 use bytes::Bytes;
 use std::time::Duration;
@@ -142,7 +143,7 @@ impl World {
             .collect();
         lost.sort_unstable();
         lost.dedup();
-        if promises_everything(self.cell) {
+        if self.cell.promise() == Promise::Everything {
             if !lost.is_empty() {
                 self.fail("what is acknowledged is there", format!("{lost:?}"));
                 return;

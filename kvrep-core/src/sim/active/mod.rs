@@ -30,6 +30,7 @@ mod world;
 pub use cell::{Cell, Confirmed, Faults, Promise};
 
 use super::kv::Hammer;
+use super::trace::Watcher;
 use super::workload::{Freshness, Workload};
 use crate::protocol::active::Mutation;
 use std::fmt;
@@ -47,7 +48,7 @@ pub struct Simulation {
     operations: u32,
     mutation: Option<Mutation>,
     workload: Option<Box<dyn Workload>>,
-    trace: Option<Box<dyn FnMut(&str)>>,
+    trace: Option<Watcher>,
 }
 
 /// Numbers of a run.

@@ -2,6 +2,7 @@
 
 use super::super::ledger::{CommandId, Ledger, Window};
 use super::super::report::Failure;
+use super::super::trace::Watcher;
 use super::super::workload::Workload;
 use super::Stats;
 use super::broker::{Broker, Passage};
@@ -147,7 +148,7 @@ pub(super) struct World {
     pub(super) healed: bool,
     pub(super) quiet_since: Option<Time>,
     lines: VecDeque<(Time, String)>,
-    trace: Option<Box<dyn FnMut(&str)>>,
+    trace: Option<Watcher>,
     /// Chains by position, of replicas that serve: where the stream is whole they never differ.
     chains: BTreeMap<Index, u64>,
     pub(super) acknowledged: Vec<CommandId>,
@@ -165,7 +166,7 @@ impl World {
         (duration, operations): (Duration, u32),
         mutation: Option<Mutation>,
         workload: Box<dyn Workload>,
-        trace: Option<Box<dyn FnMut(&str)>>,
+        trace: Option<Watcher>,
     ) -> Self {
         let stream =
             |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
@@ -396,7 +397,7 @@ impl World {
                     return;
                 }
                 self.drive(node, |active, now, wall, out| {
-                    active.on_message(now, wall, *message, out)
+                    active.on_message(now, wall, *message, out);
                 });
             }
             Happening::Answer {
@@ -433,7 +434,7 @@ impl World {
                 let of = &self.nodes[node];
                 if of.life == life && of.tick == number && !of.paused {
                     self.drive(node, |active, now, wall, out| {
-                        active.on_tick(now, wall, out)
+                        active.on_tick(now, wall, out);
                     });
                 }
             }
@@ -449,7 +450,7 @@ impl World {
                     return;
                 }
                 self.drive(node, |active, now, wall, out| {
-                    active.on_stream_reset(now, wall, out)
+                    active.on_stream_reset(now, wall, out);
                 });
             }
             Happening::Client { client, timer } => {
@@ -537,7 +538,7 @@ impl World {
         for wish in wishes {
             match wish {
                 Wish::Wake { after, timer } => {
-                    self.schedule(after, Happening::Client { client, timer })
+                    self.schedule(after, Happening::Client { client, timer });
                 }
                 Wish::Publish(published) => {
                     let bytes = published.encode(self.name);
@@ -767,11 +768,6 @@ impl World {
 
 /// What the broker keeps for a stopped subscriber where it drops the rest.
 const STALLED_MAX: usize = 6;
-
-/// Silences what only some cells look at.
-pub(super) fn promises_everything(cell: Cell) -> bool {
-    cell.promise() == Promise::Everything
-}
 
 impl World {
     pub(super) fn is_extinguishing(&self) -> bool {
