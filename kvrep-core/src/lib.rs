@@ -74,7 +74,7 @@
 //! | what you choose | [`config`]; [`mod@error`], what refused operations did |
 //! | running it | [`node`](node/index.html): the tokio driver, its events, metrics and the client |
 //! | the words | [`id`], [`mod@time`], [`entry`], [`random`] |
-//! | a scheme | [`protocol`] and its outbox, [`protocol::passive`], [`protocol::witness`] |
+//! | a scheme | [`protocol`] and its outbox, [`protocol::passive`], [`protocol::witness`], [`protocol::active`] |
 //! | around a scheme | [`session`] (exactly once), [`engine`] (what both drivers share), [`detector`], [`membership`] |
 //! | the world outside | [`storage`] and its [`wal`](storage::wal), [`transport`], [`wire`], [`client_wire`] |
 //! | proof | [`sim`](sim/index.html), [`check`](check/index.html), [`testing`](testing/index.html) |
@@ -119,7 +119,8 @@
 //!
 //! # What is not done
 //!
-//! There is one scheme. A snapshot is always the whole state. Nothing is encrypted, and nobody is
+//! A node runs one scheme, the passive one; the active one ([`protocol::active`]) is there as a protocol and in its simulator
+//! ([`sim::active`](sim/active/index.html)), without a driver. A snapshot is always the whole state. Nothing is encrypted, and nobody is
 //! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 
