@@ -226,6 +226,7 @@ impl Active {
             claim: *own,
             holding: true,
             confirmed: self.confirmed,
+            view: ring.view(),
         };
         let numbers = (self.group.members.len(), self.group.confirmations);
         (self.marks).propose((self.me, own), ring.serving(), ring.decisions, numbers)

@@ -29,6 +29,8 @@ pub(super) struct Said {
     pub(super) claim: Claim,
     pub(super) holding: bool,
     pub(super) confirmed: Index,
+    /// Who serves, as far as it knows.
+    pub(super) view: u64,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +112,7 @@ impl Marks {
     /// then the lowest id's.
     ///
     /// With k of n confirmations, n − k + 1 of those who hold are enough to know: whatever was answered was known to be confirmed by k, and one of
-    /// them is among these.
+    /// them is among these. Fewer are enough if they agree that nobody else serves: nobody else has confirmed anything that they have not.
     pub(super) fn propose(
         &self,
         (me, own): (ReplicaId, Said),
@@ -127,7 +129,8 @@ impl Marks {
                 (said.life == life).then_some((replica, *said))
             }));
         }
-        if confirmations > 1 && candidates.len() + confirmations <= members {
+        let one_view = candidates.iter().all(|(_, said)| said.view == own.view);
+        if confirmations > 1 && !one_view && candidates.len() + confirmations <= members {
             return None;
         }
         let sharing = |claim: &Claim| {

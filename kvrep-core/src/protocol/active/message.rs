@@ -59,6 +59,8 @@ pub struct Heartbeat {
     pub confirmed: Index,
     /// It holds its answers, and what it has confirms nothing more: others may decide about its history.
     pub holding: bool,
+    /// A hash of who serves, as far as it knows.
+    pub view: u64,
     /// Who does not serve, as far as it knows: one that finds itself here has missed that.
     pub failed: Vec<(ReplicaId, Life)>,
     /// What it has at the last marks.

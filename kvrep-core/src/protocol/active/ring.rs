@@ -139,6 +139,12 @@ impl Ring {
         })
     }
 
+    /// Differs when others serve.
+    pub(super) fn view(&self) -> u64 {
+        let serving: Vec<_> = self.serving().collect();
+        xxhash_rust::xxh3::xxh3_64(&crate::state_machine::encode(&serving))
+    }
+
     pub(super) fn failed(&self) -> impl Iterator<Item = (ReplicaId, Life)> + '_ {
         (self.members.iter().zip(&self.standing)).filter_map(|(member, standing)| match standing {
             Standing::Failed { life } => Some((*member, *life)),

@@ -66,6 +66,7 @@ impl Active {
             answered,
             confirmed: self.confirmed,
             holding: self.healing.holds(),
+            view: history.ring.view(),
             failed: history.ring.failed().collect(),
             claims: if serving {
                 self.marks.own()
@@ -117,6 +118,7 @@ impl Active {
                 claim: *claim,
                 holding: heard.holding,
                 confirmed: heard.confirmed,
+                view: heard.view,
             };
             self.marks.claimed(replica, said);
         }
