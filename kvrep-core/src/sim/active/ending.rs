@@ -98,7 +98,8 @@ impl World {
                 return;
             }
         }
-        if self.cell.is_whole() {
+        // A decision may choose a history that lacks what nobody was told of.
+        if self.cell.is_whole() && self.stats().decisions == 0 {
             // (Before somebody served there was no history to be in.)
             let since = self.opened.unwrap_or(self.heal_at);
             for client in 0..self.clients.len() {

@@ -9,7 +9,7 @@
 //! | one | the broker lies; all that serve die | lost writes are reported by whoever throws them away; one history in the end |
 //! | most | crashes, pauses, the broker lies; all together | linearizable, exactly once, nothing lost while most live |
 //!
-//! Where the stream is whole, every publication is answered, and twice only if who answered first has failed since. In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
+//! Where the stream is whole, every publication is answered (unless a history was chosen that lacks it), and twice only if who answered first has failed since. In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
 //! publication is answered exactly once.
 //!
 //! ```
