@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 #[derive(Debug)]
 struct Due {
+    /// The request's.
+    at: Index,
     since: Index,
     /// Where the outcome was made.
     made_at: Index,
@@ -35,8 +37,15 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn push(&mut self, since: Index, made_at: Index, reply_to: Bytes, outcome: Outcome) {
+    pub(super) fn push(
+        &mut self,
+        (at, since): (Index, Index),
+        made_at: Index,
+        reply_to: Bytes,
+        outcome: Outcome,
+    ) {
         self.due.push_back(Due {
+            at,
             since,
             made_at,
             reply_to,
@@ -83,6 +92,13 @@ impl Answers {
     /// Up to where everything owed has gone out, for one who has come to `at`.
     pub(super) fn answered(&self, at: Index) -> Index {
         self.due.front().map_or(at, |due| due.since.prev())
+    }
+
+    /// Requests up to this one are not kept any more: what could not be answered so long is given up.
+    pub(super) fn expire(&mut self, upto: Index) {
+        self.due.retain(|due| due.at > upto);
+        let sent = self.due.iter().filter(|due| due.fate != Fate::Waits);
+        self.sent = sent.count();
     }
 
     /// They are others' now.

@@ -16,6 +16,7 @@ use crate::time::Time;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// What is owed.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -56,8 +57,6 @@ pub(super) struct Debts {
     /// What each one owes: (since, position), in order of `since`.
     open: BTreeMap<Option<ReplicaId>, VecDeque<(Index, Index)>>,
     bytes: usize,
-    /// Debts that expired.
-    pub(super) expired: u64,
 }
 
 impl Debts {
@@ -187,23 +186,32 @@ impl Debts {
         owing.map(|(debtor, _)| *debtor).collect()
     }
 
-    /// Forgets what is older than `keep`, or too much. Returns how many answers were still owed.
-    pub(super) fn expire(&mut self, now: Time, keep: std::time::Duration, bytes_max: usize) -> u64 {
-        let mut expired = 0;
+    /// Forgets what is older than `keep`, or too much. Returns how many answers were still owed, and the last request forgotten.
+    pub(super) fn expire(
+        &mut self,
+        now: Time,
+        keep: Duration,
+        bytes_max: usize,
+    ) -> (u64, Option<Index>) {
+        let (mut expired, mut last) = (0, None);
         while let Some(first) = self.log.front()
             && (now - first.received > keep || self.bytes > bytes_max)
             && let Some(first) = self.log.pop_front()
         {
             self.bytes -= first.bytes();
+            last = Some(first.at);
             if !first.discharged {
                 expired += 1;
                 if let Some(open) = self.open.get_mut(&first.debtor) {
-                    open.retain(|(_, at)| *at != first.at);
+                    // Mostly it is the first.
+                    match open.front() {
+                        Some((_, at)) if *at == first.at => drop(open.pop_front()),
+                        Some(_) | None => open.retain(|(_, at)| *at != first.at),
+                    }
                 }
             }
         }
-        self.expired += expired;
-        expired
+        (expired, last)
     }
 
     /// How many requests are kept.

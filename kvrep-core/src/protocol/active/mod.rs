@@ -333,8 +333,10 @@ impl Active {
             self.transfers_on_tick(now, out);
             if let Some(history) = &mut self.history {
                 let keep = self.group.timing.keep_requests;
-                let expired = history.debts.expire(now, keep, self.group.kept_bytes_max);
-                if expired > 0 {
+                let bytes_max = self.group.kept_bytes_max;
+                let (expired, last) = history.debts.expire(now, keep, bytes_max);
+                if let Some(last) = last.filter(|_| expired > 0) {
+                    self.answers.expire(last);
                     out.push(Effect::Event(Event::Expired(expired)));
                 }
             }
@@ -591,8 +593,8 @@ impl Active {
             ) {
                 self.answered_writes.push(*position);
             }
-            self.answers
-                .push(logged.since, history.at, reply_to, outcome);
+            let request = (*position, logged.since);
+            self.answers.push(request, history.at, reply_to, outcome);
         }
         self.flush(out);
     }
