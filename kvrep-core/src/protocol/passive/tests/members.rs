@@ -94,8 +94,8 @@ fn with_a_fixed_primary_others_come_and_go_and_what_would_take_its_place_is_refu
         }
         g.pass(SECOND);
         for (request, why) in [
-            (Manage::Handover { to: None }, "Takeover::Never"),
-            (Manage::Remove(home), "Takeover::Never"),
+            (Manage::Handover { to: None }, "is fixed"),
+            (Manage::Remove(home), "fixed"),
             (
                 Manage::Add {
                     id: home,
