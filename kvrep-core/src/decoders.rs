@@ -57,6 +57,7 @@ pub fn all() -> Vec<Decoder> {
     vec![
         decoder("frame", frame, valid_frames),
         decoder("datagram", datagram, valid_frames),
+        decoder("frames-of-a-message", split_frames, valid_frames),
         decoder("client-request", request, valid_requests),
         decoder("client-reply", reply, valid_replies),
         decoder("message", passive::message, passive::valid_messages),
@@ -118,6 +119,22 @@ fn frame(bytes: &[u8]) -> bool {
         }
     }
     frames > 0 && stream.is_empty()
+}
+
+fn split_frames(bytes: &[u8]) -> bool {
+    let mut message = Bytes::copy_from_slice(bytes);
+    while !message.is_empty() {
+        let before = message.clone();
+        match wire::split_frame(&mut message, BODY_BYTES_MAX) {
+            Ok((kind, body)) => {
+                let frame = before.slice(..before.len() - message.len());
+                let alone = wire::decode_datagram(&frame, BODY_BYTES_MAX);
+                assert_eq!(alone, Ok((kind, body)), "a frame in a message is one");
+            }
+            Err(_) => return false,
+        }
+    }
+    !bytes.is_empty()
 }
 
 fn datagram(bytes: &[u8]) -> bool {

@@ -92,7 +92,7 @@ pub struct MqttLimits {
     pub payload_bytes_max: usize,
     /// Largest body of a client's request. 1 MiB and 4 KiB by default.
     pub request_bytes_max: usize,
-    /// Publications of ours that the broker has not acknowledged, at most; a broker that allows less is obeyed. 256 by
+    /// Publications of ours that the broker has not acknowledged, at most; a broker that allows less is obeyed. 128 by
     /// default.
     pub unacknowledged_max: u16,
     /// Publications that wait until they may be sent. What does not fit is refused, and counted. 65,536 by default.
@@ -290,7 +290,7 @@ impl Default for MqttLimits {
         Self {
             payload_bytes_max: group.frame_bytes_max + (64 << 10),
             request_bytes_max: group.command_bytes_max + 4_096,
-            unacknowledged_max: 256,
+            unacknowledged_max: 128,
             queue_publications_max: 65_536,
             queue_bytes_max: 32 << 20,
             deliveries_max: 1_000,

@@ -6,7 +6,7 @@ use common::{AnyBroker, Mosquitto, PATIENCE, await_event, connected, prefix, unt
 use kvrep_transport_mqtt::ordered::{
     Deliveries, Event, OrderedTopic, PublicationId, PublishError, Publisher, Rejection,
 };
-use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig, MqttLimits};
+use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig, MqttLimits, MqttTiming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
@@ -54,7 +54,10 @@ impl Cut {
     }
 
     fn config(&self) -> MqttConfig {
-        MqttConfig::new(self.address.as_str())
+        // Many cuts: the waits after them must not grow.
+        let mut timing = MqttTiming::default();
+        timing.backoff_max = Duration::from_millis(30);
+        MqttConfig::new(self.address.as_str()).timing(timing)
     }
 }
 
@@ -404,6 +407,66 @@ async fn a_broker_that_is_not_there_is_named_waited_for_and_found_when_it_comes(
         },
     );
     assert_eq!(acknowledged.await, sent);
+}
+
+#[tokio::test]
+async fn a_process_that_comes_back_under_its_name_begins_anew_whatever_the_earlier_one_left() {
+    for broker in AnyBroker::all() {
+        let topic = prefix();
+        let named = || broker.config().client_id("the-same");
+        let config = named();
+        let of_the_first = topic.clone();
+        // A runtime of its own that ends under it, as a process does.
+        let first = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (publisher, mut deliveries) = open(config, &of_the_first);
+                connected(&mut deliveries).await;
+                publisher.publish(of_the_first.as_str(), "old").unwrap();
+                await_event(&mut deliveries, "the old one", |event| {
+                    matches!(event, Event::Delivered { .. }).then_some(())
+                })
+                .await;
+            });
+            runtime.shutdown_background();
+        });
+        tokio::task::spawn_blocking(move || first.join().unwrap())
+            .await
+            .unwrap();
+        let (publisher, mut deliveries) = open(named(), &topic);
+        assert!(
+            !connected(&mut deliveries).await,
+            "a session that it knows nothing of"
+        );
+        publisher.publish(topic.as_str(), "new").unwrap();
+        let next = await_event(&mut deliveries, "the new one", |event| match event {
+            Event::Delivered { payload, .. } => Some(payload),
+            _ => None,
+        });
+        assert_eq!(next.await, "new", "what was meant for the earlier one");
+    }
+}
+
+#[tokio::test]
+async fn two_processes_of_one_name_take_each_others_place_ever_more_slowly() {
+    for broker in AnyBroker::all() {
+        let named = || open(broker.config().client_id("the-same"), "t");
+        let (_one, mut first) = named();
+        connected(&mut first).await;
+        let (_other, mut second) = named();
+        connected(&mut second).await;
+        let mut longest = Duration::ZERO;
+        while longest < Duration::from_millis(200) {
+            let wait = tokio::select! {
+                wait = retry_in(&mut first, "") => wait,
+                wait = retry_in(&mut second, "") => wait,
+            };
+            longest = longest.max(wait);
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,10 @@
 //! What a broker says of itself: its limits, and why it refuses.
 
+use super::event::Rejection;
 use rumqttc::mqttbytes;
-use rumqttc::{ConnAck, ConnectReturnCode, ConnectionError, PubAckReason, StateError};
+use rumqttc::{
+    ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, PubAckReason, StateError,
+};
 use std::io::ErrorKind;
 
 /// What a broker allows, as far as it says so. Brokers that speak MQTT 5 tell what differs from the most that MQTT allows;
@@ -81,7 +84,9 @@ pub(super) enum Ended {
     /// Told to whoever reads the events; tried again.
     Lost(String),
     /// The broker says no; trying again soon is of no use.
-    Refused(String),
+    Refused(Rejection),
+    /// Another process took this one's place at the broker; to take it back at once would begin a quarrel.
+    Displaced(String),
     /// It cannot go on from the session: what comes next would end the connection again.
     Poisoned(String),
 }
@@ -90,7 +95,12 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
     match error {
         ConnectionError::ConnectionRefused(code)
         | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
-            Ended::Refused(refusal(*code))
+            let why = refusal(*code);
+            if is_passing(*code) {
+                Ended::Lost(format!("{broker} refuses for now: {why}"))
+            } else {
+                Ended::Refused(Rejection::Connection { why })
+            }
         }
         ConnectionError::Io(error) => Ended::Lost(io(error, broker)),
         ConnectionError::MqttState(
@@ -102,6 +112,12 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
         ConnectionError::NotConnAck(_) => {
             Ended::Lost(format!("{broker} does not answer as a broker does"))
         }
+        ConnectionError::MqttState(StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::SessionTakenOver,
+            ..
+        }) => Ended::Displaced(format!(
+            "another process connected to {broker} under this client id: give each its own"
+        )),
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code,
             reason_string,
@@ -153,6 +169,18 @@ fn refusal(code: ConnectReturnCode) -> String {
         _ => "see its log",
     };
     format!("{code:?}; {remedy}")
+}
+
+/// Whether the broker may say otherwise soon.
+fn is_passing(code: ConnectReturnCode) -> bool {
+    matches!(
+        code,
+        ConnectReturnCode::ServiceUnavailable
+            | ConnectReturnCode::ServerUnavailable
+            | ConnectReturnCode::ServerBusy
+            | ConnectReturnCode::QuotaExceeded
+            | ConnectReturnCode::ConnectionRateExceeded
+    )
 }
 
 /// Whether a publication that was answered so is lost.

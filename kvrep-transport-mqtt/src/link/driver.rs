@@ -18,10 +18,11 @@ use rumqttc::{
     SubscribeFilter, SubscribeReasonCode,
 };
 use std::collections::{BTreeMap, VecDeque};
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
@@ -39,6 +40,7 @@ pub(super) struct Driver {
     /// The last connection's session is one to go on with.
     resumable: Resumable,
     told: bool,
+    up_since: Option<Instant>,
 }
 
 /// What is used beside the event loop while that is polled.
@@ -51,6 +53,10 @@ struct Hands {
     acks: VecDeque<u16>,
     limits: Option<BrokerLimits>,
     unacknowledged_max: usize,
+    /// Publications were acknowledged, or the connection is new: more may be handed over.
+    has_room: bool,
+    /// Events that the reader was not woken for yet.
+    untold: usize,
     /// When the end was asked for, and by when it comes.
     ending: Option<Ending>,
     farewell_within: Duration,
@@ -108,6 +114,8 @@ impl Driver {
                 acks: VecDeque::new(),
                 limits: None,
                 unacknowledged_max: usize::from(config.limits.unacknowledged_max),
+                has_room: true,
+                untold: 0,
                 ending: None,
                 farewell_within: config.timing.farewell_within,
             },
@@ -119,6 +127,7 @@ impl Driver {
             stage: Stage::Greeting,
             resumable: Resumable::No,
             told: false,
+            up_since: None,
         }
     }
 
@@ -144,9 +153,7 @@ impl Driver {
     async fn connection(&mut self) -> Option<Ended> {
         self.stage = Stage::Greeting;
         loop {
-            while self.hands.link.is_full() && !self.hands.is_closing() {
-                self.hands.link.work.notified().await;
-            }
+            self.hands.wait_for_room().await;
             match self.turn().await {
                 Ok(rumqttc::Event::Incoming(packet)) => {
                     if let Some(ended) = self.on_packet(packet) {
@@ -182,20 +189,31 @@ impl Driver {
         let poll = self.eventloop.poll();
         tokio::pin!(poll);
         let hands = &mut self.hands;
+        hands.hand_over(up);
+        // Most turns find something at once; the reader is woken for many of them together.
+        let at_once = poll_fn(|context| Poll::Ready(poll.as_mut().poll(context)));
+        if let Poll::Ready(polled) = at_once.await {
+            return polled.map_err(Stop::Failed);
+        }
+        hands.wake_reader();
         loop {
-            hands.hand_over(up);
             if !up && hands.ending.is_some() {
                 return Err(Stop::Overdue);
             }
             let end_by = hands.ending.as_ref().map(|ending| ending.by);
             tokio::select! {
                 biased;
-                fate = next_fate(&mut hands.notices) => hands.tell_fate(fate),
+                fate = next_fate(&mut hands.notices) => {
+                    hands.tell_fate(fate);
+                    hands.has_room = true;
+                }
                 polled = &mut poll => return polled.map_err(Stop::Failed),
                 () = hands.link.work.notified() => {}
                 () = until(answer_by) => return Err(Stop::Unanswered),
                 () = until(end_by) => return Err(Stop::Overdue),
             }
+            hands.hand_over(up);
+            hands.wake_reader();
         }
     }
 
@@ -276,9 +294,7 @@ impl Driver {
                     code => format!("{code:?}; check what this user may read"),
                 },
             };
-            let why = rejection.to_string();
-            self.hands.link.tell(Event::Rejected(rejection));
-            return Some(Ended::Refused(why));
+            return Some(Ended::Refused(rejection));
         }
         self.subscribed()
     }
@@ -297,7 +313,7 @@ impl Driver {
     }
 
     fn up(&mut self, session_resumed: bool, early: Vec<Event>) {
-        self.backoff.reset();
+        self.up_since = Some(Instant::now());
         if self.spec.session == Session::Kept {
             self.eventloop.options.set_clean_start(false);
         }
@@ -312,12 +328,13 @@ impl Driver {
                 state.phase = Phase::Up;
             }
         }
-        self.hands.link.tell(Event::Connected {
+        self.hands.has_room = true;
+        self.hands.tell(Event::Connected {
             session_resumed,
             limits,
         });
         for event in early {
-            self.hands.link.tell(event);
+            self.hands.tell(event);
         }
     }
 
@@ -371,7 +388,7 @@ impl Driver {
         };
         match &mut self.stage {
             Stage::Subscribing { early, .. } => early.push(event),
-            Stage::Greeting | Stage::Up => link.tell(event),
+            Stage::Greeting | Stage::Up => self.hands.tell(event),
         }
         None
     }
@@ -395,6 +412,11 @@ impl Driver {
     }
 
     fn disconnected(&mut self) {
+        // Two that take each other's place again and again, for instance, do so ever more slowly.
+        let up_for = self.up_since.take().map(|since| since.elapsed());
+        if up_for.is_some_and(|time| time >= SHORT_LIFE) {
+            self.backoff.reset();
+        }
         self.hands.acks.clear();
         self.hands.limits = None;
         let mut state = self.hands.link.state();
@@ -408,18 +430,20 @@ impl Driver {
     fn tell_end(&mut self, ended: Ended) -> Duration {
         let (why, retry_in) = match ended {
             Ended::Lost(why) => (why, self.backoff.next()),
-            Ended::Refused(why) => {
-                let rejection = Rejection::Connection { why: why.clone() };
-                self.hands.link.tell(Event::Rejected(rejection));
+            Ended::Refused(rejection) => {
+                let why = rejection.to_string();
+                self.hands.tell(Event::Rejected(rejection));
                 (why, self.backoff.longest())
             }
+            Ended::Displaced(why) => (why, self.backoff.longest()),
             Ended::Poisoned(why) => {
                 self.eventloop.options.set_clean_start(true);
                 (why, self.backoff.next())
             }
         };
         warn!(broker = %self.broker, client = %self.spec.client_id, ?retry_in, "not connected to the broker: {why}");
-        self.hands.link.tell(Event::Disconnected { why, retry_in });
+        self.hands.tell(Event::Disconnected { why, retry_in });
+        self.hands.wake_reader();
         retry_in
     }
 
@@ -441,8 +465,39 @@ impl Hands {
         matches!(self.link.state().phase, Phase::Closing | Phase::Closed)
     }
 
+    fn tell(&mut self, event: Event) {
+        self.link.tell(event);
+        self.untold += 1;
+        if self.untold >= TOLD_TOGETHER {
+            self.wake_reader();
+        }
+    }
+
+    fn wake_reader(&mut self) {
+        if self.untold > 0 {
+            self.untold = 0;
+            self.link.news.notify_one();
+        }
+    }
+
+    /// Waits while the reader has too much before it.
+    async fn wait_for_room(&mut self) {
+        while self.untold == 0 && self.link.is_full() && !self.is_closing() {
+            self.link.work.notified().await;
+        }
+    }
+
     /// Gives the library what it may have now.
     fn hand_over(&mut self, up: bool) {
+        while let Some(fate) = fate_now(&mut self.notices) {
+            self.tell_fate(fate);
+            self.has_room = true;
+        }
+        let asked = self.link.has_work.swap(false, Ordering::AcqRel);
+        if !asked && !self.has_room && self.acks.is_empty() && self.ending.is_none() {
+            return;
+        }
+        self.has_room = false;
         let closing = self.is_closing();
         if closing && self.ending.is_none() {
             self.ending = Some(Ending {
@@ -564,7 +619,7 @@ impl Hands {
             }
             Ok(_) => {
                 if self.link.report == Report::Acknowledgements {
-                    self.link.tell(Event::Acknowledged(id));
+                    self.tell(Event::Acknowledged(id));
                 }
             }
             Err(PublishNoticeError::SessionReset | PublishNoticeError::Recv) => {
@@ -574,19 +629,19 @@ impl Hands {
         }
     }
 
-    fn tell_rejected(&self, id: PublicationId, why: String) {
+    fn tell_rejected(&mut self, id: PublicationId, why: String) {
         warn!("publication {} was refused: {why}", id.0);
         if self.link.report == Report::Acknowledgements {
             let rejection = Rejection::Publication { id, why };
-            self.link.tell(Event::Rejected(rejection));
+            self.tell(Event::Rejected(rejection));
         }
     }
 
-    fn tell_abandoned(&self, id: Option<PublicationId>) {
+    fn tell_abandoned(&mut self, id: Option<PublicationId>) {
         if let Some(id) = id
             && self.link.report == Report::Acknowledgements
         {
-            self.link.tell(Event::Abandoned(id));
+            self.tell(Event::Abandoned(id));
         }
     }
 
@@ -597,7 +652,7 @@ impl Hands {
         }
     }
 
-    fn abandon_waiting(&self) {
+    fn abandon_waiting(&mut self) {
         let abandoned = {
             let mut state = self.link.state();
             let abandoned = state.outbox.clear();
@@ -629,15 +684,16 @@ async fn next_fate(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> F
 
 /// What became of the oldest one, if it is known by now.
 fn fate_now(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Option<Fate> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    // Whoever waits for it polls again with a waker of its own.
+    let mut context = Context::from_waker(Waker::noop());
     let (id, notice) = notices.front_mut()?;
     match notice.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(fate) => {
+        Poll::Ready(fate) => {
             let fate = (*id, fate);
             notices.pop_front();
             Some(fate)
         }
-        std::task::Poll::Pending => None,
+        Poll::Pending => None,
     }
 }
 
@@ -648,5 +704,9 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
+/// Events for which the reader is woken once, if they come together.
+const TOLD_TOGETHER: usize = 64;
+/// A connection that ended sooner is no success.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// Names of topics that are not made anew for each message.
 const TOPICS_REMEMBERED_MAX: usize = 256;

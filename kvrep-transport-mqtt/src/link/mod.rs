@@ -16,6 +16,7 @@ mod backoff;
 mod broker;
 mod driver;
 mod event;
+mod gathering;
 mod options;
 mod outbox;
 mod receipts;
@@ -30,7 +31,7 @@ use outbox::{Lane, Outbox};
 use receipts::Receipts;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -78,6 +79,7 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
             farewell: None,
         }),
         work: Notify::new(),
+        has_work: AtomicBool::new(true),
         news: Notify::new(),
         counters: Counters::default(),
         report: spec.report,
@@ -100,6 +102,8 @@ pub(crate) struct Link {
     state: Mutex<State>,
     /// For the driver: something to hand over, room again, or the end.
     work: Notify,
+    /// There is such a thing since the driver last looked.
+    has_work: AtomicBool,
     /// For the reader.
     news: Notify,
     counters: Counters,
@@ -217,7 +221,7 @@ impl Link {
 
     fn queued<T>(&self, queued: Result<T, PublishError>) -> Result<T, PublishError> {
         match &queued {
-            Ok(_) => self.work.notify_one(),
+            Ok(_) => self.wake_driver(),
             Err(PublishError::Full) => {
                 self.counters.refused.fetch_add(1, Ordering::Relaxed);
             }
@@ -248,15 +252,27 @@ impl Link {
             state.farewell = farewell;
         }
         drop(state);
-        self.work.notify_one();
+        self.wake_driver();
     }
 
     fn acknowledge(&self, number: u64) {
-        self.state().receipts.acknowledge(number);
+        let mut state = self.state();
+        state.receipts.acknowledge(number);
+        // A reader with more before it will acknowledge more: they leave together.
+        let more = !state.events.is_empty() && !number.is_multiple_of(ACKS_TOGETHER);
+        drop(state);
+        self.has_work.store(true, Ordering::Release);
+        if !more {
+            self.work.notify_one();
+        }
+    }
+
+    fn wake_driver(&self) {
+        self.has_work.store(true, Ordering::Release);
         self.work.notify_one();
     }
 
-    /// Tells the reader.
+    /// Puts an event before the reader, who is woken by the driver once there is no more to put there at once.
     fn tell(&self, event: Event) {
         let mut state = self.state();
         // A broker that is away for long is told of once.
@@ -267,8 +283,6 @@ impl Link {
         }
         state.event_bytes += event_bytes(&event);
         state.events.push_back(event);
-        drop(state);
-        self.news.notify_one();
     }
 
     /// Whether the reader has so much before it that nothing more is to be read.
@@ -313,9 +327,12 @@ impl Reader {
                     if told_fate(&event) {
                         state.reported -= 1;
                     }
+                    let caught_up = state.events.is_empty();
                     drop(state);
-                    // The driver may have waited for room.
-                    self.link.work.notify_one();
+                    // The driver may have waited for room, or hold back what the reader acknowledged.
+                    if caught_up {
+                        self.link.wake_driver();
+                    }
                     return Some(event);
                 }
                 if state.phase == Phase::Closed {
@@ -341,6 +358,9 @@ impl Drop for Reader {
         self.link.close(None);
     }
 }
+
+/// Acknowledgements that leave together while the reader has more to read.
+const ACKS_TOGETHER: u64 = 8;
 
 fn event_bytes(event: &Event) -> usize {
     match event {

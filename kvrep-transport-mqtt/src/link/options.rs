@@ -1,5 +1,6 @@
 //! From our settings to those of the MQTT library.
 
+use super::gathering::Gathering;
 use super::outbox::Kept;
 use super::{Session, Spec};
 use crate::config::MqttConfig;
@@ -35,6 +36,10 @@ pub(super) fn client(config: &MqttConfig, spec: &Spec) -> Result<(AsyncClient, E
         .set_request_channel_capacity(
             usize::from(limits.unacknowledged_max).max(usize::from(limits.deliveries_max)) + 16,
         );
+    options.set_socket_connector(|host, network| async move {
+        let socket = rumqttc::default_socket_connect(host, network).await?;
+        Ok(Gathering::new(socket))
+    });
     if let Some(login) = &config.login {
         options.set_credentials(login.user.as_str(), login.password.clone());
     }

@@ -42,6 +42,8 @@ pub(crate) enum Verdict {
 
 struct Receipt {
     number: u64,
+    /// Where it stands in the broker's order: its number, or for a copy that of the first one.
+    place: u64,
     packet: u16,
     topic: Arc<str>,
     digest: u128,
@@ -51,6 +53,7 @@ struct Receipt {
 
 /// One that was acknowledged, perhaps in vain.
 struct Settled {
+    place: u64,
     topic: Arc<str>,
     digest: u128,
 }
@@ -95,8 +98,11 @@ impl Receipts {
     pub(crate) fn resume_session(&mut self) {
         self.connection += 1;
         self.awaited = self.open.len();
+        // What came twice, or was interrupted while it came again, stands elsewhere than the broker has it.
+        self.open.make_contiguous().sort_by_key(|r| r.place);
+        let open = self.open.iter().map(|r| &r.topic);
         let settled = self.settled.iter().map(|s| &s.topic);
-        self.repeating = settled.cloned().collect();
+        self.repeating = open.chain(settled).cloned().collect();
     }
 
     pub(crate) fn arrived(&mut self, arrival: Arrival<'_>) -> Verdict {
@@ -120,6 +126,17 @@ impl Receipts {
             self.open.push_back(receipt);
             return Verdict::Again;
         }
+        let copy_of = self.settled_place(arrival.topic, digest);
+        if copy_of.is_none() && self.repeating.remove(arrival.topic) {
+            // Something new: what has not come again by now, does not. Its tokens do nothing any more.
+            self.open
+                .retain(|r| r.connection == connection || r.topic != *arrival.topic);
+            self.awaited = self
+                .open
+                .iter()
+                .filter(|r| r.connection < connection)
+                .count();
+        }
         if self.open.len() >= self.open_max {
             return Verdict::TooMany;
         }
@@ -127,30 +144,27 @@ impl Receipts {
         self.next += 1;
         self.open.push_back(Receipt {
             number,
+            place: copy_of.unwrap_or(number),
             packet: arrival.packet,
             topic: Arc::clone(arrival.topic),
             digest,
             connection,
             acknowledged: false,
         });
-        if self.was_settled(arrival.topic, digest) {
+        if copy_of.is_some() {
             Verdict::PerhapsAgain { number }
         } else {
             Verdict::New { number }
         }
     }
 
-    /// Whether this is, as far as can be told, one of those that come again because their acknowledgements were lost.
-    fn was_settled(&mut self, topic: &Arc<str>, digest: u128) -> bool {
+    /// Where this stood, if it is, as far as can be told, one of those that come again because their acknowledgements were lost.
+    fn settled_place(&self, topic: &Arc<str>, digest: u128) -> Option<u64> {
         if !self.repeating.contains(topic) {
-            return false;
+            return None;
         }
-        let seen = |s: &Settled| s.digest == digest && s.topic == *topic;
-        if self.settled.iter().any(seen) {
-            return true;
-        }
-        self.repeating.remove(topic);
-        false
+        let seen = |s: &&Settled| s.digest == digest && s.topic == *topic;
+        self.settled.iter().find(seen).map(|s| s.place)
     }
 
     /// The message with this number is dealt with.
@@ -169,6 +183,7 @@ impl Receipts {
             return None;
         }
         let Receipt {
+            place,
             packet,
             topic,
             digest,
@@ -177,7 +192,11 @@ impl Receipts {
         if self.settled.len() >= self.open_max {
             self.settled.pop_front();
         }
-        self.settled.push_back(Settled { topic, digest });
+        self.settled.push_back(Settled {
+            place,
+            topic,
+            digest,
+        });
         Some(packet)
     }
 }
@@ -279,6 +298,45 @@ mod tests {
         assert_eq!(w.sent(), [1, 2]);
         w.new_one("d", 3);
         w.new_one("b", 4);
+    }
+
+    #[test]
+    fn connections_that_break_while_things_come_again_confuse_nothing() {
+        let mut w = World::new();
+        let a = w.new_one("a", 1);
+        w.new_one("b", 2);
+        w.new_one("c", 3);
+        w.receipts.acknowledge(a);
+        assert_eq!(w.sent(), [1]); // in vain
+        for _ in 0..3 {
+            w.receipts.resume_session();
+            // A stretch of what the broker still has, in its order.
+            let again = w.arrives("a", 1);
+            assert!(
+                matches!(again, Verdict::PerhapsAgain { .. } | Verdict::Again),
+                "{again:?}"
+            );
+            assert_eq!(w.arrives("b", 2), Verdict::Again);
+        }
+        w.receipts.resume_session();
+        assert_eq!(w.arrives("a", 1), Verdict::Again);
+        assert_eq!(w.arrives("b", 2), Verdict::Again);
+        assert_eq!(w.arrives("c", 3), Verdict::Again);
+        assert_eq!(w.receipts.open.len(), 3);
+        w.new_one("d", 4);
+    }
+
+    #[test]
+    fn what_a_broker_does_not_send_again_is_given_up_when_something_new_comes() {
+        let mut w = World::new();
+        for packet in 1..=4 {
+            w.new_one("x", packet);
+        }
+        w.receipts.resume_session();
+        let new = w.new_one("y", 1);
+        w.receipts.acknowledge(new);
+        assert_eq!(w.sent(), [1]);
+        assert!(w.receipts.open.is_empty());
     }
 
     #[test]
