@@ -371,8 +371,9 @@ impl Driver {
                     return None;
                 }
                 Verdict::TooMany => {
-                    return Some(Ended::Lost(
-                        "the broker sends more unacknowledged messages than it was asked for: raise deliveries_max".into(),
+                    // The same session would bring the same again.
+                    return Some(Ended::Poisoned(
+                        "the broker sends far more unacknowledged messages than it was asked for: raise deliveries_max".into(),
                     ));
                 }
             }

@@ -70,7 +70,8 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
     let link = Arc::new(Link {
         state: Mutex::new(State {
             outbox: Outbox::new(limits.queue_publications_max, limits.queue_bytes_max),
-            receipts: Receipts::new(usize::from(limits.deliveries_max)),
+            // Mosquitto sends some more than it is asked for.
+            receipts: Receipts::new(2 * usize::from(limits.deliveries_max)),
             events: VecDeque::new(),
             event_bytes: 0,
             reported: 0,
