@@ -99,7 +99,8 @@ pub struct MqttLimits {
     pub queue_publications_max: usize,
     /// Bytes that wait until they may be sent. 32 MiB by default.
     pub queue_bytes_max: usize,
-    /// Messages delivered and not acknowledged by us, at most, as the broker is asked; 100 at least. 1,000 by default.
+    /// Messages delivered and not acknowledged by us: how many the broker is asked to send at most, 100 at least. Not every broker keeps
+    /// to it; what nobody has taken is bounded all the same, by not reading on. 1,000 by default.
     pub deliveries_max: u16,
     /// Bytes of deliveries that nobody has taken yet, and one message. While more wait, nothing is read from the broker.
     /// 32 MiB by default.

@@ -373,7 +373,7 @@ impl Driver {
                 Verdict::TooMany => {
                     // The same session would bring the same again.
                     return Some(Ended::Poisoned(
-                        "the broker sends far more unacknowledged messages than it was asked for: raise deliveries_max".into(),
+                        "the broker has more messages under way than MQTT allows".into(),
                     ));
                 }
             }

@@ -70,8 +70,7 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
     let link = Arc::new(Link {
         state: Mutex::new(State {
             outbox: Outbox::new(limits.queue_publications_max, limits.queue_bytes_max),
-            // Mosquitto sends some more than it is asked for.
-            receipts: Receipts::new(2 * usize::from(limits.deliveries_max)),
+            receipts: Receipts::new(PACKET_NUMBERS, 2 * usize::from(limits.deliveries_max)),
             events: VecDeque::new(),
             event_bytes: 0,
             reported: 0,
@@ -360,6 +359,8 @@ impl Drop for Reader {
     }
 }
 
+/// A broker cannot have more in flight. Mosquitto has been seen to send far more than it was asked for.
+const PACKET_NUMBERS: usize = 65_535;
 /// Acknowledgements that leave together while the reader has more to read.
 const ACKS_TOGETHER: u64 = 8;
 

@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
     },
     /// Certainly a copy of one that was delivered.
     Again,
-    /// More than the broker was asked to send: it cannot be held.
+    /// More than MQTT allows to be under way.
     TooMany,
 }
 
@@ -70,10 +70,11 @@ pub(crate) struct Receipts {
     /// Topics on which nothing new has come since the session was resumed.
     repeating: BTreeSet<Arc<str>>,
     open_max: usize,
+    settled_max: usize,
 }
 
 impl Receipts {
-    pub(crate) fn new(open_max: usize) -> Self {
+    pub(crate) fn new(open_max: usize, settled_max: usize) -> Self {
         Self {
             open: VecDeque::new(),
             settled: VecDeque::new(),
@@ -82,6 +83,7 @@ impl Receipts {
             awaited: 0,
             repeating: BTreeSet::new(),
             open_max,
+            settled_max,
         }
     }
 
@@ -189,7 +191,7 @@ impl Receipts {
             digest,
             ..
         } = self.open.remove(at)?;
-        if self.settled.len() >= self.open_max {
+        if self.settled.len() >= self.settled_max {
             self.settled.pop_front();
         }
         self.settled.push_back(Settled {
@@ -220,7 +222,7 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let mut receipts = Receipts::new(4);
+            let mut receipts = Receipts::new(4, 4);
             receipts.begin_session();
             Self {
                 receipts,
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_broker_was_asked_for_is_not_held() {
+    fn more_than_may_be_under_way_is_not_held() {
         let mut w = World::new();
         for packet in 1..=4 {
             w.new_one("x", packet);
