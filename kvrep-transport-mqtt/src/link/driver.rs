@@ -368,6 +368,8 @@ impl Driver {
                 }
                 Verdict::Again => {
                     link.counters.copies.fetch_add(1, Ordering::Relaxed);
+                    // It may be dealt with already: its acknowledgement may leave now.
+                    link.has_work.store(true, Ordering::Release);
                     return None;
                 }
                 Verdict::TooMany => {
