@@ -2,7 +2,7 @@
 
 use super::super::ledger::{CommandId, Ledger};
 use super::super::workload::Ending;
-use super::cell::Promise;
+use super::cell::{Confirmed, Promise};
 use super::world::{Happening, World};
 use crate::id::Index;
 use bytes::Bytes;
@@ -98,8 +98,9 @@ impl World {
                 return;
             }
         }
-        // A decision may choose a history that lacks what nobody was told of.
-        if self.cell.is_whole() && self.stats().decisions == 0 {
+        // A decision may choose a history that lacks what nobody was told of; and where too few are up to confirm, requests expire.
+        let few = self.cell.confirmed == Confirmed::ByMost && self.expired > 0;
+        if self.cell.is_whole() && self.stats().decisions == 0 && !few {
             // (Before somebody served there was no history to be in.)
             let since = self.opened.unwrap_or(self.heal_at);
             for client in 0..self.clients.len() {

@@ -153,6 +153,8 @@ pub(super) struct World {
     chains: BTreeMap<Index, u64>,
     pub(super) acknowledged: Vec<CommandId>,
     pub(super) reported_lost: u64,
+    /// Requests that replicas gave up.
+    pub(super) expired: u64,
     /// When somebody served for the first time.
     pub(super) opened: Option<Time>,
     /// Who has answered which publication, in which join.
@@ -248,6 +250,7 @@ impl World {
             chains: BTreeMap::new(),
             acknowledged: Vec::new(),
             reported_lost: 0,
+            expired: 0,
             opened: None,
             answered_by: BTreeMap::new(),
         }
@@ -680,8 +683,8 @@ impl World {
                     | Event::Agreed { .. }
                     | Event::Failed(_)
                     | Event::Joined(_)
-                    | Event::Began { .. }
-                    | Event::Expired(_) => {}
+                    | Event::Began { .. } => {}
+                    Event::Expired(requests) => self.expired += requests,
                 }
             }
         }
