@@ -131,6 +131,13 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
                 || "no configuration that is known here".into(),
                 |old| format!("{} (version {})", list(old.in_sync.keys()), old.version.0),
             );
+            if not_awaited.is_empty() {
+                return Some(format!(
+                    "FORCED: this replica becomes primary with what it has; it replaces {serving}. Acknowledged writes from entry {} \
+                     on are LOST if others had them: what is known here does not say who",
+                    from.0
+                ));
+            }
             Some(format!(
                 "FORCED: this replica becomes primary with what it has. It does not wait for {}; it replaces {serving}. \
                  Acknowledged writes from entry {} on are LOST if only those had them. If one of those returns, such \

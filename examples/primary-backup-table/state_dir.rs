@@ -45,7 +45,7 @@ pub enum StateDirError {
         source: io::Error,
     },
     /// It is not what this program writes.
-    #[error("{} is damaged ({why}); restore it, or start with an empty directory to join the other server anew", .path.display())]
+    #[error("{} is damaged ({why}); restore it, or join the other server anew: start with an empty directory and the other server's address as argument (without it this one would begin an empty table)", .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -111,7 +111,7 @@ const PHRASES: [(&str, &str); 16] = [
     ),
     (
         "stop all replicas when it suits, start this one with force, and then the others",
-        "stop both servers when it suits, start this one with --force, and then the other one",
+        "stop both servers when it suits, start this one with --force, and then the other one. WITHOUT --durable THE TABLE IS LOST BY THAT: read it out with a client first",
     ),
     (
         "start this replica without force",
