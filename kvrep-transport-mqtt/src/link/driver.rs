@@ -355,6 +355,7 @@ impl Driver {
             None
         } else {
             let arrival = Arrival {
+                marked: publish.dup,
                 topic: &topic,
                 payload: &publish.payload,
                 packet: publish.pkid,

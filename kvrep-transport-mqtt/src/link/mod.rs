@@ -70,7 +70,10 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
     let link = Arc::new(Link {
         state: Mutex::new(State {
             outbox: Outbox::new(limits.queue_publications_max, limits.queue_bytes_max),
-            receipts: Receipts::new(PACKET_NUMBERS, 2 * usize::from(limits.deliveries_max)),
+            receipts: Receipts::new(
+                PACKET_NUMBERS,
+                SETTLED_MAX.max(2 * usize::from(limits.deliveries_max)),
+            ),
             events: VecDeque::new(),
             event_bytes: 0,
             reported: 0,
@@ -387,3 +390,6 @@ fn told_fate(event: &Event) -> bool {
         | Event::Rejected(Rejection::Connection { .. } | Rejection::Subscription { .. }) => false,
     }
 }
+
+/// Deliveries that are remembered once they were acknowledged, at least: brokers were seen to send again what came a thousand messages before.
+const SETTLED_MAX: usize = 8_192;

@@ -23,6 +23,8 @@ pub(crate) struct Arrival<'a> {
     pub(crate) topic: &'a Arc<str>,
     pub(crate) payload: &'a Bytes,
     pub(crate) packet: u16,
+    /// The broker says that it has sent it before. Not all say so.
+    pub(crate) marked: bool,
 }
 
 /// What an arrival is.
@@ -128,7 +130,7 @@ impl Receipts {
             self.open.push_back(receipt);
             return Verdict::Again;
         }
-        let copy_of = self.settled_place(arrival.topic, digest);
+        let copy_of = self.settled_place(&arrival, digest);
         if copy_of.is_none() && self.repeating.remove(arrival.topic) {
             // Something new: what has not come again by now, does not. Its tokens do nothing any more.
             self.open
@@ -161,11 +163,12 @@ impl Receipts {
     }
 
     /// Where this stood, if it is, as far as can be told, one of those that come again because their acknowledgements were lost.
-    fn settled_place(&self, topic: &Arc<str>, digest: u128) -> Option<u64> {
-        if !self.repeating.contains(topic) {
+    fn settled_place(&self, arrival: &Arrival<'_>, digest: u128) -> Option<u64> {
+        // A broker that says which are copies may send some behind what is new.
+        if !self.repeating.contains(arrival.topic) && !arrival.marked {
             return None;
         }
-        let seen = |s: &&Settled| s.digest == digest && s.topic == *topic;
+        let seen = |s: &&Settled| s.digest == digest && s.topic == *arrival.topic;
         self.settled.iter().find(seen).map(|s| s.place)
     }
 
@@ -232,6 +235,7 @@ mod tests {
 
         fn arrives(&mut self, payload: &'static str, packet: u16) -> Verdict {
             self.receipts.arrived(Arrival {
+                marked: false,
                 topic: &self.topic,
                 payload: &payload.into(),
                 packet,
