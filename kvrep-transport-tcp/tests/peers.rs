@@ -6,7 +6,7 @@ use common::{Node, PATIENCE, me, reaches, two, two_bound, until};
 use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport, TransportError};
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
 use kvrep_transport_tcp::codec::Refusal;
-use kvrep_transport_tcp::{TcpConfig, TcpTiming, TcpTransport, Unlisted, Unreachable};
+use kvrep_transport_tcp::{TcpConfig, TcpLimits, TcpTiming, TcpTransport, Unlisted, Unreachable};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -307,24 +307,28 @@ async fn a_transport_that_is_dropped_without_close_ends_too() {
 
 #[tokio::test]
 async fn a_long_queue_does_not_hold_up_the_signs_of_life() {
+    const FRAMES: usize = 1_500;
     let mut timing = TcpTiming::default();
     timing.idle_after = Duration::from_millis(1_000);
-    let (one, two) = two(|config| config.timing(timing)).await;
+    let mut limits = TcpLimits::default();
+    limits.queue_bytes_max = 128 << 20;
+    let (one, two) = two(|config| config.timing(timing).limits(limits.clone())).await;
     one.await_hint(ReplicaId(2), Hint::Connected).await;
     two.await_hint(ReplicaId(1), Hint::Connected).await;
     let frame = kvrep_core::wire::encode_frame(kvrep_core::wire::FrameKind::Peer, &[0; 60_000]);
-    for _ in 0..500 {
+    for _ in 0..FRAMES {
         one.transport
             .send(Destination::One(ReplicaId(2)), frame.clone());
     }
-    // Read slowly: about twice the idle time for all of it.
+    // Read slowly: some three times the idle time for all of it, but so fast that what the kernels hold between the two,
+    // which no sign of life overtakes, is read within a fraction of that time.
     let mut heard = 0;
-    while heard < 500 {
+    while heard < FRAMES {
         match two.mailbox.next(PATIENCE).await {
             Some(InboxEvent::Peer(_)) => heard += 1,
             other => panic!("after {heard} frames: {other:?}"),
         }
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let seen = one.mailbox.next(Duration::ZERO).await;
     assert!(seen.is_none(), "disconnected meanwhile: {seen:?}");
