@@ -312,7 +312,7 @@ async fn a_long_queue_does_not_hold_up_the_signs_of_life() {
     timing.idle_after = Duration::from_millis(1_000);
     let mut limits = TcpLimits::default();
     limits.queue_bytes_max = 128 << 20;
-    let (one, two) = two(|config| config.timing(timing).limits(limits.clone())).await;
+    let (one, two) = two(|config| config.timing(timing).limits(limits)).await;
     one.await_hint(ReplicaId(2), Hint::Connected).await;
     two.await_hint(ReplicaId(1), Hint::Connected).await;
     let frame = kvrep_core::wire::encode_frame(kvrep_core::wire::FrameKind::Peer, &[0; 60_000]);
