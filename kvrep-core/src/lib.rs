@@ -124,6 +124,7 @@
 //! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 
+pub mod backoff;
 pub mod client_wire;
 pub mod config;
 pub mod detector;

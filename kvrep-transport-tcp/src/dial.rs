@@ -15,7 +15,7 @@ use crate::reader::{FrameReader, Patience, ReadError};
 use crate::shared::{OpenQueue, Peer, Shared};
 use bytes::BytesMut;
 use kvrep_core::ReplicaId;
-use kvrep_core::random::Rng;
+use kvrep_core::backoff::Backoff;
 use kvrep_core::transport::Hint;
 use std::io;
 use std::sync::Arc;
@@ -58,7 +58,11 @@ pub(crate) async fn keep_connected(shared: Arc<Shared>, peer: Arc<Peer>, address
 }
 
 async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
-    let mut backoff = Backoff::new(&shared, &peer);
+    let timing = &shared.config.timing;
+    let me = &shared.me;
+    let seed =
+        me.incarnation.0.rotate_left(17) ^ (u64::from(me.replica.0) << 32) ^ u64::from(peer.id.0);
+    let mut backoff = Backoff::new(timing.backoff_min, timing.backoff_max, seed);
     let mut short_lives = 0_u32;
     let (listed, mut turn, mut absent) = (address, 0_usize, 0_usize);
     loop {
@@ -221,79 +225,4 @@ async fn hear_answer(
 
 fn nobody_listens(error: &DialError) -> bool {
     matches!(error, DialError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-/// Waits between attempts: doubling, with jitter, so that a group that starts at once does not dial in step.
-struct Backoff {
-    attempts: u32,
-    min: Duration,
-    max: Duration,
-    random: Rng,
-}
-
-impl Backoff {
-    fn new(shared: &Shared, peer: &Peer) -> Self {
-        let me = &shared.me;
-        let seed = me.incarnation.0.rotate_left(17)
-            ^ (u64::from(me.replica.0) << 32)
-            ^ u64::from(peer.id.0);
-        Self {
-            attempts: 0,
-            min: shared.config.timing.backoff_min,
-            max: shared.config.timing.backoff_max,
-            random: Rng::new(seed),
-        }
-    }
-
-    fn reset(&mut self) {
-        self.attempts = 0;
-    }
-
-    fn next(&mut self) -> Duration {
-        self.attempts = self.attempts.saturating_add(1);
-        self.nth(self.attempts)
-    }
-
-    /// The wait after the nth failure, from 1.
-    fn nth(&mut self, attempt: u32) -> Duration {
-        let factor = 1_u32 << (attempt - 1).min(20);
-        self.jitter(self.min.saturating_mul(factor).min(self.max))
-    }
-
-    fn longest(&mut self) -> Duration {
-        self.jitter(self.max)
-    }
-
-    /// Between three quarters of the wait and all of it.
-    fn jitter(&mut self, wait: Duration) -> Duration {
-        let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        Duration::from_micros(micros - self.random.below(micros / 4 + 1))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_from_the_shortest_to_the_longest_and_start_again_after_a_success() {
-        let (min, max) = (Duration::from_millis(5), Duration::from_secs(1));
-        let mut backoff = Backoff {
-            attempts: 0,
-            min,
-            max,
-            random: Rng::new(1),
-        };
-        let mut at_most = min;
-        for _ in 0..40 {
-            let wait = backoff.next();
-            assert!(
-                wait <= at_most && wait >= at_most * 3 / 4,
-                "{wait:?} of {at_most:?}"
-            );
-            at_most = (at_most * 2).min(max);
-        }
-        backoff.reset();
-        assert!(backoff.next() <= min);
-    }
 }

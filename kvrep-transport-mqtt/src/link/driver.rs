@@ -4,7 +4,6 @@
 //! everything else happens beside it. What became of a publication is told by the library's notices, which outlive a
 //! connection; its events do not.
 
-use super::backoff::Backoff;
 use super::broker::{self, BrokerLimits, Ended};
 use super::event::{AckToken, Event, PublicationId, Rejection};
 use super::outbox::{Kept, Publication, Waiting};
@@ -12,6 +11,7 @@ use super::receipts::{Arrival, Verdict};
 use super::{Link, Phase, Report, Session, Spec};
 use crate::config::{MqttConfig, MqttTiming};
 use bytes::Bytes;
+use kvrep_core::backoff::Backoff;
 use rumqttc::{
     AsyncClient, ClientError, ConnAck, ConnectionError, EventLoop, ManualAck, Packet, PubAck,
     Publish, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, SubAck,
@@ -119,7 +119,11 @@ impl Driver {
                 ending: None,
                 farewell_within: config.timing.farewell_within,
             },
-            backoff: Backoff::new(&config.timing, xxh3_64(spec.client_id.as_bytes())),
+            backoff: Backoff::new(
+                config.timing.backoff_min,
+                config.timing.backoff_max,
+                xxh3_64(spec.client_id.as_bytes()),
+            ),
             spec,
             broker: config.broker.clone(),
             timing: config.timing,

@@ -12,7 +12,6 @@
 //!   QoS 0 beyond the limit.
 //! - Everything said to the reader is said in the order in which it happened.
 
-mod backoff;
 mod broker;
 mod driver;
 mod event;
