@@ -9,25 +9,20 @@
     reason = "a program: it shows how long it took"
 )]
 
+mod seeds;
+
 use clap::Parser;
 use kvrep_core::protocol::passive::Mutation;
 use kvrep_core::sim::{Cell, Report, Simulation};
-use std::io::Write as _;
+use seeds::{Broken, Ran, Seeds, Shown, by_name, in_turn, print_line};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 /// Simulates whole groups under faults and checks every promise.
 #[derive(Parser, Debug)]
 #[command(name = "simulate", version)]
 struct Arguments {
-    /// The first seed.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// How many seeds, from the first on.
-    #[arg(long, default_value_t = 1)]
-    seeds: u64,
+    #[command(flatten)]
+    seeds: Seeds,
     /// One cell of the promise table, such as witness/wal/partitions; without it, all of them in turn.
     #[arg(long, value_parser = cell)]
     cell: Option<Cell>,
@@ -46,21 +41,6 @@ struct Arguments {
     /// Operations of all clients together.
     #[arg(long, default_value_t = 1_000)]
     operations: u32,
-    /// Prints every line of the trace.
-    #[arg(long)]
-    trace: bool,
-    /// One JSON object per seed on standard output.
-    #[arg(long)]
-    json: bool,
-    /// Prints seed, cell and trace hash, to be compared between processes.
-    #[arg(long)]
-    hashes: bool,
-    /// Threads.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    jobs: u8,
-    /// Stops after this many failures.
-    #[arg(long, default_value_t = 10)]
-    failures_max: u64,
     /// Prints the table of cells and promises, and the names of the bugs that can be planted.
     #[arg(long)]
     list: bool,
@@ -75,10 +55,7 @@ fn cell(name: &str) -> Result<Cell, String> {
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {
-    let same = |m: &Mutation| format!("{m:?}").eq_ignore_ascii_case(name);
-    let known = || Mutation::ALL.map(|m| format!("{m:?}")).join(", ");
-    let found = Mutation::ALL.into_iter().find(same);
-    found.ok_or_else(|| format!("no such bug; there are {}", known()))
+    by_name(&Mutation::ALL, name)
 }
 
 fn main() -> ExitCode {
@@ -92,48 +69,20 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    // An assertion inside a replica is reported with its trace; the panic's own message would come in between.
-    std::panic::set_hook(Box::new(|_| {}));
-    let started = Instant::now();
-    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let (send, reports) = mpsc::channel();
-    let failed = std::thread::scope(|scope| {
-        for _ in 0..arguments.jobs {
-            let (send, next, stop, arguments) = (send.clone(), &next, &stop, &arguments);
-            scope.spawn(move || {
-                while !stop.load(Relaxed) {
-                    let n = next.fetch_add(1, Relaxed);
-                    if n >= arguments.seeds || send.send(run(arguments, n)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(send);
-        show(&arguments, &reports, &stop, started)
-    });
-    if failed.is_empty() {
-        return ExitCode::SUCCESS;
+    let mut cells = Cell::all();
+    cells.retain(|cell| cell.to_string().contains(&arguments.matching));
+    if cells.is_empty() {
+        eprintln!(
+            "no cell's name contains {:?}; see --list",
+            arguments.matching
+        );
+        return ExitCode::FAILURE;
     }
-    eprintln!("{} failed:", failed.len());
-    for report in &failed {
-        let rule = report.failure.as_ref().map_or("", |f| f.rule.as_str());
-        eprintln!("  {rule}: {}", report.replay());
-    }
-    ExitCode::FAILURE
+    arguments.seeds.run(|seed| run(&arguments, &cells, seed))
 }
 
-fn run(arguments: &Arguments, n: u64) -> Report {
-    let seed = arguments.seed + n;
-    let cell = arguments.cell.unwrap_or_else(|| {
-        let all = Cell::all();
-        let matching: Vec<_> = all
-            .iter()
-            .filter(|c| c.to_string().contains(&arguments.matching))
-            .collect();
-        let turn = usize::try_from(seed % matching.len().max(1) as u64).unwrap_or(0);
-        matching.get(turn).map_or(all[0], |cell| **cell)
-    });
+fn run(arguments: &Arguments, cells: &[Cell], seed: u64) -> Report {
+    let cell = arguments.cell.unwrap_or_else(|| in_turn(cells, seed));
     let mut simulation = Simulation::new(cell, seed)
         .seconds(arguments.seconds)
         .operations(arguments.operations)
@@ -141,89 +90,40 @@ fn run(arguments: &Arguments, n: u64) -> Report {
     if arguments.disturbed {
         simulation = simulation.disturbed();
     }
-    if arguments.trace {
-        simulation = simulation.trace(|line| {
-            // Whoever reads the trace may have seen enough.
-            if writeln!(std::io::stdout(), "{line}").is_err() {
-                std::process::exit(0);
-            }
-        });
+    if arguments.seeds.trace {
+        simulation = simulation.trace(print_line);
     }
     simulation.run()
 }
 
-fn show(
-    arguments: &Arguments,
-    reports: &mpsc::Receiver<Report>,
-    stop: &AtomicBool,
-    started: Instant,
-) -> Vec<Report> {
-    let (mut failed, mut done, mut events) = (Vec::new(), 0_u64, 0_u64);
-    let mut undecided = 0;
-    let mut shown = Instant::now();
-    for report in reports {
-        done += 1;
-        events += report.stats.events;
-        undecided += report.stats.undecided;
-        if arguments.json {
-            println!("{}", json(&report));
-        } else if arguments.hashes {
-            println!("{} {} {:016x}", report.seed, report.cell, report.hash);
-        } else if arguments.seeds == 1 {
-            println!("{report}\n{:?} hash {:016x}", report.stats, report.hash);
-        }
-        if report.failure.is_some() {
-            if !arguments.json && !arguments.hashes && arguments.seeds > 1 {
-                eprintln!("{report}\n");
-            }
-            failed.push(report);
-            if failed.len() as u64 >= arguments.failures_max {
-                stop.store(true, Relaxed);
-            }
-        }
-        let last = done == arguments.seeds;
-        if arguments.seeds > 1 && (last || shown.elapsed() > Duration::from_secs(2)) {
-            shown = Instant::now();
-            let seconds = started.elapsed().as_secs_f64();
-            eprintln!(
-                "{done} of {} seeds, {:.0} a minute, {:.1} million events, {undecided} histories undecided, {} failed",
-                arguments.seeds,
-                done as f64 / seconds * 60.0,
-                events as f64 / 1e6,
-                failed.len()
-            );
+impl Ran for Report {
+    fn shown(&self) -> Shown {
+        let stats = &self.stats;
+        Shown {
+            seed: self.seed,
+            cell: self.cell.to_string(),
+            hash: self.hash,
+            events: stats.events,
+            undecided: stats.undecided,
+            stats: format!("{stats:?}"),
+            numbers: vec![
+                ("events", stats.events),
+                ("answered", stats.answered),
+                ("faults", stats.faults),
+                ("starts", stats.starts),
+                ("reigns", stats.reigns),
+                ("transfers", stats.transfers),
+                ("truncations", stats.truncations),
+                ("losses", stats.losses),
+                ("undecided", stats.undecided),
+                ("entries", stats.entries),
+            ],
+            failure: self.failure.as_ref().map(|failure| Broken {
+                at_seconds: failure.at.as_nanos() as f64 / 1e9,
+                rule: failure.rule.clone(),
+                detail: failure.detail.clone(),
+                replay: self.replay().to_owned(),
+            }),
         }
     }
-    failed
-}
-
-fn json(report: &Report) -> String {
-    let failure = report.failure.as_ref().map_or_else(
-        || "null".into(),
-        |f| {
-            format!(
-                r#"{{"at_seconds":{:.6},"rule":{:?},"detail":{:?}}}"#,
-                f.at.as_nanos() as f64 / 1e9,
-                f.rule,
-                f.detail
-            )
-        },
-    );
-    let s = &report.stats;
-    format!(
-        r#"{{"seed":{},"cell":"{}","hash":"{:016x}","events":{},"answered":{},"faults":{},"starts":{},"reigns":{},"transfers":{},"truncations":{},"losses":{},"undecided":{},"entries":{},"failure":{failure}}}"#,
-        report.seed,
-        report.cell,
-        report.hash,
-        s.events,
-        s.answered,
-        s.faults,
-        s.starts,
-        s.reigns,
-        s.transfers,
-        s.truncations,
-        s.losses,
-        s.undecided,
-        s.entries
-    )
 }
