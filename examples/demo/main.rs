@@ -174,7 +174,7 @@ fn fail(why: &str) -> ExitCode {
 async fn demo(args: DemoArgs) -> Result<bool, String> {
     if args.fault == FaultArg::Cut && matches!(args.authority, AuthorityArg::Alone) {
         return Err(
-            "without a witness a group is unsafe when packets are dropped, and this demo proves safety; use --authority witness"
+            "without a witness two primaries are possible while packets are dropped, and the demo's checks would rightly fail; use --authority witness"
                 .into(),
         );
     }

@@ -17,9 +17,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Authority {
-    /// The group itself. Right when replicas crash and restart with their disks intact; **declared unsafe** under
-    /// partitions, pauses and false suspicion: two primaries are then possible, and on heal the divergence is
-    /// found, saved aside and reported.
+    /// The group itself. Right when replicas crash and restart with their disks intact. **Not safe** under
+    /// partitions, pauses and false suspicion: there may be two primaries then. When they meet again, what only one of
+    /// them acknowledged is found, saved aside and reported.
     Alone,
     /// A witness: a tiny process with a durable register ([`ReplicaId::WITNESS`]). Safe under partitions too.
     Witness,

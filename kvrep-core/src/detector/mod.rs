@@ -1,7 +1,7 @@
 //! Failure detectors: who has not been heard for how long.
 //!
 //! A detector only *suggests*. No promise of a scheme rests on it under [`Authority::Witness`];
-//! under `Alone` a false suspicion is what the scheme is declared unsafe for.
+//! under `Alone` a false suspicion may make two primaries, and an acknowledged write may be lost.
 //!
 //! [`Authority::Witness`]: crate::Authority::Witness
 //!

@@ -2,7 +2,7 @@
 //!
 //! Every request is remembered when it is made, so that a change of the members that nobody asked for is seen.
 //! Where two primaries are possible nobody is removed: two halves of a group that dismiss each other are two groups for
-//! good, which is what [`Authority::Alone`](crate::Authority::Alone) is declared unsafe for.
+//! good, which [`Authority::Alone`](crate::Authority::Alone) does not promise to survive without loss.
 
 use super::cell::{AuthorityKind, Medium, Promise};
 use super::faults::Kind;
