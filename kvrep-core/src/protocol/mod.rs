@@ -82,16 +82,6 @@ pub trait Protocol: Send + 'static {
     /// A message came. `body` is what follows the envelope: unchecked bytes of a peer.
     fn on_message(&mut self, now: Time, envelope: &Envelope, body: Bytes, out: &mut Outbox);
 
-    /// The ordered stream delivered `bytes` at `position` (schemes over a total order).
-    fn on_delivered(&mut self, now: Time, position: u64, bytes: Bytes, out: &mut Outbox) {
-        let _ = (now, position, bytes, out);
-    }
-
-    /// The ordered stream lost its continuity.
-    fn on_stream_reset(&mut self, now: Time, out: &mut Outbox) {
-        let _ = (now, out);
-    }
-
     /// The time of [`next_deadline`](Self::next_deadline) has come (or passed).
     fn on_tick(&mut self, now: Time, out: &mut Outbox);
 

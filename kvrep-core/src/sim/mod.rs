@@ -81,6 +81,7 @@ pub use workload::{Clients, Ending, Freshness, RunHistory, Seen, Step, Workload}
 use crate::protocol::passive::Mutation;
 use disturbance::Disturbances;
 use invariants::Invariant;
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use world::{Length, World};
@@ -214,12 +215,7 @@ impl Simulation {
             (script, disturbances, every_line),
         );
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                .unwrap_or_else(|| "a panic without words".into());
-            world.fail("a replica's own assertions", text);
+            world.fail("a replica's own assertions", words_of(panic.as_ref()));
         }
         let tail = if world.failure.is_some() {
             world.trace.tail()
@@ -237,6 +233,13 @@ impl Simulation {
             replay,
         }
     }
+}
+
+/// What an assertion that failed had to say.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let owned = panic.downcast_ref::<String>().cloned();
+    let text = owned.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+    text.unwrap_or_else(|| "a panic without words".into())
 }
 
 /// What a node is called in traces.

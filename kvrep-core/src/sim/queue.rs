@@ -74,49 +74,58 @@ pub(super) enum DiskStep {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Slot<T> {
     at: Time,
     order: u64,
-    what: Happening,
+    what: T,
 }
 
-impl PartialEq for Slot {
+impl<T> PartialEq for Slot<T> {
     fn eq(&self, other: &Self) -> bool {
         (self.at, self.order) == (other.at, other.order)
     }
 }
 
-impl Eq for Slot {}
+impl<T> Eq for Slot<T> {}
 
-impl PartialOrd for Slot {
+impl<T> PartialOrd for Slot<T> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Slot {
+impl<T> Ord for Slot<T> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.at, self.order).cmp(&(other.at, other.order))
     }
 }
 
-/// The queue.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    heap: BinaryHeap<Reverse<Slot>>,
+/// What will happen.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    heap: BinaryHeap<Reverse<Slot<T>>>,
     next: u64,
 }
 
-impl Queue {
-    /// Adds; returns its number.
-    pub(super) fn push(&mut self, at: Time, what: Happening) {
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Adds.
+    pub(super) fn push(&mut self, at: Time, what: T) {
         let order = self.next;
         self.next += 1;
         self.heap.push(Reverse(Slot { at, order, what }));
     }
 
     /// Takes the first.
-    pub(super) fn pop(&mut self) -> Option<(Time, Happening)> {
+    pub(super) fn pop(&mut self) -> Option<(Time, T)> {
         self.heap.pop().map(|Reverse(slot)| (slot.at, slot.what))
     }
 }

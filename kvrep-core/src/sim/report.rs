@@ -48,7 +48,8 @@ pub struct Stats {
     pub entries: u64,
 }
 
-/// What came of a run: nothing, or a failure with everything needed to replay it.
+/// What came of a run: nothing, or a failure with everything needed to replay it. (The [active scheme](super::active) has other cells, bugs and
+/// numbers.)
 ///
 /// ```
 /// use kvrep_core::protocol::passive::Mutation;
@@ -62,17 +63,17 @@ pub struct Stats {
 /// assert!(caught.replay().contains(&format!("--seed {}", caught.seed)));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct Report<C = Cell, M = Mutation, S = Stats> {
     /// The seed.
     pub seed: u64,
     /// The cell.
-    pub cell: Cell,
+    pub cell: C,
     /// The planted bug, if there was one.
-    pub mutation: Option<Mutation>,
+    pub mutation: Option<M>,
     /// Hash of every executed event: equal for equal runs.
     pub hash: u64,
     /// Numbers.
-    pub stats: Stats,
+    pub stats: S,
     /// What went wrong.
     pub failure: Option<Failure>,
     /// The last lines of the trace, when something went wrong.
@@ -80,7 +81,7 @@ pub struct Report {
     pub(super) replay: String,
 }
 
-impl Report {
+impl<C: fmt::Display, M, S: fmt::Debug> Report<C, M, S> {
     /// How to replay this run: a command; or, where it had clients, invariants or a script of one's own, what to run
     /// with the same of them.
     #[must_use]
@@ -97,13 +98,13 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl<C: fmt::Display, M, S: fmt::Debug> fmt::Display for Report<C, M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(failure) = &self.failure else {
             return write!(
                 f,
-                "seed {} in {}: every promise held ({} events, {} answers)",
-                self.seed, self.cell, self.stats.events, self.stats.answered
+                "seed {} in {}: every promise held; {:?}",
+                self.seed, self.cell, self.stats
             );
         };
         for line in &self.tail {

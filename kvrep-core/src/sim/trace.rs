@@ -1,6 +1,7 @@
 //! What happened: a hash of all of it, the last lines of it, and on request every line.
 
 use super::node_name;
+use crate::id::ReplicaId;
 use crate::protocol::passive;
 use crate::time::Time;
 use crate::wire::{self, Envelope};
@@ -19,7 +20,7 @@ pub(super) enum Line {
         frame: Bytes,
     },
     Node {
-        node: usize,
+        node: ReplicaId,
         text: Cow<'static, str>,
     },
     Client {
@@ -85,6 +86,11 @@ impl Trace {
         self.last.push_back((now, line));
     }
 
+    /// Whether somebody looks on: what only he would read need not be written otherwise.
+    pub(super) fn is_watched(&self) -> bool {
+        self.every.is_some()
+    }
+
     pub(super) fn hash(&self) -> u64 {
         self.hash
     }
@@ -127,7 +133,7 @@ impl fmt::Display for Shown<'_> {
                     describe(frame)
                 )
             }
-            Line::Node { node, text } => write!(f, "{}: {text}", name(*node)),
+            Line::Node { node, text } => write!(f, "{node}: {text}"),
             Line::Client { client, text } => write!(f, "client {client}: {text}"),
             Line::World(text) => write!(f, "*** {text}"),
         }

@@ -43,7 +43,7 @@ pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) mutation: Option<Mutation>,
     pub(super) now: Time,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Happening>,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
     pub(super) clients: Vec<Client>,
@@ -323,6 +323,7 @@ impl World {
 
     pub(super) fn note(&mut self, node: usize, text: impl Into<Cow<'static, str>>) {
         let text = text.into();
+        let node = self.nodes[node].id;
         self.trace.line(self.now, Line::Node { node, text });
     }
 

@@ -27,6 +27,7 @@
 //! Caveats: what takes long in `apply`, and writing the state for a newcomer, delays heartbeats. Members and n are fixed.
 
 mod answers;
+mod changes;
 mod config;
 mod debts;
 mod effect;
@@ -37,6 +38,7 @@ mod join;
 mod marks;
 mod message;
 mod mutation;
+mod requests;
 mod ring;
 mod transfer;
 mod watch;
@@ -52,22 +54,18 @@ pub use message::{Claim, Heartbeat, Message};
 pub use mutation::Mutation;
 pub use ring::Standing;
 
-use crate::client_wire::Outcome;
-use crate::config::Token;
-use crate::engine::outcome_of;
-use crate::id::{Incarnation, Index, ReplicaId, Term};
-use crate::session::{Applied, Machine};
-use crate::state_machine::{Malformed, RawStateMachine};
+use crate::id::{Incarnation, Index, ReplicaId};
+use crate::session::Machine;
+use crate::state_machine::RawStateMachine;
 use crate::time::{Time, Timestamp};
 use answers::Answers;
-use debts::Owed;
 use heal::Healing;
 use history::History;
 use join::Join;
 use marks::Marks;
 #[cfg(not(feature = "sim"))]
 use mutation::Mutation;
-use ring::{Fall, Sequence};
+use ring::Sequence;
 use std::collections::BTreeMap;
 use std::io;
 use transfer::Transfer;
@@ -518,216 +516,5 @@ impl Active {
             Item::Decision(decision) => self.on_decision(now, &decision, out),
             Item::Unreadable => {}
         }
-    }
-
-    fn on_request(&mut self, now: Time, request: Request, out: &mut Vec<Effect>) {
-        let slot = self.slot_of(&request);
-        let Some(history) = &mut self.history else {
-            return;
-        };
-        let debtor = history.ring.owner(slot);
-        let owed = match &request.call {
-            Call::Read(query) => Owed::Read(query.clone()),
-            Call::Write(payload) => {
-                let token = Token {
-                    term: Term::ZERO,
-                    index: history.at,
-                };
-                let applied = self.machine.apply(&history.entry(payload.clone()));
-                let applied = applied.unwrap_or(Applied::Closed);
-                Owed::Write(outcome_of(applied, token, &self.group.limits))
-            }
-        };
-        let at = history.at;
-        history.debts.owe(at, slot, request, owed, debtor, now);
-        if debtor == Some(self.me) {
-            self.owe(&[at], out);
-        } else if let Some(debtor) = debtor {
-            self.discharge(debtor);
-        }
-    }
-
-    fn slot_of(&self, request: &Request) -> usize {
-        let Some(history) = &self.history else {
-            return 0;
-        };
-        match self.group.responder {
-            Responder::KeyHash => history.ring.slot_of(request.hash),
-            Responder::LowestLive => 0,
-            Responder::Asked => (request.asked)
-                .and_then(|asked| history.ring.slot_of_member(asked))
-                .unwrap_or_else(|| history.ring.slot_of(request.hash)),
-        }
-    }
-
-    /// These requests are this replica's to answer.
-    fn owe(&mut self, positions: &[Index], out: &mut Vec<Effect>) {
-        if !self.is_serving() {
-            return;
-        }
-        let Some(history) = &self.history else {
-            return;
-        };
-        for position in positions {
-            let Some(logged) = history.debts.get(*position) else {
-                continue;
-            };
-            let outcome = match &logged.owed {
-                Owed::Write(outcome) => outcome.clone(),
-                Owed::Read(query) => {
-                    let token = Token {
-                        term: Term::ZERO,
-                        index: history.at,
-                    };
-                    let applied = match self.machine.query(query) {
-                        Ok(response) => Applied::Response(response),
-                        Err(Malformed(why)) => Applied::Malformed(why),
-                    };
-                    outcome_of(applied, token, &self.group.limits)
-                }
-            };
-            let reply_to = logged.reply_to.clone();
-            if matches!(
-                (&logged.owed, &outcome),
-                (Owed::Write(_), Outcome::Done { .. })
-            ) {
-                self.answered_writes.push(*position);
-            }
-            let request = (*position, logged.since);
-            self.answers.push(request, history.at, reply_to, outcome);
-        }
-        self.flush(out);
-    }
-
-    fn flush(&mut self, out: &mut Vec<Effect>) {
-        if self.healing.holds() && !self.has(Mutation::AnswersNotHeld) {
-            return;
-        }
-        let settled = self.settled();
-        self.answers.flush(settled, out);
-    }
-
-    /// The ring changed: debts of those who serve no more move, newcomers without a substitute get one.
-    fn after_change(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let Some(history) = &mut self.history else {
-            return;
-        };
-        let at = history.at;
-        let mut mine = Vec::new();
-        for debtor in history.debts.debtors() {
-            let serves = debtor
-                .is_some_and(|debtor| history.ring.serving().any(|(member, _)| member == debtor));
-            if !serves {
-                #[cfg(feature = "sim")]
-                match self.mutation {
-                    Some(Mutation::DebtsNotInherited) => {
-                        history
-                            .debts
-                            .forget(debtor, |logged| logged.since == logged.at);
-                    }
-                    Some(Mutation::ReplayRecentOnly) => {
-                        let window = self.group.timing.suspect_after;
-                        (history.debts).forget(debtor, |logged| now - logged.received <= window);
-                    }
-                    Some(_) | None => {}
-                }
-                let History { debts, ring, .. } = history;
-                let moved = debts.move_on(debtor, at, |slot| ring.owner(slot));
-                mine.extend(moved);
-            }
-        }
-        mine.sort_unstable();
-        self.take_mine(mine, out);
-        self.drop_if_not_serving();
-        self.serve_newcomers(now, out);
-        self.judge_all(now, out);
-    }
-
-    /// Of debts that moved, those that are this replica's.
-    fn take_mine(&mut self, mut moved: Vec<Index>, out: &mut Vec<Effect>) {
-        let Some(history) = &self.history else {
-            return;
-        };
-        let is_mine = |at: &Index| {
-            let logged = history.debts.get(*at);
-            logged.is_some_and(|logged| logged.debtor == Some(self.me))
-        };
-        moved.retain(is_mine);
-        self.owe(&moved, out);
-    }
-
-    fn drop_if_not_serving(&mut self) {
-        if !self.is_serving() {
-            self.answers.clear();
-            self.transfers.clear();
-        }
-    }
-
-    fn on_ready(&mut self, now: Time, replica: ReplicaId, life: Life, out: &mut Vec<Effect>) {
-        self.transfers.remove(&replica);
-        self.watch_one_anew(now, replica);
-        if replica == self.me && life == self.life {
-            self.join = None;
-            let from = self
-                .history
-                .as_ref()
-                .map_or(Index::ZERO, |history| history.at);
-            out.push(Effect::Event(Event::Serving { life, from }));
-        } else {
-            out.push(Effect::Event(Event::Joined(replica)));
-        }
-        self.after_change(now, out);
-        // The one whose failure waited for somebody else.
-        self.fence_if_failed(now, "it was declared dead", out);
-    }
-
-    fn on_failed(
-        &mut self,
-        now: Time,
-        replica: ReplicaId,
-        life: Option<Life>,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(history) = &mut self.history else {
-            return;
-        };
-        #[cfg(feature = "sim")]
-        if self.mutation == Some(Mutation::LastFencedAtOnce) && history.ring.is_last(replica) {
-            history.ring.fail_at_once(replica);
-            self.after_change(now, out);
-            self.fence_if_failed(now, "it was declared dead", out);
-            return;
-        }
-        match history.ring.fail(replica, life) {
-            Fall::Void | Fall::Pending => {}
-            Fall::Now => {
-                self.transfers.remove(&replica);
-                if replica != self.me {
-                    out.push(Effect::Event(Event::Failed(replica)));
-                }
-                self.after_change(now, out);
-                self.fence_if_failed(now, "it was declared dead", out);
-            }
-        }
-    }
-
-    /// This replica does not serve any more by the stream's word: it joins again.
-    fn fence_if_failed(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
-        let Some(history) = &self.history else {
-            return;
-        };
-        let standing = history.ring.standing(self.me);
-        let failed = matches!(standing, Standing::Failed { life } if life == self.life);
-        if failed && !self.has(Mutation::OwnFailureIgnored) {
-            self.fence(now, why, out);
-        }
-    }
-
-    fn fence(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
-        out.push(Effect::Event(Event::Fenced { why }));
-        self.answers.clear();
-        self.transfers.clear();
-        self.healing.said_failed = None;
-        self.announce(now, out);
     }
 }

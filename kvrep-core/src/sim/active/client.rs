@@ -9,7 +9,7 @@ use crate::random::Rng;
 use crate::session::Envelope;
 use crate::time::Time;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What a client wants done.
@@ -52,6 +52,8 @@ pub(super) struct Client {
     pub(super) given_up: u64,
     /// How often each publication was answered, and when it was made.
     answers: BTreeMap<u64, (u32, Time)>,
+    /// Publications that nobody can have answered.
+    excused: BTreeSet<u64>,
     publications: u64,
     quiet_from: u64,
 }
@@ -81,6 +83,7 @@ impl Client {
             answered: 0,
             given_up: 0,
             answers: BTreeMap::new(),
+            excused: BTreeSet::new(),
             publications: 0,
             quiet_from: u64::MAX,
         }
@@ -123,8 +126,15 @@ impl Client {
 
     /// Publications since then that were never answered, and when they were made.
     pub(super) fn unanswered(&self, since: Time) -> Vec<(u64, Time)> {
-        let wrong = (self.answers.iter()).filter(|(_, (times, at))| *times == 0 && *at >= since);
+        let wrong = (self.answers.iter()).filter(|(number, (times, at))| {
+            *times == 0 && *at >= since && !self.excused.contains(*number)
+        });
         wrong.map(|(number, (_, at))| (*number, *at)).collect()
+    }
+
+    /// Nobody who serves was given this publication, nor ever will be.
+    pub(super) fn excuse(&mut self, reply_to: &[u8]) {
+        self.excused.insert(word(reply_to, 2));
     }
 
     pub(super) fn pause(&mut self, wishes: &mut Vec<Wish>) {
@@ -158,13 +168,7 @@ impl Client {
         workload: &mut dyn Workload,
         wishes: &mut Vec<Wish>,
     ) -> Result<(), String> {
-        let word = |at: usize| {
-            let bytes = reply_to
-                .get(at..at + 8)
-                .and_then(|bytes| bytes.try_into().ok());
-            bytes.map_or(0, u64::from_be_bytes)
-        };
-        let (operation, publication) = (word(8), word(16));
+        let (operation, publication) = (word(reply_to, 1), word(reply_to, 2));
         if let Some((times, _)) = self.answers.get_mut(&publication) {
             *times += 1;
         }
@@ -316,10 +320,16 @@ impl Client {
     }
 }
 
+/// Of what a client asks to be answered to: the client, its operation, its publication.
+fn word(reply_to: &[u8], n: usize) -> u64 {
+    let bytes = reply_to
+        .get(8 * n..)
+        .and_then(|bytes| bytes.first_chunk())
+        .copied();
+    bytes.map_or(0, u64::from_be_bytes)
+}
+
 /// Whose request it was.
 pub(super) fn client_of(reply_to: &[u8]) -> usize {
-    let first = reply_to
-        .first_chunk()
-        .map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    usize::try_from(first).unwrap_or(0)
+    usize::try_from(word(reply_to, 0)).unwrap_or(0)
 }

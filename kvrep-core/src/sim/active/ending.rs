@@ -3,7 +3,8 @@
 use super::super::ledger::{CommandId, Ledger};
 use super::super::workload::Ending;
 use super::cell::{Confirmed, Promise};
-use super::world::{Happening, World};
+use super::happening::Happening;
+use super::world::World;
 use crate::id::Index;
 use bytes::Bytes;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! What goes wrong, and when.
 
 use super::cell::Confirmed;
-use super::world::{Happening, World};
+use super::happening::Happening;
+use super::world::World;
 use crate::random::Rng;
 use std::time::Duration;
 

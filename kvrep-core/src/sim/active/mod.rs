@@ -9,7 +9,7 @@
 //! | one | the broker lies; all that serve die | lost writes are reported by whoever throws them away; one history in the end |
 //! | most | crashes, pauses, the broker lies; all together | linearizable, exactly once, nothing lost while most live |
 //!
-//! Where the stream is whole, every publication is answered (unless a history was chosen that lacks it), and twice only if who answered first has failed since. In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
+//! Where the stream is whole, every publication is answered (unless a history was chosen that lacks it, or the broker dropped it for the only replica that served), and twice only if who answered first has failed since. In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
 //! publication is answered exactly once.
 //!
 //! ```
@@ -23,14 +23,17 @@
 mod broker;
 mod cell;
 mod client;
+mod effects;
 mod ending;
 mod faults;
+mod happening;
 mod world;
 
 pub use cell::{Cell, Confirmed, Faults, Promise};
 
 use super::kv::Hammer;
 use super::trace::Watcher;
+use super::words_of;
 use super::workload::{Freshness, Workload};
 use crate::protocol::active::Mutation;
 use std::fmt;
@@ -75,24 +78,7 @@ pub struct Stats {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// The seed.
-    pub seed: u64,
-    /// The cell.
-    pub cell: Cell,
-    /// The planted bug, if there was one.
-    pub mutation: Option<Mutation>,
-    /// Hash of every executed event: equal for equal runs.
-    pub hash: u64,
-    /// Numbers.
-    pub stats: Stats,
-    /// What went wrong.
-    pub failure: Option<Failure>,
-    /// The last lines of the trace, when something went wrong.
-    pub tail: Vec<String>,
-    length: (Duration, u32),
-}
+pub type Report = super::report::Report<Cell, Mutation, Stats>;
 
 impl Simulation {
     /// A run of this cell with this seed: 40 simulated seconds, 600 operations on registers and counters.
@@ -156,6 +142,7 @@ impl Simulation {
             workload,
             trace,
         } = self;
+        let replay = replay((cell, seed), mutation, (duration, operations));
         let workload =
             workload.unwrap_or_else(|| Box::new(Hammer::new(35, Freshness::Linearizable)));
         let mut world = World::new(
@@ -166,22 +153,23 @@ impl Simulation {
             workload,
             trace,
         );
-        let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
-        if let Err(panic) = outcome {
-            let text = (panic.downcast_ref::<String>().cloned())
-                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            world.fail("assertions hold", text.unwrap_or_default());
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
+            world.fail("a replica's own assertions", words_of(panic.as_ref()));
         }
         let failed = world.failure.is_some();
         Report {
             seed,
             cell,
             mutation,
-            hash: world.hash,
+            hash: world.trace.hash(),
             stats: world.stats(),
             failure: world.failure.take(),
-            tail: if failed { world.tail() } else { Vec::new() },
-            length: (duration, operations),
+            tail: if failed {
+                world.trace.tail()
+            } else {
+                Vec::new()
+            },
+            replay,
         }
     }
 }
@@ -192,50 +180,15 @@ impl fmt::Debug for Simulation {
     }
 }
 
-impl Report {
-    /// The command that replays this run (with the default clients).
-    #[must_use]
-    pub fn replay(&self) -> String {
-        let (duration, operations) = self.length;
-        let bug = self
-            .mutation
-            .map_or_else(String::new, |bug| format!(" --mutation {bug:?}"));
-        format!(
-            "cargo run --release -p kvrep-core --features sim --example simulate-active -- --cell {} --seed {} --seconds {} --operations {operations}{bug} --trace",
-            self.cell,
-            self.seed,
-            duration.as_secs()
-        )
-    }
-
-    /// Panics with the report if something went wrong.
-    ///
-    /// # Panics
-    /// See above.
-    pub fn expect_ok(&self) {
-        assert!(self.failure.is_none(), "{self}");
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.failure {
-            None => write!(
-                f,
-                "{} seed {}: held; {:?}",
-                self.cell, self.seed, self.stats
-            ),
-            Some(failure) => {
-                for line in &self.tail {
-                    writeln!(f, "  {line}")?;
-                }
-                writeln!(
-                    f,
-                    "{} seed {}: broken at {:?}: {}: {}",
-                    self.cell, self.seed, failure.at, failure.rule, failure.detail
-                )?;
-                write!(f, "replay: {}", self.replay())
-            }
-        }
-    }
+/// In words, how to run the same again (with the default clients).
+fn replay(
+    (cell, seed): (Cell, u64),
+    mutation: Option<Mutation>,
+    (duration, operations): (Duration, u32),
+) -> String {
+    let bug = mutation.map_or_else(String::new, |bug| format!(" --mutation {bug:?}"));
+    let seconds = duration.as_secs();
+    format!(
+        "cargo run --release -p kvrep-core --features sim --example simulate-active -- --cell {cell} --seed {seed} --seconds {seconds} --operations {operations}{bug} --trace"
+    )
 }

@@ -1,112 +1,25 @@
 //! Replicas, broker and clients under one virtual clock.
 
 use super::super::ledger::{CommandId, Ledger, Window};
+use super::super::queue::Queue;
 use super::super::report::Failure;
-use super::super::trace::Watcher;
+use super::super::trace::{Line, Trace, Watcher};
 use super::super::workload::Workload;
 use super::Stats;
 use super::broker::{Broker, Passage};
 use super::cell::{Cell, Confirmed, Faults, Promise};
 use super::client::{Client, Wish, client_of};
 use super::faults::Weather;
+use super::happening::{Happening, Publisher};
 use crate::client_wire::Outcome;
 use crate::id::{GroupId, Incarnation, Index, ReplicaId};
-use crate::protocol::active::{
-    Active, AnswerNumber, Config, Effect, Event, Life, Message, Mutation, Options, Published,
-    Standing, Timing,
-};
+use crate::protocol::active::{Active, Config, Item, Life, Mutation, Options, Published, Timing};
 use crate::random::Rng;
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-
-#[derive(Debug)]
-pub(super) enum Happening {
-    /// A publication arrives at the broker; of a replica's, which life.
-    Arrive {
-        publisher: Publisher,
-        bytes: Bytes,
-    },
-    /// The broker delivers.
-    Deliver {
-        node: usize,
-        life: u32,
-        epoch: u32,
-        bytes: Bytes,
-    },
-    /// A message beside the stream arrives.
-    Message {
-        node: usize,
-        life: u32,
-        message: Box<Message>,
-    },
-    /// A client is answered, and the replica hears that it is.
-    Answer {
-        node: usize,
-        life: u32,
-        number: AnswerNumber,
-        reply_to: Bytes,
-        outcome: Box<Outcome>,
-    },
-    Answered {
-        node: usize,
-        life: u32,
-        number: AnswerNumber,
-    },
-    Tick {
-        node: usize,
-        life: u32,
-        number: u64,
-    },
-    Reset {
-        node: usize,
-        life: u32,
-    },
-    Client {
-        client: usize,
-        timer: u64,
-    },
-    Fault,
-    Start {
-        node: usize,
-    },
-    Resume {
-        node: usize,
-    },
-    Heal,
-    Look,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Publisher {
-    Node { node: usize, life: u32 },
-    Client(usize),
-}
-
-struct Scheduled(Time, u64, Happening);
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
 
 pub(super) struct Node {
     pub(super) id: ReplicaId,
@@ -119,38 +32,35 @@ pub(super) struct Node {
     /// What came while it was stopped.
     pub(super) stalled: VecDeque<Happening>,
     pub(super) window: Arc<Window>,
-    tick: u64,
-    ticks_at: Time,
+    pub(super) tick: u64,
+    pub(super) ticks_at: Time,
 }
 
 /// Who has answered, and whom it took for alive.
-type Answerer = ((ReplicaId, Life), Vec<(ReplicaId, Life)>);
+pub(super) type Answerer = ((ReplicaId, Life), Vec<(ReplicaId, Life)>);
 
 pub(super) struct World {
     pub(super) cell: Cell,
     pub(super) now: Time,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    scheduled: u64,
+    queue: Queue<Happening>,
     pub(super) nodes: Vec<Node>,
     pub(super) broker: Broker,
     pub(super) clients: Vec<Client>,
     pub(super) workload: Box<dyn Workload>,
     pub(super) group: Config,
-    name: GroupId,
+    pub(super) name: GroupId,
     pub(super) weather: Weather,
     mutation: Option<Mutation>,
     pub(super) rng: Rng,
-    pub(super) hash: u64,
-    stats: Stats,
+    pub(super) trace: Trace,
+    pub(super) stats: Stats,
     pub(super) failure: Option<Failure>,
     pub(super) over: bool,
     pub(super) heal_at: Time,
     pub(super) healed: bool,
     pub(super) quiet_since: Option<Time>,
-    lines: VecDeque<(Time, String)>,
-    trace: Option<Watcher>,
     /// Chains by position, of replicas that serve: where the stream is whole they never differ.
-    chains: BTreeMap<Index, u64>,
+    pub(super) chains: BTreeMap<Index, u64>,
     pub(super) acknowledged: Vec<CommandId>,
     pub(super) reported_lost: u64,
     /// Requests that replicas gave up.
@@ -158,7 +68,7 @@ pub(super) struct World {
     /// When somebody served for the first time.
     pub(super) opened: Option<Time>,
     /// Who has answered which publication, in which join.
-    answered_by: BTreeMap<Bytes, Vec<Answerer>>,
+    pub(super) answered_by: BTreeMap<Bytes, Vec<Answerer>>,
 }
 
 impl World {
@@ -168,7 +78,7 @@ impl World {
         (duration, operations): (Duration, u32),
         mutation: Option<Mutation>,
         workload: Box<dyn Workload>,
-        trace: Option<Watcher>,
+        every_line: Option<Watcher>,
     ) -> Self {
         let stream =
             |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
@@ -227,8 +137,7 @@ impl World {
         Self {
             cell,
             now: Time::ZERO,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
+            queue: Queue::default(),
             nodes,
             broker,
             clients,
@@ -238,15 +147,13 @@ impl World {
             weather: Weather::new(stream(3), duration),
             mutation,
             rng: stream(4),
-            hash: 0,
             stats: Stats::default(),
             failure: None,
             over: false,
             heal_at: Time::ZERO + duration,
             healed: false,
             quiet_since: None,
-            lines: VecDeque::new(),
-            trace,
+            trace: Trace::new(members, 120, every_line),
             chains: BTreeMap::new(),
             acknowledged: Vec::new(),
             reported_lost: 0,
@@ -281,7 +188,7 @@ impl World {
         self.schedule(after, Happening::Heal);
         while self.failure.is_none()
             && !self.over
-            && let Some(Reverse(Scheduled(at, _, what))) = self.queue.pop()
+            && let Some((at, what)) = self.queue.pop()
         {
             self.now = at;
             self.happen(what);
@@ -294,6 +201,7 @@ impl World {
             given_up: self.clients.iter().map(|client| client.given_up).sum(),
             undecided: self.workload.undecided(),
             faults: self.weather.faults,
+            events: self.trace.events(),
             ..self.stats
         }
     }
@@ -308,20 +216,13 @@ impl World {
     }
 
     pub(super) fn say(&mut self, text: String) {
-        if let Some(trace) = &mut self.trace {
-            trace(&format!("{:?} {text}", self.now));
-        }
-        if self.lines.len() == 120 {
-            self.lines.pop_front();
-        }
-        self.lines.push_back((self.now, text));
+        self.trace.line(self.now, Line::World(text.into()));
     }
 
-    pub(super) fn tail(&self) -> Vec<String> {
-        self.lines
-            .iter()
-            .map(|(at, text)| format!("{at:?} {text}"))
-            .collect()
+    pub(super) fn say_of(&mut self, n: usize, text: String) {
+        let node = self.nodes[n].id;
+        let text = text.into();
+        self.trace.line(self.now, Line::Node { node, text });
     }
 
     pub(super) fn schedule(&mut self, after: Duration, what: Happening) {
@@ -329,19 +230,15 @@ impl World {
     }
 
     pub(super) fn schedule_at(&mut self, at: Time, what: Happening) {
-        self.scheduled += 1;
-        self.queue
-            .push(Reverse(Scheduled(at, self.scheduled, what)));
+        self.queue.push(at, what);
     }
 
-    fn wall(&self) -> Timestamp {
+    pub(super) fn wall(&self) -> Timestamp {
         Timestamp(self.now.as_nanos() / 1_000)
     }
 
     fn count(&mut self, kind: u64, word: u64) {
-        self.stats.events += 1;
-        let mixed = self.hash ^ self.now.as_nanos() ^ kind.rotate_left(56) ^ word.rotate_left(20);
-        self.hash = Rng::new(mixed).next();
+        self.trace.event(self.now, kind, [word, 0, 0]);
     }
 
     pub(super) fn happen(&mut self, what: Happening) {
@@ -364,7 +261,9 @@ impl World {
                     let full = self.cell.drops()
                         && !self.healed
                         && self.nodes[node].stalled.len() >= STALLED_MAX;
-                    if !full {
+                    if full {
+                        self.drop_for(node, &bytes);
+                    } else {
                         let again = Happening::Deliver {
                             node,
                             life,
@@ -473,6 +372,19 @@ impl World {
             Happening::Resume { node } => self.resume(node),
             Happening::Heal => self.heal(),
             Happening::Look => self.look(),
+        }
+    }
+
+    /// The broker drops this for a stopped replica. If it is the only one that serves, nobody will know that a request was made.
+    fn drop_for(&mut self, node: usize, bytes: &[u8]) {
+        let serves = |node: &Node| (node.active.as_ref()).is_some_and(|of| of.status().serving);
+        let others = (self.nodes.iter().enumerate()).filter(|(n, _)| *n != node);
+        let alone = others.filter(|(_, other)| serves(other)).count() == 0;
+        if alone
+            && let Item::Request(request) = Published::decode(self.name, bytes).item
+            && let Some(client) = self.clients.get_mut(client_of(&request.reply_to))
+        {
+            client.excuse(&request.reply_to);
         }
     }
 
@@ -592,180 +504,6 @@ impl World {
             self.happen(what);
         }
         self.drive(n, |active, now, wall, out| active.on_tick(now, wall, out));
-    }
-
-    pub(super) fn drive(
-        &mut self,
-        n: usize,
-        call: impl FnOnce(&mut Active, Time, Timestamp, &mut Vec<Effect>),
-    ) {
-        let (now, wall) = (self.now, self.wall());
-        let Some(active) = &mut self.nodes[n].active else {
-            return;
-        };
-        let mut out = Vec::new();
-        call(active, now, wall, &mut out);
-        active.check_invariants();
-        for effect in out {
-            self.carry_out(n, effect);
-        }
-        self.watch(n);
-        let Some(active) = &self.nodes[n].active else {
-            return;
-        };
-        let at = active.next_deadline().max(now);
-        let node = &mut self.nodes[n];
-        if node.ticks_at != at || node.ticks_at <= now {
-            node.ticks_at = at;
-            node.tick += 1;
-            let (life, number) = (node.life, node.tick);
-            self.schedule_at(
-                at,
-                Happening::Tick {
-                    node: n,
-                    life,
-                    number,
-                },
-            );
-        }
-    }
-
-    fn carry_out(&mut self, n: usize, effect: Effect) {
-        let life = self.nodes[n].life;
-        match effect {
-            Effect::Publish(published) => {
-                if self.trace.is_some() {
-                    self.say(format!("n{n} publishes {:?}", published.item));
-                }
-                let bytes = published.encode(self.name);
-                let at = self.broker.arrival(self.now, n);
-                let publisher = Publisher::Node { node: n, life };
-                self.schedule_at(at, Happening::Arrive { publisher, bytes });
-            }
-            Effect::Broadcast(message) => {
-                for to in (0..self.nodes.len()).filter(|to| *to != n) {
-                    self.send(to, message.clone());
-                }
-            }
-            Effect::Send { to, message } => self.send(to.0 as usize, message),
-            Effect::Answer {
-                number,
-                reply_to,
-                outcome,
-                ..
-            } => {
-                self.check_answered(n, &reply_to);
-                let after = self.broker.delay();
-                let outcome = Box::new(outcome);
-                self.schedule(
-                    after,
-                    Happening::Answer {
-                        node: n,
-                        life,
-                        number,
-                        reply_to,
-                        outcome,
-                    },
-                );
-            }
-            Effect::SetAside { .. } => {}
-            Effect::Event(event) => {
-                self.say(format!("n{n}: {event:?}"));
-                match event {
-                    Event::Fenced { .. } => self.stats.fenced += 1,
-                    Event::Decided { .. } => self.stats.decisions += 1,
-                    Event::HistoryLost { acknowledged, .. } => {
-                        self.stats.losses += u64::from(acknowledged > 0);
-                        self.reported_lost += acknowledged;
-                    }
-                    Event::Serving { .. }
-                    | Event::Holding { .. }
-                    | Event::Agreed { .. }
-                    | Event::Failed(_)
-                    | Event::Joined(_)
-                    | Event::Began { .. } => {}
-                    Event::Expired(requests) => self.expired += requests,
-                }
-            }
-        }
-    }
-
-    /// Two answer the same only if one of them takes the other for failed.
-    fn check_answered(&mut self, n: usize, reply_to: &Bytes) {
-        let Some(active) = self.nodes[n]
-            .active
-            .as_ref()
-            .filter(|_| self.cell.is_whole())
-        else {
-            return;
-        };
-        let (id, status) = (self.nodes[n].id, active.status());
-        let alive: Vec<_> = (status.ring.iter())
-            .filter_map(|(member, standing)| match standing {
-                Standing::Serving { life, .. } | Standing::Joining { life, .. } => {
-                    Some((*member, *life))
-                }
-                Standing::Absent | Standing::Failed { .. } => None,
-            })
-            .collect();
-        let me = (id, status.life);
-        let by = self.answered_by.entry(reply_to.clone()).or_default();
-        let both_alive = |(first, knew): &&Answerer| alive.contains(first) && knew.contains(&me);
-        let first = by.iter().find(both_alive).map(|(first, _)| *first);
-        by.push((me, alive));
-        if let Some((first, _)) = first {
-            self.fail(
-                "one answers",
-                format!("{id} answers what {first} has answered, and neither has failed"),
-            );
-        }
-    }
-
-    fn send(&mut self, to: usize, message: Message) {
-        let lossy = self.weather.lossy && !self.healed;
-        if to >= self.nodes.len() || (lossy && self.rng.below(100) < 15) {
-            return;
-        }
-        let life = self.nodes[to].life;
-        let after = self.broker.delay() + self.weather.delay();
-        let message = Box::new(message);
-        self.schedule(
-            after,
-            Happening::Message {
-                node: to,
-                life,
-                message,
-            },
-        );
-    }
-
-    /// Looks at what a call has changed.
-    fn watch(&mut self, n: usize) {
-        let Some(active) = &self.nodes[n].active else {
-            return;
-        };
-        if let Some(id) = self.nodes[n].window.double() {
-            self.fail(
-                "a command is carried out once",
-                format!("n{n} carried {id:?} out twice"),
-            );
-            return;
-        }
-        let status = active.status();
-        if status.serving {
-            self.opened.get_or_insert(self.now);
-        }
-        let whole = matches!(self.cell.faults, Faults::Crashes | Faults::Pauses);
-        if whole
-            && status.serving
-            && let Some(at) = status.at
-        {
-            let known = *self.chains.entry(at).or_insert(status.chain);
-            if known != status.chain {
-                let detail = format!("n{n} at {at}: {:x}, another: {known:x}", status.chain);
-                self.fail("who serves has one history", detail);
-            }
-        }
     }
 }
 
