@@ -69,6 +69,7 @@ mod tests {
             applied: Index::ZERO,
             replicated: None,
             log_start: Index::ZERO,
+            awaited: std::collections::BTreeSet::new(),
             waiting_for: String::new(),
             dropped: 0,
         }

@@ -110,7 +110,7 @@ impl Console {
             Answer::TryOtherServerOrLater { timestamp, .. } => (*timestamp, TRY),
             Answer::Null { .. } => (0, "NULL"),
             Answer::Erro { erro, .. } => (0, erro.as_str()),
-            Answer::PutOk { .. } | Answer::JoinOk { .. } => (0, "?"),
+            Answer::PutOk { .. } | Answer::JoinOk { .. } | Answer::ItIs => (0, "?"),
         };
         let (key, given) = (Shown(key), Shown(given));
         self.print(format_args!("Cliente {client} GET key:{key} ts:{timestamp}. Meu ts é {mine}, portanto devolvendo {given}\n"));

@@ -10,7 +10,6 @@
 
 use super::framing::MESSAGE_BYTES_MAX;
 use super::message::{Answer, Knows, Mensagem, Request, TRY};
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -39,7 +38,8 @@ struct AnyDialect {
     timestamp: Option<u64>,
     cliente: Option<String>,
     servidor: Option<String>,
-    servidores: Option<IgnoredAny>,
+    servidores: Option<Vec<String>>,
+    no_lugar_de: Option<String>,
 }
 
 /// Reads a request and its dialect.
@@ -88,12 +88,17 @@ fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
             let servidor = any.servidor.unwrap_or_default();
             let servidor = servidor.parse();
             let servidor = servidor.map_err(|_| "o campo servidor deve ser ip:porta")?;
-            let knows = match any.servidores {
-                None => Knows::TheLeader,
-                Some(_) => Knows::All,
-            };
-            Ok(Request::Join { servidor, knows })
+            let addresses =
+                |all: Vec<String>| all.iter().filter_map(|at| at.parse().ok()).collect();
+            let knows = any.servidores.map(addresses);
+            let instead_of = any.no_lugar_de.map(|at| at.parse()).transpose();
+            Ok(Request::Join {
+                servidor,
+                knows: knows.map_or(Knows::TheLeader, Knows::All),
+                instead_of: instead_of.map_err(|_| "o campo no_lugar_de deve ser ip:porta")?,
+            })
         }
+        "QUEM" => Ok(Request::Who),
         _ => Err(format!("tipo desconhecido: {}", shortened(kind))),
     }
 }
@@ -174,6 +179,7 @@ fn as_mensagem(answer: Answer, servidor: SocketAddr) -> Mensagem {
             servidores: Some(servidores.iter().map(ToString::to_string).collect()),
             ..Mensagem::of("JOIN_OK")
         },
+        Answer::ItIs => Mensagem::of("SOU"),
         Answer::Erro { key, erro } => Mensagem {
             key,
             erro: Some(erro),
@@ -198,6 +204,7 @@ fn as_conteudo(answer: Answer) -> Value {
             json!({"tipo": "ERRO", "conteudo": "TRY_ANOTHER_SERVER_OR_LATER"})
         }
         Answer::JoinOk { servidores } => json!({"tipo": "JOIN_OK", "conteudo": servidores}),
+        Answer::ItIs => json!({"tipo": "SOU", "conteudo": null}),
         Answer::Erro { erro, .. } => json!({"tipo": "ERRO", "conteudo": erro}),
     }
 }
@@ -229,6 +236,7 @@ fn as_command(answer: Answer, servidor: SocketAddr) -> Value {
             said(TRY, Some(key), Value::Null, timestamp.into())
         }
         Answer::JoinOk { servidores } => said("JOIN_OK", None, json!(servidores), 0.into()),
+        Answer::ItIs => said("SOU", None, Value::Null, 0.into()),
         Answer::Erro { key, erro } => said("ERRO", key, erro.into(), 0.into()),
     }
 }
@@ -309,9 +317,10 @@ mod tests {
             key: "k".into(),
             timestamp,
         };
-        let join = |knows| Request::Join {
+        let join = |knows, instead_of| Request::Join {
             servidor: server(),
             knows,
+            instead_of,
         };
         let (m, c, o) = (Dialect::Mensagem, Dialect::Conteudo, Dialect::Command);
         for (json, expected) in [
@@ -341,12 +350,17 @@ mod tests {
             ),
             (
                 r#"{"tipo":"JOIN","servidor":"127.0.0.1:10098"}"#,
-                (m, join(Knows::TheLeader)),
+                (m, join(Knows::TheLeader, None)),
             ),
             (
                 r#"{"tipo":"JOIN","servidor":"127.0.0.1:10098","servidores":["x"]}"#,
-                (m, join(Knows::All)),
+                (m, join(Knows::All(vec![]), None)),
             ),
+            (
+                r#"{"tipo":"JOIN","servidor":"127.0.0.1:10098","no_lugar_de":"127.0.0.1:10098"}"#,
+                (m, join(Knows::TheLeader, Some(server()))),
+            ),
+            (r#"{"tipo":"QUEM"}"#, (m, Request::Who)),
         ] {
             assert_eq!(read_request(json.as_bytes()), Ok(expected), "{json}");
         }
@@ -384,6 +398,11 @@ mod tests {
                 r#"{"tipo":"JOIN","servidor":"nowhere"}"#,
                 Dialect::Mensagem,
                 "ip:porta",
+            ),
+            (
+                r#"{"tipo":"JOIN","servidor":"127.0.0.1:1","no_lugar_de":"nowhere"}"#,
+                Dialect::Mensagem,
+                "no_lugar_de",
             ),
         ] {
             let (said, reason) = read_request(json.as_bytes()).unwrap_err();

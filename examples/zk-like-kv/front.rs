@@ -15,8 +15,10 @@ use super::dialect::{Dialect, read_request, write_answer};
 use super::forward::Forwarder;
 use super::framing::{Framed, Framing};
 use super::message::{Answer, Request};
+use super::registering::confirm;
 use super::registry::{Registration, Registry};
-use super::store::Store;
+use super::store::{Put, Store};
+use super::trio::Trio;
 use crate::common::conversation::{Conversation, Ended, Manners};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,7 +33,7 @@ use tokio_util::task::JoinQueue;
 #[derive(Debug)]
 pub enum Role {
     /// Executes PUT, and registers followers.
-    Leader(Registry),
+    Leader(Arc<Registry>),
     /// Passes PUT on.
     Follower(Forwarder),
 }
@@ -55,9 +57,9 @@ enum Then {
 
 /// A write that another server passes on.
 struct PassedOn {
+    registry: Arc<Registry>,
     cliente: SocketAddr,
-    key: String,
-    value: String,
+    put: Put,
 }
 
 type Talk = Conversation<TcpStream, Framing>;
@@ -123,7 +125,7 @@ impl Front {
 
     /// What another server passes on to this leader; or the message as it was.
     fn passed_on(&self, message: Framed) -> Result<PassedOn, Framed> {
-        let (Role::Leader(_), true) = (&self.role, message.ended_line) else {
+        let (Role::Leader(registry), true) = (&self.role, message.ended_line) else {
             return Err(message);
         };
         match read_request(&message.json) {
@@ -135,9 +137,9 @@ impl Front {
                     cliente: Some(cliente),
                 },
             )) => Ok(PassedOn {
+                registry: Arc::clone(registry),
                 cliente,
-                key,
-                value,
+                put: Put { key, value },
             }),
             _ => Err(message),
         }
@@ -147,11 +149,16 @@ impl Front {
     async fn carry_out(&self, talk: &mut Talk, first: PassedOn) -> Result<Option<Framed>, Ended> {
         let mut in_flight = JoinQueue::new();
         let mut bytes_in_flight = 0;
-        let begin = |put: PassedOn, in_flight: &mut JoinQueue<_>| {
+        let begin = |passed_on: PassedOn, in_flight: &mut JoinQueue<_>| {
             let store = Arc::clone(&self.store);
+            let PassedOn {
+                registry,
+                cliente,
+                put,
+            } = passed_on;
             let bytes = put.key.len() + put.value.len();
             in_flight.spawn(async move {
-                let answer = store.put(put.cliente, put.key, put.value).await;
+                let answer = store.put(&registry, cliente, put).await;
                 (answer, bytes)
             });
             bytes
@@ -209,17 +216,28 @@ impl Front {
             } => {
                 let client = cliente.unwrap_or(client);
                 match &self.role {
-                    Role::Leader(_) => self.store.put(client, key, value).await,
+                    Role::Leader(registry) => {
+                        let put = Put { key, value };
+                        self.store.put(registry, client, put).await
+                    }
                     Role::Follower(forwarder) => forwarder.put(client, key, value).await,
                 }
             }
-            Request::Join { servidor, knows } => match &self.role {
-                Role::Leader(registry) => {
-                    let registration = registry.register(servidor, knows);
-                    return self.register(talk, dialect, registration).await;
-                }
+            Request::Join {
+                servidor,
+                knows,
+                instead_of,
+            } => match &self.role {
+                Role::Leader(registry) => match self.admit(registry, servidor, instead_of).await {
+                    Ok(()) => {
+                        let registration = registry.register(servidor, &knows);
+                        return self.register(talk, dialect, registration).await;
+                    }
+                    Err(why) => refused(why),
+                },
                 Role::Follower(forwarder) => refused(format!("o líder é {}", forwarder.leader())),
             },
+            Request::Who => Answer::ItIs,
         };
         self.say(talk, dialect, answer).await
     }
@@ -228,25 +246,72 @@ impl Front {
         talk.send(&write_answer(dialect, answer, self.me)[..]).await
     }
 
-    /// Tells a follower who the three are as soon as they are known, and keeps its registration while it stays.
+    /// Lets a server register: one of the three, one that says truly where it is, or one that takes another one's place.
+    async fn admit(
+        &self,
+        registry: &Registry,
+        servidor: SocketAddr,
+        instead_of: Option<SocketAddr>,
+    ) -> Result<(), String> {
+        if servidor == self.me {
+            return Err(format!("{servidor} é o endereço do líder"));
+        }
+        let Some(trio) = registry.trio() else {
+            return confirm(servidor).await;
+        };
+        if trio.id_of(servidor).is_some() {
+            return Ok(());
+        }
+        let Some(dead) = instead_of else {
+            return Err(they_are(&trio));
+        };
+        let new = trio.with(dead, servidor)?;
+        confirm(servidor).await?;
+        let (Some(old), Some(by)) = (trio.id_of(dead), new.id_of(servidor)) else {
+            return Err(they_are(&trio));
+        };
+        self.store.replace(&trio, old, by).await?;
+        eprintln!("{}: {servidor} toma o lugar de {dead}", self.me);
+        registry.replaced(new);
+        Ok(())
+    }
+
+    /// Tells a follower who the three are as soon as they are known and whenever that changes, and keeps its registration
+    /// while it stays. Nothing else is served on such a connection.
     async fn register(
         &self,
         talk: &mut Talk,
         dialect: Dialect,
         registration: Registration<'_>,
     ) -> Result<(), Ended> {
-        let trio = tokio::select! {
-            trio = registration.trio() => trio,
-            // Nothing more is said in the meantime, but it may go.
-            more = talk.next() => return more.map(drop),
-        };
-        let servidores = trio.servers().to_vec();
-        let answer = match trio.id_of(registration.address()) {
-            Some(_) => Answer::JoinOk { servidores },
-            None => refused(format!("os três servidores são {servidores:?}")),
-        };
-        self.say(talk, dialect, answer).await
+        let mut watched = registration.watch();
+        loop {
+            tokio::select! {
+                changed = watched.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+                // Nothing more is said in the meantime, but it may go.
+                more = talk.next() => return more.map(drop),
+            }
+            let Some(trio) = watched.borrow_and_update().clone() else {
+                continue;
+            };
+            if trio.id_of(registration.address()).is_none() {
+                return self.say(talk, dialect, refused(they_are(&trio))).await;
+            }
+            let servidores = trio.servers().to_vec();
+            self.say(talk, dialect, Answer::JoinOk { servidores })
+                .await?;
+        }
     }
+}
+
+fn they_are(trio: &Trio) -> String {
+    let [leader, one, other] = trio.servers();
+    format!(
+        "os três servidores são {leader}, {one} e {other}; se um deles é um engano ou não volta mais, pare-o e inicie este com \
+         --no-lugar-de e o endereço dele"
+    )
 }
 
 fn refused(erro: String) -> Answer {

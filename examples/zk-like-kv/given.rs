@@ -31,6 +31,7 @@ impl Given {
     /// # Errors
     /// What is wrong with directory or file, and what to do, in words for the operator.
     pub fn open(directory: &Path, leader: SocketAddr) -> Result<Self, String> {
+        usable(directory)?;
         let name = format!("zk-kv-{}-{}.timestamps", leader.ip(), leader.port());
         let file = directory.join(name);
         let up_to = read(&file)?;
@@ -72,6 +73,20 @@ impl Given {
         new.persist(&self.file).map_err(|error| error.error)?;
         File::open(directory)?.sync_all()
     }
+}
+
+/// Whether this is a directory at all.
+fn usable(directory: &Path) -> Result<(), String> {
+    let why = match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "não é um diretório".into(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "não existe; crie-o".into(),
+        Err(error) => error.to_string(),
+    };
+    let directory = directory.display();
+    Err(format!(
+        "{directory}: {why}; ou escolha outro diretório com --dados"
+    ))
 }
 
 fn read(file: &Path) -> Result<u64, String> {
@@ -138,8 +153,15 @@ mod tests {
         }
         fs::write(&file, "7\n").unwrap();
         assert_eq!(Given::open(directory.path(), leader()).unwrap().up_to(), 7);
-        let nowhere = directory.path().join("missing");
-        let why = Given::open(&nowhere, leader()).unwrap_err();
-        assert!(why.contains("--dados"), "{why}");
+        for (no_directory, what) in [
+            (directory.path().join("missing"), "não existe"),
+            (file.clone(), "não é um diretório"),
+            (file.join("below"), "--dados"),
+        ] {
+            let why = Given::open(&no_directory, leader()).unwrap_err();
+            assert!(why.contains("--dados") && why.contains(what), "{why}");
+            // The advice about the file is for the file.
+            assert!(!why.contains("apague"), "{why}");
+        }
     }
 }

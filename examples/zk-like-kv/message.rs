@@ -5,6 +5,7 @@
 //! business of [`framing`](super::framing).
 
 use super::dialect::lenient_timestamp;
+use super::trio::SERVERS;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -35,6 +36,9 @@ pub struct Mensagem {
     /// All servers: in answer to a registration, and in one by a follower that knows them from an earlier one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub servidores: Option<Vec<String>>,
+    /// The follower whose place the one that registers takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_lugar_de: Option<String>,
     /// What went wrong, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erro: Option<String>,
@@ -71,12 +75,18 @@ impl Mensagem {
         }
     }
 
-    /// Registers a follower; `servidores` if it has known all of them before.
+    /// Registers a follower; `servidores` if it has known all of them before, `no_lugar_de` if it takes another one's place.
     #[must_use]
-    pub fn join(servidor: SocketAddr, servidores: Option<Vec<String>>) -> Self {
+    pub fn join(
+        servidor: SocketAddr,
+        servidores: Option<[SocketAddr; SERVERS]>,
+        no_lugar_de: Option<SocketAddr>,
+    ) -> Self {
+        let all = |servers: [SocketAddr; SERVERS]| servers.map(|at| at.to_string()).to_vec();
         Self {
             servidor: Some(servidor.to_string()),
-            servidores,
+            servidores: servidores.map(all),
+            no_lugar_de: no_lugar_de.map(|at| at.to_string()),
             ..Self::of("JOIN")
         }
     }
@@ -107,16 +117,20 @@ pub enum Request {
         servidor: SocketAddr,
         /// What it knows.
         knows: Knows,
+        /// The follower whose place it is to take, if one of the three is wrong or gone for good.
+        instead_of: Option<SocketAddr>,
     },
+    /// The leader asks whether the server is the one that has registered.
+    Who,
 }
 
 /// What a follower knows when it registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Knows {
     /// Itself and the leader.
     TheLeader,
     /// All three servers: it has registered before, and has a replica.
-    All,
+    All(Vec<SocketAddr>),
 }
 
 /// What a server answers.
@@ -157,6 +171,8 @@ pub enum Answer {
         /// All of them, the leader first.
         servidores: Vec<SocketAddr>,
     },
+    /// It is the server that `servidor` says, as of every answer.
+    ItIs,
     /// It cannot be answered, and why.
     Erro {
         /// Of which key, if it is known.

@@ -17,11 +17,14 @@ use super::forward::Forwarder;
 use super::front::{Front, Role};
 use super::given::Given;
 use super::recent::Recent;
-use super::registry::{LEADER, Registry, Trio, known, stay_registered};
+use super::registering::Registering;
+use super::registry::{Registry, known};
 use super::slow::Slow;
 use super::store::{Replica, Store};
 use super::table::{Change, Table};
-use crate::common::operator::{asked_to_end, attend, without_force};
+use super::trio::{LEADER, Trio};
+use super::words::plainly;
+use crate::common::operator::{asked_to_end, attend};
 use bytes::BytesMut;
 use kvrep_core::node::{ClientOptions, LocalLink, Node};
 use kvrep_core::transport::Transport;
@@ -47,6 +50,8 @@ pub struct Settings {
     pub own: String,
     /// Where the leader listens, as it was typed.
     pub leader: String,
+    /// The follower whose place it takes, as it was typed.
+    pub instead_of: Option<String>,
     /// By how much replication at this server is delayed.
     pub delay: Duration,
     /// How long a PUT may take.
@@ -67,12 +72,28 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     let console = Console::on_stdout().map_err(|error| error.to_string())?;
     let console = Arc::new(console);
     let (own, is_leader, leader) = addresses(&settings).await?;
+    let registering = match &settings.instead_of {
+        _ if is_leader => None,
+        None => Some(None),
+        Some(dead) => Some(Some(resolve(dead).await?[0])),
+    };
+    let registering = registering.map(|instead_of| Registering {
+        me: own,
+        leader,
+        instead_of,
+    });
     let listener = TcpListener::bind(own)
         .await
         .map_err(|error| format!("não é possível escutar em {own}: {error}"))?;
+    // Now, so that the operator who is still there hears what is wrong; and not before it is certain that no other leader runs here.
+    let given = if is_leader {
+        Some(Given::open(&settings.directory, own)?)
+    } else {
+        None
+    };
     let trio = watch::Sender::new(None);
     let role = if is_leader {
-        Role::Leader(Registry::new(own, trio.clone()))
+        Role::Leader(Arc::new(Registry::new(own, trio.clone())))
     } else {
         Role::Follower(Forwarder::to(
             leader,
@@ -88,7 +109,7 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     });
     let ended = tokio::select! {
         () = &mut asked => Ok(()),
-        ended = run(&settings, &front, listener, &trio, leader) => ended,
+        ended = run(&settings, &front, listener, &trio, registering, given) => ended,
     };
     let replica = front.store.close();
     if let Some(replica) = replica {
@@ -106,22 +127,19 @@ async fn run(
     settings: &Settings,
     front: &Arc<Front>,
     listener: TcpListener,
-    trio: &watch::Sender<Option<Trio>>,
-    leader: SocketAddr,
+    three: &watch::Sender<Option<Trio>>,
+    registering: Option<Registering>,
+    given: Option<Given>,
 ) -> Result<(), String> {
     let register = async {
-        match front.role {
-            Role::Leader(_) => std::future::pending().await,
-            Role::Follower(_) => stay_registered(front.me, leader, trio).await,
+        match registering {
+            None => std::future::pending().await,
+            Some(registering) => registering.stay(three).await,
         }
     };
     let replicate = async {
         let mut early = JoinSet::new();
-        let trio = serve_early(&listener, front, trio, &mut early).await;
-        let given = match &front.role {
-            Role::Leader(_) => Some(Given::open(&settings.directory, front.me)?),
-            Role::Follower(_) => None,
-        };
+        let trio = serve_early(&listener, front, three, &mut early).await;
         let up_to = given.as_ref().map_or(0, Given::up_to);
         let node = start_replica(settings, front, listener, &trio, given).await?;
         let node = Arc::new(node);
@@ -144,8 +162,12 @@ async fn run(
         };
         front.store.open(replica);
         let ended = attend(&node, |what| {
-            // Nobody can be forced here: there is no such option.
-            eprintln!("{}: {}", front.me, without_force(what));
+            let now = three.borrow();
+            eprintln!(
+                "{}: {}",
+                front.me,
+                plainly(now.as_ref().unwrap_or(&trio), what)
+            );
         })
         .await;
         drop(early);
@@ -334,6 +356,7 @@ mod tests {
         let settings = Settings {
             own: own.into(),
             leader: leader.into(),
+            instead_of: None,
             delay: Duration::ZERO,
             put_within: Duration::from_secs(1),
             directory: PathBuf::from("."),
@@ -360,6 +383,7 @@ mod tests {
             let settings = Settings {
                 own: own.into(),
                 leader: "127.0.0.1:10098".into(),
+                instead_of: None,
                 delay: Duration::ZERO,
                 put_within: Duration::from_secs(1),
                 directory: PathBuf::from("."),

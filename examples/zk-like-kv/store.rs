@@ -9,9 +9,13 @@
 
 use super::console::Console;
 use super::message::Answer;
+use super::registry::Registry;
 use super::table::{Change, Get, Said, Table};
+use super::trio::Trio;
+use super::words::{plainly, together};
 use kvrep_core::node::{ClientError, Node};
-use kvrep_core::{Client, Read};
+use kvrep_core::{Client, Manage, Read, ReplicaId};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +38,15 @@ pub struct Replica {
     pub client: Client<Table>,
     /// The replica itself.
     pub node: Arc<Node>,
+}
+
+/// What a client wants to be written.
+#[derive(Clone, Debug)]
+pub struct Put {
+    /// Where.
+    pub key: String,
+    /// What.
+    pub value: String,
 }
 
 impl std::fmt::Debug for Replica {
@@ -87,9 +100,9 @@ impl Store {
         };
         let answer = match said {
             Ok(said) => said.into_answer(key.clone()),
-            Err(error) => Answer::Erro {
+            Err(_) => Answer::Erro {
                 key: Some(key.clone()),
-                erro: error.to_string(),
+                erro: "este servidor não pôde ler a tabela a tempo; tente de novo".into(),
             },
         };
         self.console.get(client, &key, timestamp, &answer);
@@ -97,17 +110,18 @@ impl Store {
     }
 
     /// The leader's: writes, and answers when all have it.
-    pub async fn put(&self, client: SocketAddr, key: String, value: String) -> Answer {
+    pub async fn put(&self, registry: &Registry, client: SocketAddr, put: Put) -> Answer {
+        let Put { key, value } = put;
         self.console.put(client, &key, &value);
         let deadline = Instant::now() + self.put_within;
-        let put = Change::Put {
+        let change = Change::Put {
             key: key.clone(),
             value: value.clone(),
         };
         let written = async {
             let replica = self.formed().await;
             // It asks again while certainly nothing was done, as when the group is not complete yet.
-            replica.client.execute_at_most_once(put).await
+            replica.client.execute_at_most_once(change).await
         };
         match timeout_at(deadline + OWN_SLACK, written).await {
             Ok(Ok(Said::Written(timestamp))) => {
@@ -119,29 +133,72 @@ impl Store {
                 }
             }
             Ok(Ok(other)) => unclear(key, format!("{other:?}")),
-            Ok(Err(
-                error @ (ClientError::Unavailable { .. }
-                | ClientError::TooLarge { .. }
-                | ClientError::Malformed(_)),
-            )) => nothing_done(key, error.to_string()),
-            Ok(Err(error)) => {
-                let bound = self.put_within;
-                unclear(
-                    key,
-                    format!("sem REPLICATION_OK de todos em {bound:?}: {error}"),
-                )
+            Ok(Err(error)) => self.excuse(registry, key, Some(error)),
+            Err(_) => self.excuse(registry, key, None),
+        }
+    }
+
+    /// Why there is no `PUT_OK`, and who is to blame.
+    fn excuse(&self, registry: &Registry, key: String, error: Option<ClientError>) -> Answer {
+        let bound = self.put_within;
+        let (Some(replica), Some(trio)) = (self.replica(), registry.trio()) else {
+            let registered = match &registry.registered()[..] {
+                [] => "nenhum seguidor se cadastrou".into(),
+                some => format!("só se cadastrou {}", together(some)),
+            };
+            return nothing_done(
+                key,
+                format!("os três servidores não estavam no ar em {bound:?}: {registered}"),
+            );
+        };
+        let stands = replica.node.status().protocol;
+        match error {
+            Some(ClientError::Unavailable { .. }) if stands.waiting_for.is_empty() => {
+                nothing_done(key, format!("o líder esteve ocupado por {bound:?}"))
             }
-            Err(_) if self.replica().is_none() => {
-                let bound = self.put_within;
-                nothing_done(
-                    key,
-                    format!("os três servidores não estavam no ar em {bound:?}"),
-                )
+            Some(ClientError::Unavailable { .. }) => {
+                nothing_done(key, plainly(&trio, &stands.waiting_for))
             }
-            Err(_) => {
-                let bound = self.put_within;
-                unclear(key, format!("sem REPLICATION_OK de todos em {bound:?}"))
+            Some(ClientError::TooLarge { bytes, bytes_max }) => nothing_done(
+                key,
+                format!("são {bytes} bytes, e no máximo {bytes_max} cabem"),
+            ),
+            Some(ClientError::Malformed(why)) => nothing_done(key, why),
+            Some(_) | None => {
+                let from = if stands.awaited.is_empty() {
+                    "todos".into()
+                } else {
+                    together(stands.awaited.iter().map(|id| trio.name_of(*id)))
+                };
+                unclear(key, format!("sem REPLICATION_OK de {from} em {bound:?}"))
             }
+        }
+    }
+
+    /// The leader's: one server takes the place of another, which is not there any more.
+    ///
+    /// # Errors
+    /// Why not, in words for the operator of the one that is to belong.
+    pub async fn replace(&self, trio: &Trio, dead: ReplicaId, by: ReplicaId) -> Result<(), String> {
+        let Some(replica) = self.replica() else {
+            return Err("o líder ainda espera pelos três servidores que conhece".into());
+        };
+        let agreed = replica.node.status().protocol.configuration;
+        let done = |members: &BTreeMap<ReplicaId, _>| {
+            members.contains_key(&by) && !members.contains_key(&dead)
+        };
+        if agreed.is_some_and(|agreed| done(&agreed.members)) {
+            // The answer to an earlier attempt was lost.
+            return Ok(());
+        }
+        match replica.client.manage(Manage::Replace { dead, by }).await {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused(why)) if why.contains("lives") => {
+                let dead = trio.name_of(dead);
+                Err(format!("{dead} está no ar: pare-o primeiro"))
+            }
+            Err(ClientError::Refused(why)) => Err(plainly(trio, &why)),
+            Err(_) => Err("o líder não pôde trocar os servidores agora".into()),
         }
     }
 

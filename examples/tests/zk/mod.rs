@@ -50,12 +50,24 @@ impl Trio {
 
     /// Starts one server, with its four answers as options.
     pub fn server(&self, n: usize, leader: usize, options: &[&str]) -> Process {
+        self.server_at(self.ports[n], n, leader, options)
+    }
+
+    fn server_at(&self, port: u16, n: usize, leader: usize, options: &[&str]) -> Process {
         let program = Program::beside(format!("server {n}"), "zk-kv-server").expect("it is built");
-        let (own, leader) = (self.ports[n].to_string(), self.ports[leader].to_string());
+        let (own, leader) = (port.to_string(), self.ports[leader].to_string());
+        let program = program.args(["--ip", "127.0.0.1", "--porta", &own]).args([
+            "--ip-lider",
+            "localhost",
+            "--porta-lider",
+            &leader,
+        ]);
+        let program = if options.contains(&"--dados") {
+            program
+        } else {
+            program.args(["--dados", &self.errors.path().to_string_lossy()])
+        };
         let program = program
-            .args(["--ip", "127.0.0.1", "--porta", &own])
-            .args(["--ip-lider", "localhost", "--porta-lider", &leader])
-            .args(["--dados", &self.errors.path().to_string_lossy()])
             .args(options)
             .errors_to(self.errors.path().join(format!("{n}.log")));
         program.start().expect("it starts")
@@ -84,9 +96,56 @@ impl Trio {
         Session::new(servers, seed, WITHIN)
     }
 
+    /// Writes, as soon as that is possible, and returns the timestamp.
+    pub async fn writes(&self, at: usize, key: &str, value: &str) -> u64 {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            match self.session(&[at], 1).put(key, value).await {
+                Ok(written) => return written.timestamp,
+                Err(why) if Instant::now() > deadline => panic!("{why}: {}", self.errors()),
+                Err(_) => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    /// From now on this server is to be started at another port.
+    pub fn move_to_another_port(&mut self, n: usize) {
+        let [port] = free_ports().expect("a free port");
+        self.ports[n] = port;
+        self.addresses[n] = format!("127.0.0.1:{port}");
+    }
+
+    /// A fourth server.
+    pub fn server_at_a_free_port(&self, leader: usize, options: &[&str]) -> Process {
+        let [port] = free_ports().expect("a free port");
+        self.server_at(port, 3, leader, options)
+    }
+
+    /// Waits until a server says this on standard error.
+    pub async fn said(&self, what: &str) {
+        let deadline = Instant::now() + WITHIN;
+        while !self.errors().contains(what) {
+            assert!(
+                Instant::now() < deadline,
+                "nobody says {what:?}: {}",
+                self.errors()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until this server takes connections.
+    pub async fn listens(&self, n: usize) {
+        let deadline = Instant::now() + WITHIN;
+        while dial(&self.addresses[n], WITHIN).await.is_err() {
+            assert!(Instant::now() < deadline, "{}", self.errors());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn errors(&self) -> String {
         let read = |n| std::fs::read_to_string(self.errors.path().join(format!("{n}.log")));
-        (0..3).filter_map(|n| read(n).ok()).collect()
+        (0..4).filter_map(|n| read(n).ok()).collect()
     }
 
     pub async fn connect(&self, n: usize) -> TcpStream {

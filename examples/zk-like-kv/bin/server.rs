@@ -20,7 +20,9 @@ use std::time::Duration;
                   zk-kv-server --ip 127.0.0.1 --porta 10097 --ip-lider 127.0.0.1 --porta-lider 10097\n      the leader: its own \
                   address is the leader's\n  \
                   zk-kv-server --porta 10099 --porta-lider 10097 --ip '' --ip-lider '' --atraso-replicacao 3000\n      a follower that is told \
-                  of writes three seconds late\n\nIt prints the lines of its console on standard output and everything else on standard error."
+                  of writes three seconds late\n  \
+                  zk-kv-server --porta 10099 --porta-lider 10097 --ip '' --ip-lider '' --no-lugar-de 127.0.0.1:10089\n      the right \
+                  follower, after one was started with a wrong port and has been stopped\n\nIt prints the lines of its console on standard output and everything else on standard error."
 )]
 struct Args {
     /// Own IP (or name). Empty: 127.0.0.1.
@@ -35,6 +37,10 @@ struct Args {
     /// The leader's port. Empty: 10097.
     #[arg(long, value_name = "PORTA")]
     porta_lider: Option<String>,
+    /// Take the place of this follower, which was a mistake or does not return: for a server that the leader does not let in because it
+    /// knows three others. That one must be stopped.
+    #[arg(long, value_name = "IP:PORTA")]
+    no_lugar_de: Option<String>,
     /// Delay replication at this server, to show TRY_OTHER_SERVER_OR_LATER: at the leader what it sends, at a follower what it
     /// receives.
     #[arg(long, value_name = "MS", default_value_t = 0)]
@@ -91,6 +97,7 @@ fn settings(args: Args) -> Result<Settings, String> {
     Ok(Settings {
         own: address(&own_ip, &own_port)?,
         leader: address(&leader_ip, &leader_port)?,
+        instead_of: args.no_lugar_de,
         delay,
         put_within: Duration::from_millis(args.limite_put),
         directory: args.dados,

@@ -71,6 +71,7 @@ use crate::time::{Time, Timestamp};
 use crate::transport::Hint;
 use crate::wire::Envelope;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 /// A replication scheme at one replica. Everything that happens comes in through a method with the time and an
@@ -230,6 +231,9 @@ pub struct ProtocolStatus {
     /// As primary: up to here every in-sync member has it, durably. With [`Ack::Primary`](crate::Ack::Primary) what lies
     /// behind it is what a takeover now would lose at most.
     pub replicated: Option<Index>,
+    /// As primary: the members that must have what waits to be decided, and do not; empty when nothing waits. Most often they
+    /// are about to. Once they have not for long, [`waiting_for`](Self::waiting_for) says so.
+    pub awaited: BTreeSet<ReplicaId>,
     /// The entry before the first one that it still has.
     pub log_start: Index,
     /// What it waits for, in a sentence for an operator; empty when nothing is amiss.

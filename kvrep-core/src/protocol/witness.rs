@@ -149,6 +149,7 @@ impl Protocol for Witness {
             durable: Index::ZERO,
             commit: Index::ZERO,
             replicated: None,
+            awaited: std::collections::BTreeSet::new(),
             applied: Index::ZERO,
             log_start: Index::ZERO,
             waiting_for: String::new(),

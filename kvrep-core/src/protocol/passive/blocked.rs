@@ -92,6 +92,14 @@ impl Primary {
         }
     }
 
+    /// Those whom the next decision waits for, if one is to be made.
+    pub(super) fn awaits(&self, local: &Local) -> BTreeSet<ReplicaId> {
+        if local.commit >= local.log.last().index {
+            return BTreeSet::new();
+        }
+        self.behind(local)
+    }
+
     /// Those who must have the next write and do not.
     fn behind(&self, local: &Local) -> BTreeSet<ReplicaId> {
         let lacks = |id: &ReplicaId| {

@@ -618,9 +618,9 @@ impl Protocol for Passive {
             Part::Backup(backup) => (Some(backup.primary), false),
             Part::Seeking(_) | Part::Candidate(_) => (None, false),
         };
-        let replicated = match &self.role {
-            Part::Primary(primary) => Some(primary.replicated(local)),
-            Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => None,
+        let (replicated, awaited) = match &self.role {
+            Part::Primary(primary) => (Some(primary.replicated(local)), primary.awaits(local)),
+            Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_) => (None, BTreeSet::new()),
         };
         ProtocolStatus {
             role: self.role_name(),
@@ -635,6 +635,7 @@ impl Protocol for Passive {
             commit: local.commit,
             applied: local.applied,
             replicated,
+            awaited,
             log_start: local.log.base().index,
             waiting_for: local.waiting_for.clone(),
             dropped: local.dropped,

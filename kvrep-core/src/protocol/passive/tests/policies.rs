@@ -231,13 +231,18 @@ fn a_primary_whose_writes_wait_says_for_whom_until_they_go_on() {
     let says = |g: &Group| g.nodes[&ReplicaId(1)].engine.status().waiting_for;
     assert_eq!(says(&g), "");
     g.crash(ReplicaId(3));
+    let awaited = |g: &Group| g.nodes[&ReplicaId(1)].engine.status().awaited;
+    assert_eq!(awaited(&g), [].into());
     assert_eq!(g.write(ReplicaId(1), 1), None);
+    g.pass(SECOND / 10);
+    assert_eq!(awaited(&g), [ReplicaId(3)].into());
     g.pass(SECOND * 3);
     assert!(says(&g).contains("[n3]"), "{}", says(&g));
     assert!(says(&g).contains("remove it"), "{}", says(&g));
     g.start(ReplicaId(3));
     g.pass(SECOND);
     assert_eq!(says(&g), "");
+    assert_eq!(awaited(&g), [].into());
     // One that lives and makes nothing durable.
     g.stuck.insert(ReplicaId(2));
     assert_eq!(g.write(ReplicaId(1), 2), None);

@@ -1,0 +1,125 @@
+//! A follower's side of the [registration](super::registry): it says `JOIN`, and hears who the three are, for as long as it runs.
+//!
+//! The leader's answer is checked by the leader asking back: at the address that a `JOIN` names it expects a server that says the same of
+//! itself. So an address that was typed wrongly, or that the leader cannot reach, is refused with what is wrong, and counts for
+//! nothing.
+
+use super::framing::Framing;
+use super::message::Mensagem;
+use super::trio::Trio;
+use crate::common::conversation::{Conversation, Manners, dial};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+/// A follower that wants to be one of the three.
+#[derive(Clone, Copy, Debug)]
+pub struct Registering {
+    /// Where it listens.
+    pub me: SocketAddr,
+    /// Where the leader listens.
+    pub leader: SocketAddr,
+    /// The follower whose place it takes, if it must.
+    pub instead_of: Option<SocketAddr>,
+}
+
+impl Registering {
+    /// Registers with the leader, and again whenever the connection ends, for ever.
+    pub async fn stay(self, trio: &watch::Sender<Option<Trio>>) {
+        let mut told = String::new();
+        loop {
+            let why = match self.once(trio).await {
+                Ok(()) => String::new(),
+                Err(why) => why,
+            };
+            // Nobody listens there yet: that is how every start looks.
+            if why != told && !why.is_empty() {
+                eprintln!("cadastro no líder {}: {why}", self.leader);
+            }
+            told = why;
+            sleep(REGISTER_AGAIN).await;
+        }
+    }
+
+    async fn once(self, trio: &watch::Sender<Option<Trio>>) -> Result<(), String> {
+        let known = trio.borrow().as_ref().map(Trio::servers);
+        let join = Mensagem::join(self.me, known, self.instead_of);
+        let mut talk = say(self.leader, &join).await?;
+        while let Some(message) = hear(&mut talk).await? {
+            let Some(servers) = message.servidores.filter(|_| message.tipo == "JOIN_OK") else {
+                return Err(message.erro.unwrap_or(message.tipo));
+            };
+            let servers: Result<Vec<SocketAddr>, _> = servers.iter().map(|s| s.parse()).collect();
+            let servers =
+                servers.map_err(|_| "o líder respondeu com endereços que não são ip:porta")?;
+            let others = servers.into_iter().filter(|at| *at != self.leader);
+            let heard = Trio::new(self.leader, others)?;
+            if heard.id_of(self.me).is_none() {
+                return Err(format!("o líder não conhece {}", self.me));
+            }
+            trio.send_if_modified(|known| {
+                let news = known.as_ref() != Some(&heard);
+                *known = Some(heard);
+                news
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Asks at this address for a server that says that it is the one there.
+///
+/// # Errors
+/// Why it cannot be one of the three, in words for its operator.
+pub async fn confirm(address: SocketAddr) -> Result<(), String> {
+    let asked = async {
+        let mut talk = say(address, &Mensagem::of("QUEM")).await?;
+        hear(&mut talk).await
+    };
+    let why = match timeout(CONFIRM_WITHIN, asked).await {
+        Ok(Ok(Some(said))) if said.tipo != "SOU" => "quem responde não é um servidor".into(),
+        Ok(Ok(Some(said))) => match said.servidor {
+            Some(servidor) if servidor == address.to_string() => return Ok(()),
+            Some(servidor) => format!("quem responde é {servidor}"),
+            None => "quem responde não diz quem é".into(),
+        },
+        Ok(Ok(None)) => "a conexão terminou sem resposta".into(),
+        Ok(Err(why)) => why,
+        Err(_) => "sem resposta".into(),
+    };
+    Err(format!(
+        "o líder não encontra este servidor em {address} ({why}): confira IP e porta"
+    ))
+}
+
+type Talk = Conversation<TcpStream, Framing>;
+
+/// Connects and says this.
+async fn say(to: SocketAddr, message: &Mensagem) -> Result<Talk, String> {
+    let stream = dial(&to.to_string(), DIAL_WITHIN).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    let manners = Manners {
+        idle: LONGEST,
+        ..Manners::default()
+    };
+    let mut talk = Conversation::new(stream, Framing::default(), manners);
+    let json = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+    talk.send(&json[..]).await.map_err(|e| e.to_string())?;
+    Ok(talk)
+}
+
+async fn hear(talk: &mut Talk) -> Result<Option<Mensagem>, String> {
+    let Some(message) = talk.next().await.map_err(|e| e.to_string())? else {
+        return Ok(None);
+    };
+    let message = serde_json::from_slice(&message.json);
+    message.map_err(|error| error.to_string())
+}
+
+const DIAL_WITHIN: Duration = Duration::from_secs(1);
+const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
+const REGISTER_AGAIN: Duration = Duration::from_millis(100);
+/// The leader ends a connection that says nothing; until then it is kept.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);

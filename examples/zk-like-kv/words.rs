@@ -1,0 +1,109 @@
+//! What the operator of a server is told: the library's sentences in the language and the words of this system, which knows servers by
+//! their addresses, and has no option to force anybody.
+//!
+//! Caveat: what nobody foresaw is told in the library's own words, with addresses; better so than not at all.
+
+use super::trio::Trio;
+use crate::common::operator::without_force;
+
+/// A sentence of the library, at one of these three.
+#[must_use]
+pub fn plainly(trio: &Trio, text: &str) -> String {
+    let text = trio.named(without_force(text));
+    let (serves, text) = match text.strip_prefix("serves nothing: ") {
+        Some(why) => ("não atende: ", why),
+        None => ("", &*text),
+    };
+    format!("{serves}{}", translated(text))
+}
+
+fn translated(text: &str) -> String {
+    if let Some(missing) = listed(text, "writes wait for [") {
+        return if text.contains("which answer") {
+            format!(
+                "as escritas esperam por {missing}, que responde mas não confirma: está parado ou lento"
+            )
+        } else {
+            format!("as escritas esperam por {missing}: {REMEDY}")
+        };
+    }
+    if let Some(missing) = listed(text, "missing: [") {
+        return format!(
+            "as escritas começam quando todos estiverem no ar; falta {missing}: inicie-o nesse endereço"
+        );
+    }
+    let known = [
+        (
+            "writes wait until [",
+            "as escritas esperam até que todos saibam quem são os três",
+        ),
+        (
+            "no holder of the state remains",
+            "nenhum servidor tem mais a tabela: pare os três e inicie-os de novo",
+        ),
+        (
+            "is not in the last in-sync set",
+            "espera por um servidor que tenha a tabela",
+        ),
+        (
+            "was removed from the group",
+            "este servidor não é mais um dos três: pare-o",
+        ),
+        (
+            "another process runs as",
+            "parado: outro processo atende como este servidor; pare um dos dois",
+        ),
+    ];
+    let found = known.iter().find(|(theirs, _)| text.contains(theirs));
+    found.map_or_else(|| text.to_owned(), |(_, ours)| (*ours).to_owned())
+}
+
+/// Those that a list in brackets behind these words names.
+fn listed(text: &str, behind: &str) -> Option<String> {
+    let (_, rest) = text.split_once(behind)?;
+    // An address may have brackets of its own, before its port.
+    let (list, _) = rest
+        .split_once(']')
+        .filter(|(_, then)| !then.starts_with(':'))
+        .or_else(|| rest.rsplit_once(']'))?;
+    Some(together(list.split(", ")))
+}
+
+/// Names in a sentence.
+#[must_use]
+pub fn together<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    names.join(" e ")
+}
+
+const REMEDY: &str = "inicie-o de novo nesse endereço, ou outro com --no-lugar-de e esse endereço";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zk_like_kv::trio::LEADER;
+    use std::net::SocketAddr;
+
+    #[test]
+    fn an_operator_hears_of_addresses_in_the_language_of_the_system() {
+        for ip in ["127.0.0.1", "::1"] {
+            let at = |port| SocketAddr::new(ip.parse().unwrap(), port);
+            let trio = Trio::new(at(1), [at(2), at(3)]).unwrap();
+            let [two, three] = [at(2), at(3)].map(|at| trio.id_of(at).unwrap());
+            for (sentence, names) in [
+                (format!("writes wait for [{three}]: every full member must have them. Start it, or remove it"), vec![at(3)]),
+                (format!("writes wait for [{two}, {three}], which answer but acknowledge nothing: a slow disk, a transfer, or too little bandwidth"), vec![at(2), at(3)]),
+                (format!("serves nothing: only {LEADER} serves, and it begins when all of {{{LEADER}, {two}}} (version 3, decided by {LEADER} in term 2) are heard; missing: [{two}]. Start them, or start one replica with force"), vec![at(2)]),
+                (format!("no holder of the state remains: [{two}] had it and came back without. Restore a copy, or start one replica with force"), vec![]),
+                ("it was removed from the group, which is {} now; stop it, or start it again to join".into(), vec![]),
+            ] {
+                let told = plainly(&trio, &sentence);
+                assert!(names.iter().all(|at| told.contains(&at.to_string())), "{told}");
+                for theirs in ["start", "writes", "force", " n", "replica", "missing", "removed"] {
+                    let ours = told.replace(" no ", "").replace(" nesse", "").replace(" novo", "").replace(" nenhum", "").replace(" não", "");
+                    assert!(!ours.contains(theirs), "{theirs:?} in {told}");
+                }
+            }
+        }
+    }
+}
