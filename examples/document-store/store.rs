@@ -6,6 +6,7 @@
 //!
 //! Invariants:
 //! * a refused command changes nothing;
+//! * whatever is in, can be read: a document whose `_id` is searched for, and a schema, fit into an answer;
 //! * an update selects first and changes then, so that each document it means is updated once, also where its query
 //!   tests what it changes.
 //!
@@ -148,6 +149,7 @@ impl Store {
                 if self.collections.contains_key(&collection) {
                     return Err(format!("collection {collection:?} exists already"));
                 }
+                fits("schema", schema.to_json().to_string().len())?;
                 self.collections.insert(collection, Collection::new(schema));
                 Ok(Answer::Done)
             }
@@ -165,7 +167,9 @@ impl Store {
                     values[position] = Some(value);
                 }
                 let id = draw(collection, context);
-                collection.insert(Document { id, values });
+                let document = Document { id, values };
+                can_be_found(collection.schema(), &document, &[])?;
+                collection.insert(document);
                 Ok(Answer::Inserted(id))
             }
             Command::Update {
@@ -176,6 +180,9 @@ impl Store {
                 let collection = self.collection_mut(&collection)?;
                 let changes = coerced(collection.schema(), &changes)?;
                 let meant = collection.select(&query.bind(collection.schema())?);
+                for document in meant.numbers.iter().filter_map(|n| collection.get(*n)) {
+                    can_be_found(collection.schema(), document, &changes)?;
+                }
                 for number in &meant.numbers {
                     collection.update(*number, &changes);
                 }
@@ -327,6 +334,43 @@ fn bounded(json: String, looked_at: u64) -> Answer {
         Answer::Found { json, looked_at }
     }
 }
+
+/// Whether a document, once it has these changes, fits into an answer.
+fn can_be_found(
+    schema: &Schema,
+    document: &Document,
+    changes: &[(usize, Value)],
+) -> Result<(), Refusal> {
+    // A byte is at most six in JSON: what is small need not be written to be measured.
+    let kept = document.values.iter().flatten();
+    let values = kept.chain(changes.iter().map(|(_, value)| value));
+    let names = schema.0.iter().map(|attribute| attribute.name.len());
+    let bytes: usize = names.chain(values.map(Value::bytes)).sum();
+    if bytes * 6 + schema.0.len() * PUNCTUATION + ID_BYTES <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    let mut changed = document.clone();
+    for (position, value) in changes {
+        changed.values[*position] = Some(value.clone());
+    }
+    fits("document", shown(schema, &changed).to_string().len() + 2)
+}
+
+/// Whether an answer with so many bytes can be given.
+fn fits(what: &str, json_bytes: usize) -> Result<(), Refusal> {
+    let bytes = ok_bytes(json_bytes);
+    if bytes <= TEXT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "{what} too large: nobody could read it, for the answer would have {bytes} bytes; at most {TEXT_BYTES_MAX} can be sent"
+    ))
+}
+
+/// Quotes, colon and comma of an attribute.
+const PUNCTUATION: usize = 8;
+/// The `_id` in a document, and what is around that in an answer.
+const ID_BYTES: usize = 128;
 
 /// What a client wrote as values of the schema's attributes, by position.
 fn coerced(schema: &Schema, fields: &Fields) -> Result<Vec<(usize, Value)>, Refusal> {

@@ -110,6 +110,15 @@ impl Value {
         }
     }
 
+    /// How much there is of it: of a text its bytes, of the others no less than they have as JSON.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Str(text) => text.len(),
+            Self::Int(_) | Self::Float(_) | Self::Bool(_) => NUMBER_BYTES_MAX,
+        }
+    }
+
     /// The value as clients are sent it.
     #[must_use]
     pub fn to_json(&self) -> Json {
@@ -191,6 +200,9 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
+
+/// Of a number of 64 bits as JSON.
+const NUMBER_BYTES_MAX: usize = 32;
 
 #[cfg(test)]
 mod tests {

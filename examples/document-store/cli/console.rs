@@ -3,7 +3,7 @@
 use super::args::HELP;
 use super::line::{Line, parse};
 use super::remote::Remote;
-use super::shown::shown;
+use super::shown::{shown, tame};
 use crate::common::prompt::{OnPipe, Prompt, Typed};
 use crate::document_store::wire::{Response, brief};
 use std::io::{self, Write as _};
@@ -35,7 +35,7 @@ pub async fn converse(remote: &Remote) -> io::Result<Session> {
             Ok(Done::Said(text)) if text.is_empty() => {}
             Ok(Done::Said(text)) => say(&text)?,
             Err(why) => {
-                say(&format!("Error: {}", brief(&why)))?;
+                say(&format!("Error: {}", tame(&brief(&why))))?;
                 if !prompt.is_at_terminal() {
                     session = Session::Failed;
                 }

@@ -92,7 +92,8 @@ fn plain(value: &Json) -> String {
 }
 
 /// A text from elsewhere without what would move the cursor or break the line.
-fn tame(text: &str) -> String {
+#[must_use]
+pub fn tame(text: &str) -> String {
     let mut tamed = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() {

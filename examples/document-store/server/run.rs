@@ -44,12 +44,18 @@ impl From<String> for Failed {
 pub async fn run(args: Args) -> Result<(), Failed> {
     let end = asked_to_end().map_err(|e| format!("cannot listen for signals: {e}"))?;
     let hearing = Hearing::begin().map_err(|e| format!("cannot print: {e}"))?;
+    let ended = serve(args, &hearing, end).await;
+    hearing.drain(DRAIN_WITHIN);
+    ended
+}
+
+async fn serve(args: Args, hearing: &Hearing, end: impl Future<Output = ()>) -> Result<(), Failed> {
     let Started {
         node,
         place,
         notes,
         service,
-    } = start(&args, &hearing).await?;
+    } = start(&args, hearing).await?;
     let directory = directory_of(&args, place);
     hearing.tell(&listens(&args.listen, place));
     let told = hearing.clone();
@@ -59,7 +65,7 @@ pub async fn run(args: Args) -> Result<(), Failed> {
             None
         }
         ended = attend(&node, move |what| told.tell(&plainly(place, what))) => Some(ended),
-        () = roles(&node, place, &hearing) => None,
+        () = roles(&node, place, hearing) => None,
         () = service.watch(&node) => None,
         () = ask_for_room(&node, place, notes.leader.clone()) => None,
         why = remember(&node, &notes, &directory) => {
@@ -272,5 +278,6 @@ async fn roles(node: &Node, place: Place, hearing: &Hearing) {
 
 /// The others may end at the same time: nobody is left to acknowledge what is under way.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 const ROOM_ASKED_EVERY: Duration = Duration::from_secs(2);
 const ROOM_WITHIN: Duration = Duration::from_secs(5);

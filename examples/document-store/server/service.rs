@@ -173,9 +173,6 @@ impl Service {
         match self.call(Op::Query { read, query }).await? {
             Outcome::Done { response, token } => Ok((answered(&response)?, token.index.0)),
             Outcome::NotPrimary { primary, .. } => Err(self.not_leader(primary)),
-            Outcome::Behind => {
-                Err("this node is not up to date: ask the leader, or this one later".into())
-            }
             other => Err(refused(other)),
         }
     }
@@ -319,9 +316,9 @@ impl Service {
         let node = self.node.get().ok_or("this node is starting: retry")?;
         let called = node.call(0, op, Instant::now() + ANSWER_WITHIN).await;
         called.map_err(|error| match error {
-            LinkError::NotSent(why) | LinkError::Hopeless(why) => why,
-            LinkError::Lost(why) => format!("{UNKNOWN} ({why})"),
-            other => format!("{UNKNOWN} ({other})"),
+            LinkError::NotSent(why) | LinkError::Hopeless(why) => plainly(self.place, &why),
+            LinkError::Lost(why) => format!("{UNKNOWN} ({})", plainly(self.place, &why)),
+            other => format!("{UNKNOWN} ({})", plainly(self.place, &other.to_string())),
         })
     }
 
@@ -373,15 +370,18 @@ fn refused(outcome: Outcome) -> Refusal {
         }
         Outcome::ResponseTooLarge { bytes } => format!("response too large ({bytes} bytes)"),
         Outcome::Unknown => UNKNOWN.into(),
-        other @ (Outcome::Done { .. }
+        Outcome::Behind => "this node is not up to date: ask the leader, or this one later".into(),
+        Outcome::NotPrimary { .. } => "not leader; leader is unknown".into(),
+        Outcome::Done { .. }
         | Outcome::Opened { .. }
         | Outcome::Closed
         | Outcome::SessionExpired
         | Outcome::OutOfWindow
-        | Outcome::NotPrimary { .. }
-        | Outcome::Behind
         | Outcome::Status(_)
-        | Outcome::Managed(_)) => format!("not answered: {other:?}"),
+        | Outcome::Managed(_) => {
+            "this node was given the answer to another question: look before you repeat a write"
+                .into()
+        }
     }
 }
 
@@ -401,3 +401,25 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const LEADER_WITHIN: Duration = Duration::from_secs(1);
 /// Connections whose request is not complete.
 const WAITING_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_outcome_is_answered_in_the_words_of_the_library() {
+        for outcome in [
+            Outcome::Behind,
+            Outcome::Busy,
+            Outcome::Closed,
+            Outcome::OutOfWindow,
+            Outcome::SessionExpired,
+            Outcome::Unknown,
+        ] {
+            let theirs = format!("{outcome:?}");
+            let told = refused(outcome);
+            assert!(!told.contains(&theirs), "{told}");
+        }
+        assert!(refused(Outcome::Behind).contains("ask the leader"));
+    }
+}

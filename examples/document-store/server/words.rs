@@ -87,10 +87,14 @@ pub async fn unreachable(place: Place, mine: &Alike, trouble: Unreachable) -> St
 }
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 17] = [
+const PHRASES: [(&str, &str); 18] = [
     (
         "While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group. Otherwise restore the directory from a copy",
         "If another node has the data, move this node's directory away and start it with that node as its leader: it gets everything from there. Otherwise restore the directory from a copy",
+    ),
+    (
+        "stop it, or start it again to join",
+        "stop it, or start it again with the leader's HOST:PORT behind its own to join",
     ),
     (
         "as many as allowed; remove or replace one first",

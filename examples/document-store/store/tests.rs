@@ -2,6 +2,7 @@ use super::*;
 use crate::document_store::wire::{self, Request, Response};
 use kvrep_core::{Index, Timestamp};
 use proptest::prelude::*;
+use serde_json::json;
 
 /// A store that is spoken to in its own wire.
 #[derive(Default)]
@@ -377,4 +378,50 @@ fn a_description_that_does_not_fit_says_how_large_it_is_without_being_made() {
         some.iter()
             .all(|(name, schema)| whole.get(name) == Some(schema))
     );
+}
+
+#[test]
+fn what_is_in_can_be_read_and_a_refusal_changes_nothing() {
+    let mut spoken = Spoken::default();
+    spoken.ok(r#"["create", "texts", {"text":"str","n":"int"}]"#);
+    let found = format!(
+        r#"["ok", [{{"_id":"{}","text":"","n":7}}]]"#,
+        "-".repeat(36)
+    );
+    // Of each character as many as fit, and what they are in JSON.
+    for (unit, bytes) in [("y", 1), ("\u{1}", 6), ("\"", 2), ("ñ", 2)] {
+        let room = TEXT_BYTES_MAX - found.len();
+        let text = unit.repeat(room / bytes) + &"y".repeat(room % bytes);
+        let insert = |text: &str| json!(["insert", "texts", {"text": text, "n": 7}]).to_string();
+        let id = spoken.ok(&insert(&text));
+        let search = json!(["search", "texts", {"_id": id}]).to_string();
+        let response = Response::from(spoken.answer(&search)).to_text();
+        assert_eq!(response.len(), TEXT_BYTES_MAX);
+        let before = spoken.store.content_digest();
+        let why = spoken.ko(&insert(&format!("{text}y")));
+        assert!(why.contains("would have 65536 bytes"), "{why}");
+        // One of them would grow too much, so none is changed.
+        spoken.ok(r#"["insert", "texts", {"n": 7}]"#);
+        let with_small = spoken.store.content_digest();
+        let update = |n: i64| json!(["update", "texts", {"n": 7}, {"n": n}]).to_string();
+        assert!(spoken.ko(&update(10)).contains("document too large"));
+        assert_eq!(spoken.store.content_digest(), with_small);
+        assert_ne!(before, with_small);
+        assert_eq!(spoken.ok(&update(8)), json!(2));
+    }
+}
+
+#[test]
+fn a_schema_that_could_not_be_described_is_not_taken() {
+    let mut spoken = Spoken::default();
+    let create = |attributes: usize| {
+        let named = (0..attributes).map(|n| format!("\"a{n:05}\":\"int\""));
+        let schema: Vec<String> = named.collect();
+        format!(r#"["create", "wide", {{{}}}]"#, schema.join(","))
+    };
+    assert!(create(2_000).len() < TEXT_BYTES_MAX);
+    let why = spoken.ko(&create(2_000));
+    assert!(why.contains("schema too large"), "{why}");
+    spoken.ok(&create(1_000));
+    spoken.ok(r#"["describe", "wide"]"#);
 }

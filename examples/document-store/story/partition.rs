@@ -26,7 +26,7 @@ async fn without_witness(story: &mut Story) -> Result<(), String> {
     let cut = Cut::between(&group.addresses[0], &group.addresses[1..])?;
     let alone = group.insert(0, "at the old leader").await;
     story.check(
-        "it drops the followers and goes on alone (declared unsafe)",
+        "it drops the followers and goes on alone, for nobody else decides",
         alone.map(|()| String::new()),
     );
     group.role(1, "leader").await?;

@@ -133,6 +133,19 @@ async fn a_node_that_is_gone_for_good_is_removed_by_the_wire_and_by_the_command_
 }
 
 #[tokio::test]
+async fn a_node_that_was_removed_while_it_was_away_belongs_again_when_it_is_started_once() {
+    let (mut stage, [leader, one]) = Stage::with().await.unwrap();
+    ok(leader, NUMBERS).await;
+    stage.kill(one).await.unwrap();
+    stage.active(&[leader]).await.unwrap();
+    ok(leader, &format!(r#"["remove-node", "localhost:{one}"]"#)).await;
+    load(&[leader], "numbers", "n", 0..10).await.unwrap();
+    stage.enter(one, Some(leader)).await.unwrap();
+    stage.active(&[leader, one]).await.unwrap();
+    assert_eq!(stage.equal(&[leader, one]).await.unwrap().0, 10);
+}
+
+#[tokio::test]
 async fn when_the_store_is_full_the_one_that_has_been_away_longest_makes_room() {
     let mut stage = Stage::empty().unwrap();
     let [leader, one, two, three] = free_ports().unwrap();

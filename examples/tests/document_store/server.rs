@@ -100,10 +100,36 @@ async fn a2_13_a_result_that_does_not_fit_says_how_large_it_is() {
     }
     let refused = ko(leader, r#"["search", "texts", {}]"#).await;
     assert_eq!(refused, "response too large (80123 bytes)");
-    // The largest request that there is.
+}
+
+#[tokio::test]
+async fn what_could_not_be_read_again_is_not_taken_to_the_byte() {
+    let (_stage, [leader, follower]) = Stage::with().await.unwrap();
+    ok(leader, r#"["create", "texts", {"text":"str"}]"#).await;
     let insert = |text: &str| format!(r#"["insert", "texts", {{"text":"{text}"}}]"#);
-    let room = 65_535 - insert("").len();
-    ok(leader, &insert(&"y".repeat(room))).await;
+    let found = format!(r#"["ok", [{{"_id":"{}","text":""}}]]"#, "-".repeat(36));
+    let room = 65_535 - found.len();
+    let id = ok(leader, &insert(&"y".repeat(room))).await;
+    let search = format!(r#"["search", "texts", {{"_id":{id}}}]"#);
+    for node in [leader, follower] {
+        let documents = ok(node, &search).await;
+        assert_eq!(documents[0]["text"].as_str().map(str::len), Some(room));
+    }
+    let why = ko(leader, &insert(&"y".repeat(room + 1))).await;
+    assert!(why.contains("would have 65536 bytes"), "{why}");
+    // The largest request that there is.
+    let largest = "y".repeat(65_535 - insert("").len());
+    assert!(ko(leader, &insert(&largest)).await.contains("too large"));
+    let why = ko(
+        leader,
+        &format!(
+            r#"["update", "texts", {{}}, {{"text":"{}"}}]"#,
+            "z".repeat(room + 1)
+        ),
+    )
+    .await;
+    assert!(why.contains("document too large"), "{why}");
+    assert_eq!(ok(leader, &search).await.as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
@@ -131,6 +157,8 @@ async fn a_node_ends_when_it_is_told_to_and_goes_on_where_it_was() {
     stage.node(leader).unwrap().interrupt().unwrap();
     let ended = stage.node(leader).unwrap().ended(PATIENCE).await.unwrap();
     assert!(ended.success());
+    let said = stage.node(leader).unwrap().printed();
+    assert_eq!(said.last().map(String::as_str), Some("[Server] ending"));
     stage.enter(leader, None).await.unwrap();
     stage.leader(&[leader]).await.unwrap();
     assert_eq!(

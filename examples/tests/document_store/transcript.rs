@@ -4,6 +4,8 @@ use crate::{USERS, ok};
 use kvrep_examples::common::processes::Program;
 use kvrep_examples::document_store::cli::args::HELP;
 use kvrep_examples::document_store::stage::{PATIENCE, Port, Stage};
+use kvrep_examples::document_store::wire::framed;
+use std::io::{Read as _, Write as _};
 use uuid::Uuid;
 
 /// What is printed when these lines are typed, and whether the program was content.
@@ -127,6 +129,28 @@ async fn r2_29_errors_are_shown_with_their_reason_and_a_script_learns_of_them() 
     assert_eq!(printed, refusal, "a2_12");
     let (printed, content) = typed(follower, &["--follow-leader"], &add).await;
     assert!(content && printed.contains("Doc added"), "a2_12: {printed}");
+}
+
+#[tokio::test]
+async fn a_reason_cannot_play_with_the_terminal() {
+    let hostile = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = hostile.local_addr().unwrap().port();
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = hostile.accept().unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut request = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut request).unwrap();
+        let answer = framed(r#"["ko", "\u001b[2Jevil\nCol added."]"#).unwrap();
+        stream.write_all(&answer).unwrap();
+    });
+    let (printed, content) = typed(port, &[], &["desc"]).await;
+    answers.join().unwrap();
+    assert!(!content);
+    assert!(
+        printed.contains(r"Error: \u{1b}[2Jevil\nCol added."),
+        "{printed:?}"
+    );
 }
 
 #[tokio::test]

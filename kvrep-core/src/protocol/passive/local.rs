@@ -68,6 +68,8 @@ pub(super) struct Local {
     pub(super) founders: u64,
     /// It does not belong yet, and wants to.
     pub(super) joining: Option<Join>,
+    /// How its operator wants it to belong, should it turn out while it restarts that it was removed meanwhile.
+    pub(super) rejoining: Option<Join>,
     /// It wants to leave; who asked.
     pub(super) leaving: Option<Ticket>,
     /// It belonged, and does not any more.

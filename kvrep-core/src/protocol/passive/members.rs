@@ -471,6 +471,17 @@ impl Passive {
         if outside == self.local.removed {
             return;
         }
+        if outside
+            && self.local.restarting
+            && let Some(join) = self.local.rejoining.take()
+        {
+            // It was removed while it was away, and its operator has started it to join: so be it.
+            self.local.joining = Some(join);
+            self.local.synced_with = None;
+            self.local.sync_members(now);
+            self.seek(now, Rest::None, out);
+            return;
+        }
         self.local.removed = outside;
         if !outside {
             return;

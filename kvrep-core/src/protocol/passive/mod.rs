@@ -99,7 +99,8 @@ pub enum Start {
     /// Writes that only the missing had are lost, and if they return after all, their history is refuted.
     Forced,
     /// It does not belong yet: it asks the members that [`Options::group`] names to let it in. Once its storage holds a
-    /// configuration that names it, a start is a normal one.
+    /// configuration that names it, a start is a normal one; and if it hears then that it was removed while it was away, it asks
+    /// again to be let in. (Whoever is removed while it runs stays outside.)
     Join(Join),
 }
 
@@ -255,6 +256,7 @@ impl Passive {
                 synced_with: None,
                 founders: options.group.founders(),
                 joining,
+                rejoining: joining,
                 leaving: None,
                 removed: false,
                 rng: Rng::new(options.seed),

@@ -289,6 +289,31 @@ fn a_removed_member_hears_so_stays_outside_and_may_join_again() {
 }
 
 #[test]
+fn a_member_that_was_removed_while_it_was_away_and_is_started_to_join_does_so_at_once() {
+    for authority in both() {
+        let mut g = group(3, authority);
+        let (first, gone) = (g.primary(), ReplicaId(3));
+        g.crash(gone);
+        g.pass(SECOND * 3);
+        let said = manage(&mut g, first, Manage::Remove(gone));
+        assert!(matches!(said, Some(Outcome::Managed(_))), "{said:?}");
+        assert_eq!(members(&g), [1, 2]);
+        g.start_as(gone, Start::Join(Join::full()));
+        g.pass(SECOND * 3);
+        assert_eq!(members(&g), [1, 2, 3]);
+        assert_eq!(g.in_sync(), 3);
+        assert!(matches!(g.write(first, 1), Some(Outcome::Done { .. })));
+        // Whoever is removed while it runs was not started for that: it stays outside.
+        let said = manage(&mut g, first, Manage::Remove(gone));
+        assert!(matches!(said, Some(Outcome::Managed(_))), "{said:?}");
+        g.pass(SECOND * 3);
+        assert_eq!(members(&g), [1, 2]);
+        let waits = g.nodes[&gone].engine.status().waiting_for;
+        assert!(waits.contains("was removed from the group"), "{waits}");
+    }
+}
+
+#[test]
 fn a_backup_leaves_and_a_primary_hands_over_first() {
     for authority in both() {
         let mut g = group(3, authority);
