@@ -142,6 +142,7 @@ mod scratch;
 pub mod session;
 pub mod state_machine;
 pub mod storage;
+pub mod stream;
 mod streamed;
 pub mod time;
 pub mod transport;
@@ -175,4 +176,4 @@ pub use state_machine::{ApplyContext, Malformed, RawStateMachine, StateMachine, 
 pub use time::{Time, Timestamp};
 
 #[cfg(feature = "runtime")]
-pub use node::{Client, Node};
+pub use node::{ActiveNode, Client, Node};

@@ -93,6 +93,7 @@ mod link;
 pub mod ordered;
 mod presence;
 mod shared;
+pub mod stream;
 mod topics;
 mod transport;
 

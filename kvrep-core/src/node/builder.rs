@@ -603,7 +603,7 @@ impl Options {
 }
 
 /// A life that comes after every earlier one, even if the data was lost meanwhile.
-fn this_life() -> Incarnation {
+pub(super) fn this_life() -> Incarnation {
     #[allow(
         clippy::disallowed_methods,
         reason = "the driver's side: lives are told apart by the clock where nothing else is left of the last one"

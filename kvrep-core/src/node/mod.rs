@@ -40,6 +40,7 @@
 //! the same process, [`shutdown`](Node::shutdown) it.
 
 mod absent;
+pub mod active;
 mod builder;
 pub mod client;
 mod copy;
@@ -60,6 +61,7 @@ mod stall;
 mod start;
 mod telemetry;
 
+pub use active::ActiveNode;
 pub use builder::{NodeBuilder, ProtocolContext, WitnessBuilder};
 pub use client::{Client, ClientError, ClientOptions};
 pub use feed::{AppliedCommand, Feed, FeedLimits, Subscription};

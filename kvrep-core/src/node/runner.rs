@@ -469,7 +469,7 @@ fn refuse(asked: Asked) {
     clippy::disallowed_methods,
     reason = "this is where the wall clock comes in"
 )]
-fn wall_clock() -> Timestamp {
+pub(super) fn wall_clock() -> Timestamp {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();

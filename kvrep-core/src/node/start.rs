@@ -372,7 +372,7 @@ async fn flushed(ended: Option<oneshot::Receiver<()>>) {
     }
 }
 
-fn panic_text(error: tokio::task::JoinError) -> String {
+pub(super) fn panic_text(error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
         Ok(panic) => match panic.downcast_ref::<&str>() {
             Some(text) => (*text).to_owned(),

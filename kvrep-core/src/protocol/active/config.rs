@@ -2,11 +2,12 @@
 
 use crate::config::Limits;
 use crate::id::ReplicaId;
+use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Who answers a request.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
 pub enum Responder {
     /// The owner of the slot hash mod n: the members share the work.
     #[default]
@@ -18,7 +19,7 @@ pub enum Responder {
 }
 
 /// Who finds out that a member is dead.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
 pub enum Watch {
     /// The members.
     #[default]
@@ -38,7 +39,7 @@ pub enum Create {
 }
 
 /// How long things take.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct Timing {
     /// How often a member says that it lives.
     pub heartbeat_every: Duration,
@@ -84,7 +85,7 @@ impl Default for Timing {
 /// group.confirmations = 4;
 /// assert!(group.validate().is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Config {
     /// The members; their order is the ring.
@@ -119,6 +120,12 @@ impl Config {
             kept_bytes_max: 64 << 20,
             piece_bytes: 64 << 10,
         }
+    }
+
+    /// A hash of all of it: members that differ in it do not believe each other.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(&crate::state_machine::encode(self))
     }
 
     /// Checks that the values fit each other.

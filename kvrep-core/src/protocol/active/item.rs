@@ -16,7 +16,9 @@
 //! assert_eq!(Published::decode(group, b"garbage").item, Item::Unreadable);
 //! ```
 
+use crate::client_wire::{Op, Outcome};
 use crate::id::{GroupId, Incarnation, Index, ReplicaId};
+use crate::session::Envelope;
 use crate::time::Timestamp;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,44 @@ pub struct Request {
     pub reply_to: Bytes,
     /// Who was asked, under [`Responder::Asked`](super::Responder::Asked).
     pub asked: Option<ReplicaId>,
+}
+
+impl Request {
+    /// A client's operation as a request. `hash` decides who answers.
+    ///
+    /// # Errors
+    /// The answer, where it is nothing for the stream.
+    pub fn of_op(op: Op, hash: u64, reply_to: Bytes) -> Result<Self, Outcome> {
+        let write = |envelope: &Envelope| Call::Write(envelope.encode());
+        let call = match op {
+            Op::OpenSession => write(&Envelope::Open),
+            Op::Command {
+                session,
+                seq,
+                done_below,
+                command,
+            } => write(&Envelope::Command {
+                session,
+                seq,
+                done_below,
+                command,
+            }),
+            Op::Plain(command) => write(&Envelope::Plain(command)),
+            Op::CloseSession(session) => write(&Envelope::Close(session)),
+            // Every read has its place in the stream, and so is as fresh as can be.
+            Op::Query { read: _, query } => Call::Read(query),
+            Op::Status | Op::Manage(_) => {
+                let why = "nobody is primary in the active scheme, and its members are fixed";
+                return Err(Outcome::Refused(why.into()));
+            }
+        };
+        Ok(Self {
+            hash,
+            call,
+            reply_to,
+            asked: None,
+        })
+    }
 }
 
 /// An item.

@@ -53,6 +53,7 @@ pub use message::{Claim, Heartbeat, Message};
 #[cfg(feature = "sim")]
 pub use mutation::Mutation;
 pub use ring::Standing;
+pub use transfer::split_state;
 
 use crate::id::{Incarnation, Index, ReplicaId};
 use crate::session::Machine;

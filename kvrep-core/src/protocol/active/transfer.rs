@@ -150,3 +150,24 @@ impl Active {
 
 /// Pieces on their way, at most.
 const PIECES_AHEAD: usize = 8;
+
+/// Takes a state for a newcomer ([`Message::Piece`]) apart, for who writes it down in another form: what the scheme needs, and the state
+/// machine's own snapshot. One behind the other they are the state again. `None`: these bytes are none.
+///
+/// ```
+/// use kvrep_core::protocol::active::split_state;
+/// let state = [&1_u64.to_be_bytes()[..], b"h", &2_u64.to_be_bytes(), b"se", b"snapshot"].concat();
+/// let (scheme, snapshot) = split_state(&state.into()).unwrap();
+/// assert_eq!((scheme.len(), &snapshot[..]), (19, &b"snapshot"[..]));
+/// ```
+#[must_use]
+pub fn split_state(state: &Bytes) -> Option<(Bytes, Bytes)> {
+    let mut at = 0_usize;
+    // The history's part and the sessions', each with its length before it.
+    for _ in 0..2 {
+        let length = state.get(at..)?.first_chunk()?;
+        let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
+        at = at.checked_add(8)?.checked_add(length)?;
+    }
+    (at <= state.len()).then(|| (state.slice(..at), state.slice(at..)))
+}

@@ -1,0 +1,5 @@
+//! The ordered stream of the active scheme through a broker: [`Dialect`].
+
+mod dialect;
+
+pub use dialect::{Addressed, Dialect, Heard, StreamTopics};
