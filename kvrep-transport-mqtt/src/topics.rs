@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// PREFIX/r/2      frames for replica 2
 /// PREFIX/c/2      requests for replica 2
 /// PREFIX/a/NAME   replies to the client NAME
+/// PREFIX/s        the ordered stream of the active scheme
+/// PREFIX/h        its members' heartbeats
+/// PREFIX/j/2      what member 2 is told while it joins
 /// PREFIX/life/2   what replica 2, or its last will, says of its life; retained
 /// ```
 #[derive(Clone, Debug)]
@@ -33,6 +36,18 @@ impl Topics {
 
     pub(crate) fn replies(&self, client: &str) -> Arc<str> {
         format!("{}/a/{client}", self.prefix).into()
+    }
+
+    pub(crate) fn stream(&self) -> Arc<str> {
+        format!("{}/s", self.prefix).into()
+    }
+
+    pub(crate) fn heartbeats(&self) -> Arc<str> {
+        format!("{}/h", self.prefix).into()
+    }
+
+    pub(crate) fn joining(&self, replica: ReplicaId) -> Arc<str> {
+        format!("{}/j/{}", self.prefix, replica.0).into()
     }
 
     pub(crate) fn life(&self, replica: ReplicaId) -> Arc<str> {

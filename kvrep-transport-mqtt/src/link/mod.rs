@@ -322,27 +322,34 @@ impl Reader {
     /// The next event; `None` once the link is closed and all was read. Nothing is lost when the future is dropped.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
+            if let Some(event) = self.try_next() {
+                return Some(event);
+            }
             {
-                let mut state = self.link.state();
-                if let Some(event) = state.events.pop_front() {
-                    state.event_bytes -= event_bytes(&event);
-                    if told_fate(&event) {
-                        state.reported -= 1;
-                    }
-                    let caught_up = state.events.is_empty();
-                    drop(state);
-                    // The driver may have waited for room, or hold back what the reader acknowledged.
-                    if caught_up {
-                        self.link.wake_driver();
-                    }
-                    return Some(event);
-                }
-                if state.phase == Phase::Closed {
+                let state = self.link.state();
+                if state.phase == Phase::Closed && state.events.is_empty() {
                     return None;
                 }
             }
             self.link.news.notified().await;
         }
+    }
+
+    /// The next event, if it is there.
+    pub(crate) fn try_next(&mut self) -> Option<Event> {
+        let mut state = self.link.state();
+        let event = state.events.pop_front()?;
+        state.event_bytes -= event_bytes(&event);
+        if told_fate(&event) {
+            state.reported -= 1;
+        }
+        let caught_up = state.events.is_empty();
+        drop(state);
+        // The driver may have waited for room, or hold back what the reader acknowledged.
+        if caught_up {
+            self.link.wake_driver();
+        }
+        Some(event)
     }
 
     /// Closes the link, and returns when the connection has ended.

@@ -1,5 +1,429 @@
-//! The ordered stream of the active scheme through a broker: [`Dialect`].
+//! The ordered stream of the active scheme through a broker: [`MqttStream`] for its members, [`connect_stream`] for their clients.
+//!
+//! ```
+//! # #[cfg(not(feature = "embedded-broker"))] fn main() {}
+//! # #[cfg(feature = "embedded-broker")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use kvrep_core::{ActiveNode, Fold, ReplicaId};
+//! use kvrep_transport_mqtt::stream::{MqttStream, connect_stream};
+//! use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig};
+//!
+//! type Counter = Fold<i64, i64>;
+//!
+//! let broker = EmbeddedBroker::start("127.0.0.1:0")?; // or one that runs anyway
+//! let config = MqttConfig::new(broker.address().to_string());
+//!
+//! let members = [1, 2, 3].map(ReplicaId);
+//! let mut replicas = Vec::new();
+//! for me in members {
+//!     let replica = ActiveNode::builder("counter", me)
+//!         .members(members)
+//!         .stream(MqttStream::new(config.clone()))
+//!         .state_machine(Counter::new(0, |sum, by| *sum += by));
+//!     replicas.push(replica.start().await?);
+//! }
+//!
+//! let client = connect_stream::<Counter>("counter", config); // in any process
+//! assert_eq!(client.execute(2).await?, 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! ```text
+//!   PREFIX/s         the ordered stream: requests of clients, and what members have to say to all
+//!   PREFIX/h         heartbeats, heard by every member
+//!   PREFIX/j/2       for member 2: the state, piece by piece, while it joins
+//!   PREFIX/a/NAME    answers for the client NAME
+//! ```
+//!
+//! That is the library's own [`Dialect`]; with another one, a group speaks on other topics and in another language
+//! ([`MqttStream::dialect`]).
+//!
+//! What a member publishes is sent again in its order when the broker has lost the session; answers leave together where they wait
+//! together. What was delivered is acknowledged to the broker when it was carried out.
+//!
+//! # Caveats
+//!
+//! - Retained messages on the ordered topic are ignored: each member would find them at another place.
+//! - A member whose process comes back is a new one to the broker; what was published meanwhile it gets from the others.
 
+mod client;
 mod dialect;
+mod own;
+mod unacknowledged;
 
+pub use client::{MqttStreamLink, connect_stream};
 pub use dialect::{Addressed, Dialect, Heard, StreamTopics};
+pub use own::OwnDialect;
+
+use crate::config::{MqttConfig, check_topic};
+use crate::link::{
+    self, AckToken, Event, Kept, Link, Payload, Publication, PublishError, Reader, Rejection,
+    Report, Session, Spec,
+};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use kvrep_core::Incarnation;
+use kvrep_core::client_wire::Outcome;
+use kvrep_core::protocol::active::{AnswerNumber, Item, Message, Published};
+use kvrep_core::stream::{OrderedStream, StreamEvent, StreamMember};
+use kvrep_core::transport::{Destination, TransportError};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use tracing::{debug, info, warn};
+use unacknowledged::{Outgoing, Unacknowledged};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// One member's end of an ordered stream through a broker.
+pub struct MqttStream {
+    config: MqttConfig,
+    dialect: Box<dyn Dialect>,
+    open: Option<Open>,
+}
+
+struct Open {
+    me: StreamMember,
+    link: Arc<Link>,
+    reader: Reader,
+    ordered: Arc<str>,
+    ready: VecDeque<StreamEvent>,
+    /// Of the delivery that `ready` is from.
+    ack: Option<AckToken>,
+    unacknowledged: Unacknowledged,
+    /// Answers that leave together, by topic.
+    joined: BTreeMap<Arc<str>, (BytesMut, Vec<AnswerNumber>)>,
+    joined_answers: usize,
+    connected_before: bool,
+    connected: bool,
+    latest: Incarnation,
+    batch_bytes_max: usize,
+    payload_bytes_max: usize,
+}
+
+impl MqttStream {
+    /// A stream over this broker, in the library's own dialect.
+    #[must_use]
+    pub fn new(config: MqttConfig) -> Self {
+        let own = OwnDialect::new(&config);
+        Self {
+            config,
+            dialect: Box::new(own),
+            open: None,
+        }
+    }
+
+    /// Speaks otherwise.
+    #[must_use]
+    pub fn dialect(mut self, dialect: impl Dialect) -> Self {
+        self.dialect = Box::new(dialect);
+        self
+    }
+}
+
+#[async_trait]
+impl OrderedStream for MqttStream {
+    async fn open(&mut self, me: StreamMember) -> Result<(), TransportError> {
+        let topics = self.dialect.open(&me).map_err(TransportError::Config)?;
+        let client_id = self.config.client_id.clone();
+        let named = || {
+            format!(
+                "kvrep-{:016x}-{}-{:016x}",
+                me.group.0, me.replica.0, me.incarnation.0
+            )
+        };
+        let mut subscriptions = vec![topics.ordered.to_string()];
+        subscriptions.extend(topics.beside);
+        let spec = Spec {
+            client_id: client_id.unwrap_or_else(named),
+            subscriptions,
+            will: None,
+            session: Session::Kept,
+            report: Report::Acknowledgements,
+        };
+        let (link, reader) = link::open(&self.config, spec).map_err(TransportError::Config)?;
+        self.open = Some(Open {
+            latest: me.incarnation,
+            me,
+            link,
+            reader,
+            ordered: topics.ordered,
+            ready: VecDeque::new(),
+            ack: None,
+            unacknowledged: Unacknowledged::default(),
+            joined: BTreeMap::new(),
+            joined_answers: 0,
+            connected_before: false,
+            connected: false,
+            batch_bytes_max: self.config.limits.batch_bytes_max,
+            payload_bytes_max: self.config.limits.payload_bytes_max,
+        });
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Option<StreamEvent> {
+        let Self { dialect, open, .. } = self;
+        let open = open.as_mut()?;
+        loop {
+            if let Some(event) = open.ready.pop_front() {
+                return Some(event);
+            }
+            // All of the last delivery is dealt with.
+            if let Some(ack) = open.ack.take() {
+                ack.acknowledge();
+            }
+            let event = match open.reader.try_next() {
+                Some(event) => event,
+                None => {
+                    open.flush();
+                    open.reader.next().await?
+                }
+            };
+            open.on_event(event, dialect.as_mut());
+        }
+    }
+
+    fn publish(&mut self, published: &Published) {
+        let payload = self.dialect.item(published);
+        if let Some(open) = &mut self.open {
+            open.publish(Outgoing {
+                topic: Arc::clone(&open.ordered),
+                payload,
+                answers: Vec::new(),
+            });
+        }
+    }
+
+    fn send(&mut self, to: Destination, message: &Message) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        let mut out = Vec::new();
+        self.dialect.message(to, message, &mut out);
+        for (topic, payload) in out {
+            // It may be lost: the scheme says again what matters.
+            if let Err(error) = open.hand_over(&topic, payload) {
+                debug!(%error, %topic, "not said");
+            }
+        }
+    }
+
+    fn answer(&mut self, number: AnswerNumber, reply_to: &Bytes, outcome: &Outcome) {
+        let Some(open) = &mut self.open else {
+            return;
+        };
+        let addressed = self.dialect.answer(reply_to, outcome);
+        let Some((topic, payload)) = addressed.filter(|(topic, _)| check_topic(topic).is_ok())
+        else {
+            debug!("a request whose answer can go nowhere");
+            open.ready.push_back(StreamEvent::Answered(number));
+            return;
+        };
+        if self.dialect.joins_answers() {
+            open.join(topic, &payload, number);
+        } else {
+            let answers = vec![number];
+            open.publish(Outgoing {
+                topic,
+                payload,
+                answers,
+            });
+        }
+    }
+
+    async fn close(&mut self) {
+        if let Some(mut open) = self.open.take() {
+            open.flush();
+            open.reader.close(None).await;
+        }
+    }
+}
+
+impl Open {
+    fn on_event(&mut self, event: Event, dialect: &mut dyn Dialect) {
+        match event {
+            Event::Delivered {
+                topic,
+                payload,
+                retained,
+                ack,
+                ..
+            } => {
+                if topic != self.ordered {
+                    self.on_beside(&topic, &payload, dialect);
+                } else if retained {
+                    debug!("a retained message on the ordered topic is ignored");
+                } else {
+                    self.on_ordered(&payload, dialect);
+                }
+                self.ack = Some(ack);
+            }
+            Event::Acknowledged(id) => {
+                let sent = self.unacknowledged.acknowledged(id);
+                self.told(sent);
+                self.send_waiting();
+            }
+            Event::Abandoned(id) => {
+                self.unacknowledged.abandoned(id);
+                if self.connected {
+                    self.send_waiting();
+                }
+            }
+            Event::Connected {
+                session_resumed,
+                limits,
+            } => {
+                for warning in limits.warnings(self.payload_bytes_max) {
+                    warn!(%warning, "the broker");
+                    self.ready.push_back(StreamEvent::Trouble(warning));
+                }
+                self.connected = true;
+                if self.connected_before && !session_resumed {
+                    // What waits would overtake what has to be sent again.
+                    self.link.discard();
+                    self.unacknowledged.all_again();
+                    self.ready.push_back(StreamEvent::Reset);
+                }
+                info!(session_resumed, "connected to the broker");
+                self.connected_before = true;
+                self.send_waiting();
+            }
+            Event::Disconnected { why, .. } => {
+                self.connected = false;
+                self.ready.push_back(StreamEvent::Trouble(why));
+            }
+            Event::Rejected(rejection) => {
+                let why = rejection.to_string();
+                if let Rejection::Publication { id, .. } = rejection {
+                    let sent = self.unacknowledged.acknowledged(id);
+                    self.told(sent);
+                }
+                self.ready.push_back(StreamEvent::Trouble(why));
+            }
+        }
+    }
+
+    fn on_ordered(&mut self, payload: &Bytes, dialect: &mut dyn Dialect) {
+        let of_all = xxh3_64(payload);
+        for (n, published) in dialect.read_items(payload).into_iter().enumerate() {
+            let hash = of_all.wrapping_add((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let newer = match &published {
+                Published {
+                    item: Item::Announce { replica, life },
+                    ..
+                } if *replica == self.me.replica => Some(life.incarnation),
+                _ => None,
+            };
+            self.ready
+                .push_back(StreamEvent::Delivered { published, hash });
+            self.look_for_namesake(newer);
+        }
+    }
+
+    fn on_beside(&mut self, topic: &str, payload: &Bytes, dialect: &mut dyn Dialect) {
+        match dialect.read_message(topic, payload) {
+            Heard::Message(message) => {
+                let namesake = match &message {
+                    Message::Heartbeat(heard) if heard.replica == self.me.replica => {
+                        Some(heard.life.incarnation)
+                    }
+                    Message::Heartbeat(_) | Message::Piece { .. } | Message::Got { .. } => None,
+                };
+                self.ready.push_back(StreamEvent::Message(message));
+                self.look_for_namesake(namesake);
+            }
+            Heard::Part => {}
+            Heard::ConfiguredOtherwise(other) => {
+                self.ready
+                    .push_back(StreamEvent::ConfiguredOtherwise(other));
+            }
+            Heard::Nothing(why) => debug!(%topic, %why, "what came is nothing"),
+        }
+    }
+
+    /// Another process may run under this replica's name: the later one stays.
+    fn look_for_namesake(&mut self, incarnation: Option<Incarnation>) {
+        if let Some(incarnation) = incarnation.filter(|newer| *newer > self.latest) {
+            self.latest = incarnation;
+            self.ready.push_back(StreamEvent::Superseded);
+        }
+    }
+
+    fn told(&mut self, sent: Option<Outgoing>) {
+        for number in sent.into_iter().flat_map(|sent| sent.answers) {
+            self.ready.push_back(StreamEvent::Answered(number));
+        }
+    }
+
+    fn join(&mut self, topic: Arc<str>, payload: &Bytes, number: AnswerNumber) {
+        let (joined, answers) = self.joined.entry(topic).or_default();
+        joined.extend_from_slice(payload);
+        answers.push(number);
+        self.joined_answers += 1;
+        if joined.len() >= self.batch_bytes_max || self.joined_answers >= JOINED_MAX {
+            self.flush();
+        }
+    }
+
+    /// Sends the answers that were held back for company.
+    fn flush(&mut self) {
+        self.joined_answers = 0;
+        for (topic, (joined, answers)) in std::mem::take(&mut self.joined) {
+            self.publish(Outgoing {
+                topic,
+                payload: joined.freeze(),
+                answers,
+            });
+        }
+    }
+
+    fn publish(&mut self, outgoing: Outgoing) {
+        self.unacknowledged.push(outgoing);
+        self.send_waiting();
+    }
+
+    fn send_waiting(&mut self) {
+        while let Some(first) = self.unacknowledged.first_waiting() {
+            let (topic, payload) = (Arc::clone(&first.topic), first.payload.clone());
+            match self.hand_over(&topic, payload) {
+                Ok(id) => self.unacknowledged.sent(id),
+                // Later, when something was acknowledged.
+                Err(PublishError::Full | PublishError::Closed) => return,
+                Err(error @ (PublishError::TooLarge { .. } | PublishError::Topic)) => {
+                    warn!(%error, %topic, "cannot be published");
+                    self.ready
+                        .push_back(StreamEvent::Trouble(format!("{topic}: {error}")));
+                    let given_up = self.unacknowledged.give_up();
+                    self.told(given_up);
+                }
+            }
+        }
+    }
+
+    fn hand_over(
+        &self,
+        topic: &Arc<str>,
+        payload: Bytes,
+    ) -> Result<link::PublicationId, PublishError> {
+        check_topic(topic).map_err(|_| PublishError::Topic)?;
+        self.link.publish(Publication {
+            topic: Arc::clone(topic),
+            payload: Payload::Whole(payload),
+            kept: Kept::No,
+            reply_to: None,
+        })
+    }
+}
+
+impl fmt::Debug for MqttStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let me = self.open.as_ref().map(|open| open.me.replica);
+        write!(f, "MqttStream({:?} at {})", me, self.config.broker)
+    }
+}
+
+/// Answers that are held back at once.
+const JOINED_MAX: usize = 64;

@@ -1,0 +1,247 @@
+//! Groups of the active scheme through real brokers: one answers for another that dies, who comes back gets everything, a broker that
+//! restarts or drops is noticed and healed.
+
+mod common;
+
+use common::{AnyBroker, Mosquitto, PATIENCE, prefix, until};
+use kvrep_core::node::{ActiveNode, Client, ClientOptions, NodeError};
+use kvrep_core::protocol::active::{Create, Event, Responder, Timing};
+use kvrep_core::{Fold, Read, ReplicaId};
+use kvrep_transport_mqtt::MqttConfig;
+use kvrep_transport_mqtt::ordered::OrderedTopic;
+use kvrep_transport_mqtt::stream::{MqttStream, MqttStreamLink};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+type Sum = Fold<i64, i64>;
+
+const MEMBERS: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
+
+/// Patient with a loaded machine.
+fn timing() -> Timing {
+    Timing {
+        suspect_after: Duration::from_millis(800),
+        genesis_after: Duration::from_millis(1_600),
+        keep_requests: Duration::from_secs(8),
+        ..Timing::default()
+    }
+}
+
+struct Group {
+    config: MqttConfig,
+    confirmations: usize,
+}
+
+impl Group {
+    fn over(config: &MqttConfig) -> Self {
+        Self {
+            config: config.clone().prefix(prefix()),
+            confirmations: 1,
+        }
+    }
+
+    async fn start(&self, id: ReplicaId, create: Create) -> ActiveNode {
+        ActiveNode::builder("sums", id)
+            .members(MEMBERS)
+            .timing(timing())
+            .confirmations(self.confirmations)
+            .create(create)
+            .shutdown_within(Duration::from_secs(2))
+            .stream(MqttStream::new(self.config.clone()))
+            .state_machine(Sum::new(0, |sum, by| *sum += by))
+            .start()
+            .await
+            .unwrap()
+    }
+
+    async fn start_all(&self) -> Vec<ActiveNode> {
+        let mut nodes = Vec::new();
+        for id in MEMBERS {
+            nodes.push(self.start(id, Create::Allowed).await);
+        }
+        all_serve(&nodes).await;
+        nodes
+    }
+
+    fn client(&self) -> Arc<Client<Sum>> {
+        let mut options = ClientOptions::default();
+        options.deadline = PATIENCE;
+        let link = MqttStreamLink::new("sums", self.config.clone());
+        Arc::new(Client::with_options(link, options))
+    }
+}
+
+async fn all_serve(nodes: &[ActiveNode]) {
+    until("all serve", || {
+        nodes.iter().all(|node| {
+            let status = node.status();
+            status.serving && !status.holding
+        })
+    })
+    .await;
+}
+
+/// All have come to the same position with the same chain and the same state.
+async fn all_equal(nodes: &[ActiveNode]) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let mut seen = BTreeSet::new();
+        for node in nodes {
+            let digest = node.digest().await.expect("it runs");
+            seen.insert((digest.at, digest.chain, digest.digest));
+        }
+        if seen.len() == 1 {
+            return;
+        }
+        let statuses: Vec<_> = nodes.iter().map(ActiveNode::status).collect();
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{seen:?}\n{statuses:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn add(client: &Arc<Client<Sum>>, times: usize) {
+    let calls: Vec<_> = (0..times)
+        .map(|_| {
+            let client = Arc::clone(client);
+            tokio::spawn(async move { client.execute(1).await.unwrap() })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_answer_for_one_that_ends_and_it_gets_everything_when_it_comes_back() {
+    for broker in AnyBroker::all() {
+        let group = Group::over(&broker.config());
+        let mut nodes = group.start_all().await;
+        let client = group.client();
+        add(&client, 200).await;
+        assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 200);
+
+        drop(nodes.remove(1)); // as if it had crashed
+        add(&client, 50).await;
+        nodes.push(group.start(MEMBERS[1], Create::Never).await);
+        add(&client, 50).await;
+        all_serve(&nodes).await;
+        assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 300);
+        all_equal(&nodes).await;
+        for node in nodes {
+            timeout(PATIENCE, node.shutdown()).await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_restarts_without_its_queues_costs_a_group_with_confirmations_nothing() {
+    let Some(mut broker) = Mosquitto::start("max_queued_messages 0") else {
+        return;
+    };
+    let mut group = Group::over(&broker.config());
+    group.confirmations = 2;
+    let nodes = group.start_all().await;
+    let client = group.client();
+    add(&client, 100).await;
+    for _ in 0..2 {
+        let writing = {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move { add(&client, 50).await })
+        };
+        broker.restart();
+        timeout(PATIENCE, writing).await.unwrap().unwrap();
+    }
+    all_serve(&nodes).await;
+    assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 200);
+    all_equal(&nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_item_takes_a_place_and_does_no_harm() {
+    for broker in AnyBroker::all() {
+        let group = Group::over(&broker.config());
+        let nodes = group.start_all().await;
+        let client = group.client();
+        add(&client, 10).await;
+        let topic = format!("{}/s", group.config.prefix.as_deref().unwrap());
+        let (publisher, mut told) = OrderedTopic::new(broker.config()).open().unwrap();
+        for junk in [&b""[..], b"junk", &[0; 4], &[0xff; 300], b"\0\0\0\x02ab"] {
+            publisher.publish(topic.as_str(), junk.to_vec()).unwrap();
+        }
+        let heard = format!("{}/h", group.config.prefix.as_deref().unwrap());
+        publisher.publish(heard, &b"\x01nothing"[..]).unwrap();
+        told.close().await;
+        add(&client, 10).await;
+        assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 20);
+        all_equal(&nodes).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_process_of_one_name_ends_the_first() {
+    let broker = AnyBroker::embedded();
+    let group = Group::over(&broker.config());
+    let nodes = group.start_all().await;
+    let _again = group.start(MEMBERS[0], Create::Never).await;
+    let ended = timeout(PATIENCE, nodes[0].wait()).await.unwrap();
+    let Err(NodeError::Fatal(why)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(why.contains("another process"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_configured_otherwise_is_refused() {
+    let broker = AnyBroker::embedded();
+    let group = Group::over(&broker.config());
+    let nodes = [
+        group.start(MEMBERS[0], Create::Allowed).await,
+        group.start(MEMBERS[1], Create::Allowed).await,
+    ];
+    all_serve(&nodes).await;
+    let stranger = ActiveNode::builder("sums", MEMBERS[2])
+        .members(MEMBERS)
+        .timing(timing())
+        .responder(Responder::LowestLive)
+        .stream(MqttStream::new(group.config.clone()))
+        .state_machine(Sum::new(0, |sum, by| *sum += by))
+        .start()
+        .await
+        .unwrap();
+    let ended = timeout(PATIENCE, stranger.wait()).await.unwrap();
+    let Err(NodeError::Fatal(why)) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(why.contains("another configuration"), "{why}");
+    assert!(nodes.iter().all(|node| node.status().serving));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_member_left_tells_that_the_others_are_gone() {
+    let broker = AnyBroker::embedded();
+    let group = Group::over(&broker.config());
+    let mut nodes = group.start_all().await;
+    let mut events = nodes[0].events();
+    let client = group.client();
+    add(&client, 5).await;
+    nodes.truncate(1);
+    let failed = async {
+        let mut failed = BTreeSet::new();
+        while failed.len() < 2 {
+            let event = events.recv().await.unwrap();
+            if let kvrep_core::node::active::ActiveEvent::Protocol(Event::Failed(other)) = event {
+                failed.insert(other);
+            }
+        }
+    };
+    timeout(PATIENCE, failed)
+        .await
+        .expect("both are declared dead");
+    add(&client, 5).await;
+    assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 10);
+}
