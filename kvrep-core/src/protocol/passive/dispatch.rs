@@ -1,5 +1,6 @@
 //! What to do with a peer's message: who may say what to whom, in which role.
 
+use super::anew;
 use super::authority::Settled;
 use super::backup::{self, Append};
 use super::local::Local;
@@ -226,6 +227,10 @@ impl Passive {
             self.local.dropped += 1;
             return;
         }
+        if self.yields_to_former_life(now, from, &standing, out) {
+            return;
+        }
+        let standing = anew::taken(self.local.hard.configuration.as_ref(), from, standing);
         match &mut self.role {
             Part::Primary(primary) => {
                 let rules = standing.promised;

@@ -22,6 +22,7 @@
 //! `members` (who belongs), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
 //! every role has).
 
+mod anew;
 mod authority;
 mod awake;
 mod backup;

@@ -145,11 +145,24 @@ pub(super) fn decide(s: &Situation<'_>) -> Decision {
     };
     match decision {
         Decision::Promote { old: Some(_), .. } if s.waits_for_request && !s.chosen && !s.forced => {
-            wait_if(speaks(s), || {
-                "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before".into()
-            })
+            wait_if(speaks(s), || before_a_request(s))
         }
         decision @ (Decision::Promote { .. } | Decision::Wait(_)) => decision,
+    }
+}
+
+/// Why nobody has taken over yet, where a client must ask for it.
+fn before_a_request(s: &Situation<'_>) -> String {
+    let known = s.configuration.map(|c| &c.in_sync);
+    let lost = |(id, store): (&ReplicaId, &StoreId)| {
+        let heard = s.heard.get(id).filter(|h| h.store != *store);
+        heard.map(|_| *id)
+    };
+    match known.into_iter().flatten().find_map(lost) {
+        Some(id) => format!(
+            "{id} has begun anew, with nothing of what this group had. This replica has that, and takes over as soon as a client asks it for a write or a linearizable read"
+        ),
+        None => "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before".into(),
     }
 }
 
@@ -415,6 +428,17 @@ fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
     if lost.len() == recorded.in_sync.len() {
         return format!(
             "no holder of the state remains: {lost:?} had it and came back without. Restore a copy, or start one replica with force"
+        );
+    }
+    let holds = |(id, store): (&ReplicaId, &StoreId)| {
+        let heard = s.heard.get(id).filter(|h| h.store == *store);
+        heard.map(|_| *id)
+    };
+    if let Some(holder) = recorded.in_sync.iter().find_map(holds)
+        && s.waits_for_request
+    {
+        return format!(
+            "{holder} has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then"
         );
     }
     if recorded.members.get(&s.me) == Some(&MemberKind::Learner) {

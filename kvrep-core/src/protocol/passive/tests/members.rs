@@ -451,3 +451,57 @@ fn a_member_that_was_away_follows_a_primary_that_is_new_to_it() {
         assert_eq!(g.in_sync(), 2);
     }
 }
+
+/// A founder, one that joined it, and what both have; then the founder's directory is another, empty one.
+fn founder_began_anew(takeover: Takeover) -> Group {
+    let (founder, joiner) = (ReplicaId(1), ReplicaId(9));
+    let mut config = GroupConfig::new([founder], Authority::Alone);
+    config.takeover = takeover;
+    let mut g = Group::of(config);
+    g.start(founder);
+    g.pass(SECOND);
+    g.start_as(joiner, Start::Join(Join::full()));
+    g.pass(SECOND);
+    assert_eq!(g.in_sync(), 2);
+    g.write(founder, 7);
+    g.crash(founder);
+    g.start(founder);
+    g
+}
+
+#[test]
+fn a_founder_that_begins_anew_with_nothing_yields_to_the_one_that_has_what_the_group_had() {
+    let (founder, joiner) = (ReplicaId(1), ReplicaId(9));
+    let mut g = founder_began_anew(Takeover::MostAdvanced);
+    g.pass(2 * SECOND);
+    assert_eq!(g.primary(), joiner);
+    assert_eq!(g.read(joiner, Read::Linearizable), Some(vec![7]));
+    // It follows, and is given everything.
+    assert_eq!(g.in_sync(), 2);
+    assert_eq!(g.read(founder, Read::Local), Some(vec![7]));
+}
+
+#[test]
+fn a_founder_that_began_anew_serves_no_more_and_the_other_one_when_a_client_asks() {
+    let (founder, joiner) = (ReplicaId(1), ReplicaId(9));
+    // Whomever the client asks: both know that it is the joiner that has the state.
+    for asked in [founder, joiner] {
+        let mut g = founder_began_anew(Takeover::OnClientRequest);
+        // For a moment it serves: nobody has told it.
+        g.pass(3 * SECOND);
+        let serving: Vec<_> = g.statuses().iter().map(|s| s.serving).collect();
+        assert_eq!(serving, [false, false]);
+        let told = |id: ReplicaId, what: &str| {
+            let says = |e: &Event| matches!(e, Event::Refused(why) if why.contains(what));
+            g.nodes[&id].effects.events.iter().any(says)
+        };
+        assert!(told(founder, "began it anew, with nothing"));
+        assert!(told(founder, "n9 has what the group had"));
+        assert!(told(joiner, "n1 has begun anew"));
+        g.read(asked, Read::Linearizable);
+        g.pass(2 * SECOND);
+        assert_eq!(g.primary(), joiner);
+        assert_eq!(g.read(joiner, Read::Linearizable), Some(vec![7]));
+        assert_eq!(g.in_sync(), 2);
+    }
+}
