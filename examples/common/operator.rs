@@ -2,7 +2,7 @@
 
 use kvrep_core::ReplicaId;
 use kvrep_core::node::{Node, NodeError, NodeEvent};
-use kvrep_core::protocol::Event;
+use kvrep_core::protocol::{Acknowledged, Event};
 use kvrep_core::storage::StorageEvent;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -147,13 +147,25 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             ))
         }
         NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, commit }) => Some(format!(
-            "ACKNOWLEDGED WRITES ARE LOST: entries {} to {} of this replica are not in the history that counts",
-            from.0, commit.0
+            "ACKNOWLEDGED WRITES ARE LOST: {} of this replica, which it took for decided, are not in the history that counts",
+            span(from.0, (commit.0 + 1).saturating_sub(from.0))
         )),
-        NodeEvent::Protocol(Event::TailTruncated { from, entries }) => Some(format!(
-            "{entries} entries from {} on are not in the history that counts, and are cut off. They are not known to be acknowledged, \
-             except those that this replica took while it led without the others: these were, and are LOST",
-            from.0
+        NodeEvent::Protocol(Event::TailTruncated {
+            from,
+            entries,
+            acknowledged: Acknowledged::Never,
+        }) => Some(format!(
+            "{} are not in the history that counts, and are cut off: nobody was ever told that they are done, so nothing is lost",
+            span(from.0, *entries)
+        )),
+        NodeEvent::Protocol(Event::TailTruncated {
+            from,
+            entries,
+            acknowledged: Acknowledged::Perhaps,
+        }) => Some(format!(
+            "{} are not in the history that counts, and are cut off. They are not known to be acknowledged; what this replica \
+             took while it led without the others was, and is LOST",
+            span(from.0, *entries)
         )),
         NodeEvent::Protocol(Event::RivalRefused { term }) => Some(format!(
             "refused the writes of {}, which still took itself for the primary (in term {}): it must follow now",
@@ -166,20 +178,25 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             entries,
             path,
         }) if path.as_os_str().is_empty() => Some(format!(
-            "{entries} entries from {} on were in memory only: they are gone, for there is no log to set them aside in",
-            from.0
+            "{} were in memory only: they are gone, for there is no log to set them aside in",
+            span(from.0, *entries)
         )),
         NodeEvent::Storage(StorageEvent::TailSaved {
             from,
             entries,
             path,
         }) => Some(format!(
-            "{entries} entries from {} on are set aside in {}",
-            from.0,
+            "{} are set aside in {}",
+            span(from.0, *entries),
             path.display()
         )),
         _ => None,
     }
+}
+
+/// So many entries, beginning with this one.
+fn span(from: u64, entries: u64) -> String {
+    format!("entries from {from} on ({entries} in all)")
 }
 
 /// A sentence of the library without the advice to force a replica, for programs that have no such option.
@@ -235,15 +252,28 @@ mod tests {
         assert!(!memory.ends_with("in "), "{memory}");
     }
 
-    #[test]
-    fn a_tail_that_is_cut_may_have_been_acknowledged_by_one_that_led_alone() {
+    fn cut(acknowledged: Acknowledged) -> String {
         let cut = Event::TailTruncated {
             from: Index(7),
-            entries: 2,
+            entries: 1,
+            acknowledged,
         };
-        let told = sentence(&NodeEvent::Protocol(cut)).expect("it is told");
+        sentence(&NodeEvent::Protocol(cut)).expect("it is told")
+    }
+
+    #[test]
+    fn a_tail_that_is_cut_may_have_been_acknowledged_by_one_that_led_alone() {
+        let told = cut(Acknowledged::Perhaps);
         assert!(told.contains("while it led without the others"), "{told}");
-        assert!(told.contains("are LOST"), "{told}");
+        assert!(told.contains("is LOST"), "{told}");
+    }
+
+    #[test]
+    fn a_tail_of_which_nobody_was_told_is_no_loss() {
+        let told = cut(Acknowledged::Never);
+        assert!(told.contains("nothing is lost"), "{told}");
+        assert!(!told.contains("LOST"), "{told}");
+        assert!(!told.contains("1 entries"), "{told}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Brings clients' requests to whoever acts as primary: this server, or the other one if that is alive.
 //!
 //! A request that reaches the secondary does not make it primary as long as the primary answers: it is passed on. Only when
-//! the primary is found dead does asking this server make it take over; the request waits for that.
+//! the primary is found dead does asking this server make it take over; the request waits for that. One that answers at the
+//! primary's address and does not count this server as its secondary is no primary of this table: it began another one.
 //!
 //! What cannot be answered (nobody serves, or it is not known whether a write was carried out) has no word on this wire:
 //! the caller hangs up, and the client turns to the other server.
@@ -10,6 +11,7 @@ use super::policy::{GROUP, REQUEST_WITHIN};
 use super::skel::Ask;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{ClientLink, LinkError, LocalLink, Node};
+use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::{GroupId, ReplicaId};
 use kvrep_transport_tcp::{LinkLimits, TcpLink};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -103,8 +105,10 @@ impl Requests {
                 link
             }
         };
-        let answered = link.call(Op::Status, deadline).await;
-        matches!(answered, Ok(Outcome::Status(_))).then_some(link)
+        match link.call(Op::Status, deadline).await {
+            Ok(Outcome::Status(status)) => knows(&status, self.me).then_some(link),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     fn connected(&self, address: &str) -> Option<Arc<TcpLink>> {
@@ -112,6 +116,12 @@ impl Requests {
         let other = other.as_ref()?;
         (other.address == address && !other.link.is_closed()).then(|| Arc::clone(&other.link))
     }
+}
+
+/// Whether the one that says this of itself serves the table of which `me` has a copy.
+fn knows(status: &ProtocolStatus, me: ReplicaId) -> bool {
+    let configuration = status.configuration.as_ref();
+    configuration.is_none_or(|c| c.members.contains_key(&me))
 }
 
 /// The primary is alive if it answers within this.

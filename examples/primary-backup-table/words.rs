@@ -1,6 +1,7 @@
 //! What an operator of the table is told: the library's sentences in the words of this program, which knows two servers and a
 //! few options, and neither replicas' ids nor the library's types.
 
+use super::state_dir::Durability;
 use crate::common::operator::{Said, reworded, with_names};
 use kvrep_core::ReplicaId;
 use kvrep_transport_tcp::Unreachable;
@@ -9,23 +10,27 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 /// Whom a server talks of.
-#[derive(Debug)]
 pub struct Words {
     me: ReplicaId,
-    /// The other server's address, as it is known at the start.
-    other: Option<String>,
+    durability: Durability,
     has_witness: bool,
+    address_of: Box<dyn Fn(ReplicaId) -> Option<String> + Send + Sync>,
     said: Mutex<Said>,
 }
 
 impl Words {
-    /// Of this server. `other`: where the other one is, if that is known; `witness`, too.
+    /// Of this server. `address_of`: where others are, as far as that is known when they are talked of.
     #[must_use]
-    pub fn new(me: ReplicaId, other: Option<String>, witness: Option<&str>) -> Self {
+    pub fn new(
+        (me, durability): (ReplicaId, Durability),
+        witness: Option<&str>,
+        address_of: impl Fn(ReplicaId) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
         Self {
             me,
-            other,
+            durability,
             has_witness: witness.is_some(),
+            address_of: Box::new(address_of),
             said: Mutex::default(),
         }
     }
@@ -34,17 +39,21 @@ impl Words {
     #[must_use]
     pub fn plainly(&self, text: &str) -> String {
         let named = with_names(text, |id| self.name(id));
-        reworded(&named, &PHRASES)
+        let safe = match self.durability {
+            Durability::Log => named,
+            Durability::Memory => reworded(&named, &IN_MEMORY),
+        };
+        reworded(&safe, &PHRASES)
     }
 
-    fn name(&self, id: ReplicaId) -> String {
+    /// There may have been a third server, so "the other one" would not do.
+    pub(super) fn name(&self, id: ReplicaId) -> String {
         if id == self.me {
-            "this server".into()
-        } else {
-            match &self.other {
-                Some(address) => format!("the other server ({address})"),
-                None => "the other server".into(),
-            }
+            return "this server".into();
+        }
+        match (self.address_of)(id) {
+            Some(address) => format!("the server at {address}"),
+            None => "another server".into(),
         }
     }
 
@@ -78,8 +87,45 @@ impl Words {
     }
 }
 
+/// Advice that is good where there is a log, and would lose a table that is in memory. Longer ones come first.
+const IN_MEMORY: [(&str, &str); 3] = [
+    (
+        "start the replica that has most with force, and then the others",
+        "note that the table is in memory only, so EVERY SERVER THAT ENDS LOSES ITS COPY, and --force would begin with an EMPTY table: type print at the server that has the table and keep what it shows; then stop both servers, start one with --force and then the other one, and put the entries back with a client",
+    ),
+    (
+        "stop all replicas when it suits, start this one with force, and then the others",
+        "note that the table is in memory only, so EVERY SERVER THAT ENDS LOSES ITS COPY, and --force would begin with an EMPTY table: read the table out with a client (getkeys, get) while this server serves; then stop both servers, start this one with --force and then the other one, and put the entries back",
+    ),
+    (
+        "If the directory that this replica had is there still, stop it and start it with that one",
+        "Nothing of it was in its directory: leave it running, and it gets a copy",
+    ),
+];
+
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 16] = [
+const PHRASES: [(&str, &str); 22] = [
+    ("knows this group, ", "has the table of this pair ("),
+    (
+        ", as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",
+        "): this server was primary of it before, with another directory or memory; it was started as if for the first time, with an EMPTY table, which it serves no more. The one that has the table goes on with it as soon as a client asks; what was written here since is LOST then",
+    ),
+    (
+        "If the directory that this replica had is there still, stop it and start it with that one",
+        "If its directory is there still, stop it and start it with that one (--data)",
+    ),
+    (
+        " has begun anew, with nothing of what this group had. This replica has that, and takes over as soon as a client asks it for a write or a linearizable read",
+        " was started without the table, as if for the first time (in another directory?), and does not count. This server has the table, and serves as soon as a client asks it",
+    ),
+    (
+        " has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then",
+        " has the table, and serves it as soon as a client asks; this server has nothing that counts, and gets a copy then",
+    ),
+    (
+        "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before",
+        "the primary is gone; this server takes over as soon as a client asks it for anything",
+    ),
     (
         "While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group",
         "If the other server has the table, move the log away, and this one gets everything from there",
@@ -111,7 +157,7 @@ const PHRASES: [(&str, &str); 16] = [
     ),
     (
         "stop all replicas when it suits, start this one with force, and then the others",
-        "stop both servers when it suits, start this one with --force, and then the other one. WITHOUT --durable THE TABLE IS LOST BY THAT: read it out with a client first",
+        "stop both servers when it suits, start this one with --force, and then the other one",
     ),
     (
         "start this replica without force",
@@ -132,38 +178,72 @@ const PHRASES: [(&str, &str); 16] = [
 mod tests {
     use super::*;
 
-    fn words(witness: Option<&str>) -> Words {
-        Words::new(ReplicaId(1), Some("h:5001".into()), witness)
+    /// Of the first server of a pair whose second one is n4711; where a third one is is not known.
+    fn words(durability: Durability) -> Words {
+        Words::new((ReplicaId(1), durability), None, |id| {
+            (id == ReplicaId(4_711)).then(|| "h:5001".into())
+        })
     }
 
     /// Sentences as the library says them.
-    const SENTENCES: [&str; 6] = [
+    const SENTENCES: [&str; 10] = [
         "this replica is not in the last in-sync set {n4711} (version 3, decided by n4711 in term 2); one of those must return, or start this one with force (writes may be lost)",
         "no holder of the state remains: [n1] had it and came back without. Restore a copy, or start one replica with force",
         "restarted without a witness: all of {n1, n4711} (version 2, decided by n1 in term 1) must be heard; missing: [n4711]. Start them, or start this replica with force",
         "the group does not let it in: the group has 2 members, as many as allowed; remove or replace one first",
         "n4711 is primary and answers: nothing is forced; start this replica without force",
         "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before",
+        "n4711 has begun anew, with nothing of what this group had. This replica has that, and takes over as soon as a client asks it for a write or a linearizable read",
+        "n4711 has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then",
+        "n4711 knows this group, {n1, n4711} (version 3, decided by n1 in term 1), as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one",
+        WITNESS_EMPTY,
     ];
+    const WITNESS_EMPTY: &str = "the witness has an empty register, but this group was in {n1, n4711} (version 2, decided by n1 in term 1): it was started with another directory than before, and has lost what was recorded. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others";
+    const REGISTER_LOST: &str = "Start it with the directory that it had; if that is lost, stop all replicas when it suits, start this one with force, and then the others";
 
     #[test]
     fn an_operator_hears_of_servers_and_options_and_of_no_ids_or_types() {
-        for sentence in SENTENCES {
-            let told = words(None).plainly(sentence);
-            for theirs in [
-                "::",
-                "n1",
-                "n4711",
-                "replica",
-                "with force",
-                "members_max",
-                "in-sync",
-            ] {
-                assert!(!told.contains(theirs), "{theirs} in {told}");
+        for durability in [Durability::Memory, Durability::Log] {
+            for sentence in SENTENCES {
+                let told = words(durability).plainly(sentence);
+                for theirs in [
+                    "::",
+                    "n1",
+                    "n4711",
+                    "replica",
+                    "with force",
+                    "members_max",
+                    "in-sync",
+                    "linearizable",
+                ] {
+                    assert!(!told.contains(theirs), "{theirs} in {told}");
+                }
             }
         }
-        let told = words(None).plainly(SENTENCES[2]);
-        assert!(told.contains("the other server (h:5001)"), "{told}");
+        let told = words(Durability::Log).plainly(SENTENCES[2]);
+        assert!(told.contains("the server at h:5001"), "{told}");
         assert!(told.contains("--force"), "{told}");
+    }
+
+    /// Three servers may have been involved: the second, a third that took its place, and this one.
+    #[test]
+    fn each_server_is_called_by_its_own_address_and_a_third_one_is_not_taken_for_the_second() {
+        let told = words(Durability::Log).plainly("n4711, n9 and n1");
+        assert_eq!(told, "the server at h:5001, another server and this server");
+    }
+
+    /// What one is told to do must not lose the table.
+    #[test]
+    fn whoever_has_a_table_in_memory_is_not_told_to_restart_before_it_is_read_out() {
+        for advice in [WITNESS_EMPTY, REGISTER_LOST] {
+            let memory = words(Durability::Memory).plainly(advice);
+            let (read, force) = (memory.find("print at"), memory.find("start one with"));
+            let read = read.or(memory.find("read the table out"));
+            let force = force.or(memory.find("start this one with"));
+            assert!(read.is_some() && read < force, "{memory}");
+            assert!(memory.contains("LOSES ITS COPY"), "{memory}");
+            let log = words(Durability::Log).plainly(advice);
+            assert!(!log.contains("LOSES"), "{log}");
+        }
     }
 }

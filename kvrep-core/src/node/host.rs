@@ -240,7 +240,7 @@ impl Host for TokioHost {
             Event::Configured(configuration) => tracing::info!(?configuration, "configured"),
             Event::Dropped(peer) => tracing::warn!(%peer, "dropped from the in-sync set"),
             Event::Joined(peer) => tracing::info!(%peer, "joined the in-sync set"),
-            Event::TailTruncated { from, entries } => {
+            Event::TailTruncated { from, entries, .. } => {
                 tracing::warn!(%from, entries, "an uncommitted tail was cut off");
             }
             Event::AcknowledgedWritesLost { from, commit } => {

@@ -259,16 +259,15 @@ pub enum Event {
     Dropped(ReplicaId),
     /// A member joined the in-sync set (decided).
     Joined(ReplicaId),
-    /// A tail that this replica did not know to be committed was cut off and saved aside. With
-    /// [`crate::Authority::Witness`] its writes were never acknowledged, unless the primary alone decides
-    /// ([`crate::Ack::Primary`]): then, and with [`crate::Authority::Alone`] if there was a partition, they may have
-    /// been: a backup, or a replica that restarted, cannot tell. It is also reported (only where that may be) when a snapshot replaces a log that cannot be compared with the primary's any more:
+    /// A tail that this replica did not know to be committed was cut off and saved aside. It is also reported (only where that may be) when a snapshot replaces a log that cannot be compared with the primary's any more:
     /// `from` is then 1, for where a difference begins cannot be told.
     TailTruncated {
         /// The first entry cut.
         from: Index,
         /// How many.
         entries: u64,
+        /// Whether a client may have been told of them.
+        acknowledged: Acknowledged,
     },
     /// A history below this replica's own commit point was refuted: **acknowledged writes are lost**. Possible
     /// only with [`crate::Ack::Primary`]; with [`crate::Authority::Alone`] under a partition, a pause or a lost disk; or
@@ -341,4 +340,14 @@ pub enum Event {
         /// Its commit point.
         upto: Index,
     },
+}
+
+/// Whether writes that this replica did not know to be committed may have been acknowledged all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The group's authority and ack policy rule it out.
+    Never,
+    /// Where the primary alone decides ([`crate::Ack::Primary`]), and with [`crate::Authority::Alone`] if there was a partition or a pause: a
+    /// backup, or a replica that restarted, cannot tell.
+    Perhaps,
 }

@@ -201,7 +201,7 @@ impl World {
     pub(super) fn on_event(&mut self, n: usize, life: Life, event: &Event) {
         self.note(n, format!("{event:?}"));
         match event {
-            Event::TailTruncated { from, entries } => {
+            Event::TailTruncated { from, entries, .. } => {
                 self.stats.truncations += 1;
                 let last = Index((from.0 + entries).saturating_sub(1));
                 self.reported_lost.push((*from, last));

@@ -361,6 +361,7 @@ fn splice(
         out.push(Action::Event(Event::TailTruncated {
             from: at,
             entries: cut,
+            acknowledged: local.acknowledged(),
         }));
     }
     entries.advance(from);

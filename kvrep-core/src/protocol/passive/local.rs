@@ -13,13 +13,14 @@ use super::mutation::Mutation;
 use super::repair::Digests;
 use crate::config::{Ack, Authority, Confirm, GroupConfig, Takeover, Token, Visibility};
 use crate::detector::FailureDetector;
+use crate::entry::EntryKind;
 use crate::error::ReadError;
 use crate::id::{
     Configuration, Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket,
     Version,
 };
 use crate::membership::{Membership, dynamic::DynamicMembership};
-use crate::protocol::{Action, Event, Outbox};
+use crate::protocol::{Acknowledged, Action, Event, Outbox};
 use crate::random::Rng;
 use crate::storage::{SnapshotMeta, StorageOp, Tail};
 use crate::time::Time;
@@ -124,6 +125,15 @@ impl Local {
     /// Whether what was acknowledged may be refuted, by the group's choice.
     pub(super) fn may_lose(&self) -> bool {
         self.is_alone() || self.group.ack == Ack::Primary
+    }
+
+    /// Whether a tail that was not known here to be committed may have been acknowledged.
+    pub(super) fn acknowledged(&self) -> Acknowledged {
+        if self.may_lose() {
+            Acknowledged::Perhaps
+        } else {
+            Acknowledged::Never
+        }
     }
 
     pub(super) fn others(&self) -> impl Iterator<Item = ReplicaId> + use<> {
@@ -446,10 +456,12 @@ impl Local {
     /// Throws the whole history away, keeping it aside: it was refuted below the commit point. What it vouched for is gone, so
     /// from here on it is another member, as one is that lost its disk: it cannot take over before it was added again.
     pub(super) fn reset(&mut self, from: Index, out: &mut Outbox) {
-        out.push(Action::Event(Event::AcknowledgedWritesLost {
-            from,
-            commit: self.commit,
-        }));
+        if self.holds_writes() {
+            out.push(Action::Event(Event::AcknowledgedWritesLost {
+                from,
+                commit: self.commit,
+            }));
+        }
         self.begin_anew(out);
         #[cfg(feature = "sim")]
         let renewed = !self.mutated(Mutation::RefutedCounts);
@@ -462,6 +474,15 @@ impl Local {
         // In this order: as another member it may still hold the old history, but not the other way round.
         let tail = Tail::SaveAside;
         self.hard_token = self.persist(vec![self.hard_op(), StorageOp::Reset { tail }], out);
+    }
+
+    /// Whether there is a write in what is committed here: a reign that took none has lost none.
+    fn holds_writes(&self) -> bool {
+        let is_write = |index: u64| {
+            let entry = self.log.get(Index(index));
+            entry.is_none_or(|e| e.kind == EntryKind::Command)
+        };
+        (1..=self.commit.0).any(is_write)
     }
 
     /// Empty again, in memory.

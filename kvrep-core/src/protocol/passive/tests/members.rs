@@ -476,8 +476,10 @@ fn a_founder_that_begins_anew_with_nothing_yields_to_the_one_that_has_what_the_g
     g.pass(2 * SECOND);
     assert_eq!(g.primary(), joiner);
     assert_eq!(g.read(joiner, Read::Linearizable), Some(vec![7]));
-    // It follows, and is given everything.
+    // It follows, and is given everything. It took no write, so none is lost.
     assert_eq!(g.in_sync(), 2);
+    let lost = |e: &Event| matches!(e, Event::AcknowledgedWritesLost { .. });
+    assert!(!g.nodes[&founder].effects.events.iter().any(lost));
     assert_eq!(g.read(founder, Read::Local), Some(vec![7]));
 }
 
@@ -504,4 +506,20 @@ fn a_founder_that_began_anew_serves_no_more_and_the_other_one_when_a_client_asks
         assert_eq!(g.read(joiner, Read::Linearizable), Some(vec![7]));
         assert_eq!(g.in_sync(), 2);
     }
+}
+
+#[test]
+fn what_a_founder_took_that_began_anew_is_reported_as_lost() {
+    let (founder, joiner) = (ReplicaId(1), ReplicaId(9));
+    let mut g = founder_began_anew(Takeover::MostAdvanced);
+    // The joiner has not noticed yet.
+    g.cut = [(founder, joiner), (joiner, founder)].into();
+    g.pass(SECOND / 4);
+    assert!(matches!(g.write(founder, 8), Some(Outcome::Done { .. })));
+    g.cut.clear();
+    g.pass(2 * SECOND);
+    assert_eq!(g.primary(), joiner);
+    assert_eq!(g.read(founder, Read::Local), Some(vec![7]));
+    let lost = |e: &Event| matches!(e, Event::AcknowledgedWritesLost { .. });
+    assert!(g.nodes[&founder].effects.events.iter().any(lost));
 }
