@@ -162,13 +162,17 @@ fn failed(operation: &str) -> String {
 
 fn told(turn: &Turn) {
     match turn {
-        Turn::Other { failed, next } => {
+        Turn::Other { failed, why, next } => {
             eprintln!("O primario {failed} falhou; vai ligar ao secundario-> {next}");
+            eprintln!("table-client: {why}");
         }
-        Turn::Again(after) => eprintln!(
-            "Os dois servidores falharam; vai tentar outra vez em {} segundos",
-            after.as_secs_f64()
-        ),
+        Turn::Again { why, after } => {
+            eprintln!(
+                "Os dois servidores falharam; vai tentar outra vez em {} segundos",
+                after.as_secs_f64()
+            );
+            eprintln!("table-client: {why}");
+        }
     }
 }
 

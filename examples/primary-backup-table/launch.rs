@@ -1,6 +1,6 @@
 //! Starts a server as [`plan`] says: who it is, whom it asks, with what policies it runs.
 
-use super::policy::{self, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX};
+use super::policy::{self, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within};
 use super::server::{Notes, Options, Server, tell};
 use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
@@ -10,11 +10,12 @@ use super::words::Words;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::protocol::passive::Join;
-use kvrep_core::{Authority, GroupId, Node, ReplicaId};
+use kvrep_core::transport::Transport as _;
+use kvrep_core::{Authority, Configuration, GroupId, Node, ReplicaId};
 use kvrep_transport_tcp::{LinkLimits, TcpConfig, TcpLimits, TcpLink, TcpTransport};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -34,7 +35,11 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
     let mut members = vec![me];
     let (mut peer, mut join) = (None, None);
     match plan {
-        Plan::Begin => {}
+        Plan::Begin if dir.log().exists() => {}
+        Plan::Begin => tell(&format!(
+            "begins a new table, which is EMPTY, for there is none in {}. If this server had a table before, it was started elsewhere: stop it, and start it there, or with --data and that directory",
+            dir.path().display()
+        )),
         Plan::Resume if dir.log().exists() => {}
         Plan::Resume => {
             return Err(format!(
@@ -43,7 +48,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             ));
         }
         Plan::Meet { address, .. } => {
-            refuse_own(&address, options.wanted.port)?;
+            refuse_own(&address, options)?;
             let met = meet(&address, me, &options.data).await?;
             (members, join) = (vec![met.replica], Some(met.join));
             record.peer = Some(met.replica.0);
@@ -53,7 +58,12 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         Plan::Return { peer: known } => {
             // Another server may have taken its place meanwhile, and be dead by now.
             let place = match status_of(&known.1).await {
-                Ok((replica, status)) => place_for(me, replica, status),
+                Ok((replica, status)) => {
+                    if began_anew(me, &status) {
+                        tell(&another_table(&known.1, &record));
+                    }
+                    place_for(me, replica, status)
+                }
                 Err(_) => Join::full(),
             };
             (members, join) = (vec![known.0], Some(place));
@@ -92,8 +102,19 @@ async fn run(
     // Of the library's own wire: the other server, people's tools.
     limits.clients_max = 128;
     limits.request_bytes_max = REQUEST_BYTES_MAX + 4_096;
-    let other = peer.as_ref().map(|(_, address)| address.clone());
-    let words = Arc::new(Words::new(me, other, options.witness.as_deref()));
+    let known = Arc::new(Addresses {
+        listed: peer.clone(),
+        transport: OnceLock::new(),
+    });
+    let durability = if record.durable {
+        Durability::Log
+    } else {
+        Durability::Memory
+    };
+    let ask = Arc::clone(&known);
+    let address_of = move |id| ask.of(id);
+    let witness = options.witness.as_deref();
+    let words = Arc::new(Words::new((me, durability), witness, address_of));
     let told = Arc::clone(&words);
     let listen = SocketAddr::new(options.listen, options.wanted.port);
     let service = Arc::new(Service::new(options.dialect));
@@ -113,8 +134,11 @@ async fn run(
     }
     let transport = TcpTransport::bind(config)
         .await
-        .map_err(|e| e.to_string())?;
+        // A port that others must know is not taken as it comes.
+        .map_err(|e| e.to_string().replace(" (port 0 takes a free one)", ""))?;
     let transport = Arc::new(transport);
+    // It is set once, here.
+    let _ = known.transport.set(Arc::downgrade(&transport));
     // The port is this server's now, and nothing is served yet: whoever has begun once does not begin again.
     dir.write(&record).map_err(|e| e.to_string())?;
     let mut builder = Node::builder(GROUP, me)
@@ -132,12 +156,26 @@ async fn run(
     };
     let node = builder.start().await;
     let node = node.map_err(|e| words.plainly(&e.to_string()))?;
-    service.begin(&node);
+    service.begin(&node, request_within(options.timeout));
     Ok(Server {
         node,
         notes: Notes::new(dir, record, transport),
         words,
     })
+}
+
+/// Where the other servers are, as far as that is known by now.
+struct Addresses {
+    listed: Option<(ReplicaId, String)>,
+    transport: OnceLock<Weak<TcpTransport>>,
+}
+
+impl Addresses {
+    fn of(&self, id: ReplicaId) -> Option<String> {
+        let listed = self.listed.iter().find(|(listed, _)| *listed == id);
+        let learned = || self.transport.get()?.upgrade()?.address_of(id);
+        learned().or_else(|| listed.map(|(_, address)| address.clone()))
+    }
 }
 
 /// Who is at an address.
@@ -180,13 +218,37 @@ fn place_for(me: ReplicaId, answered: ReplicaId, status: ProtocolStatus) -> Join
     }
 }
 
+/// Whether the other server serves a table that is not the one that this server had a copy of: a primary counts its secondary
+/// among its own, dead or alive, until a third server has taken its place.
+fn began_anew(me: ReplicaId, other: &ProtocolStatus) -> bool {
+    let alone = |c: &Configuration| c.members.len() == 1 && !c.members.contains_key(&me);
+    other.serving && other.configuration.as_ref().is_some_and(alone)
+}
+
+/// What a server is told that comes back, and finds that the other one has begun another table.
+fn another_table(address: &str, record: &Record) -> String {
+    let other = format!(
+        "the server at {address} was started as if for the first time (in another directory?), and began ANOTHER TABLE, which does not know this server"
+    );
+    if record.durable {
+        format!(
+            "{other}. This server has its log, and goes on with it as soon as a client asks; what was written to the other table is LOST then"
+        )
+    } else {
+        format!(
+            "{other}. What the two had was in memory, and IS LOST, for both were started again: this server gets a copy of the other table"
+        )
+    }
+}
+
 /// A server is no secondary of itself.
-fn refuse_own(address: &str, port: u16) -> Result<(), String> {
+fn refuse_own(address: &str, options: &Options) -> Result<(), String> {
     let resolved = address.to_socket_addrs().map_err(|e| {
         format!("{address}: {e}; write the primary as HOST:PORT, such as 127.0.0.1:5000")
     })?;
     for found in resolved {
-        if found.port() == port && found.ip().is_loopback() {
+        let here = found.ip().is_loopback() || found.ip() == options.listen;
+        if found.port() == options.wanted.port && here {
             return Err(format!(
                 "{address} is this server itself; give it the address of the other one"
             ));
@@ -201,18 +263,43 @@ fn tell_once(told: &mut bool, what: &str) {
     }
 }
 
-/// What force does to the table.
+/// What force does to the table, and what happens next.
 fn consequence(has_log: bool, record: &Record) -> String {
+    let other = record
+        .peer_address
+        .as_ref()
+        .map(|address| format!("the server at {address}"));
+    let next = match &other {
+        Some(other) => format!(
+            "this server serves alone from now on; {other}, when it is started, becomes its secondary and gets a copy of this table in place of its own"
+        ),
+        None => "this server serves alone, until it is given a secondary".into(),
+    };
     if !has_log {
-        return "the table starts EMPTY: it was in memory only, so this server has nothing of it. Whatever the other server may still have is given up, and is LOST when it joins this one".into();
+        let lost = match &other {
+            Some(other) => format!(
+                "What {other} may still have is given up, and is LOST when it joins this one. "
+            ),
+            None => String::new(),
+        };
+        return format!(
+            "the table starts EMPTY: it was in memory only, so this server has nothing of it. {lost}Next: {next}"
+        );
     }
-    let had = match record.in_sync.as_slice() {
-        [only] if *only == record.replica => "this server alone",
-        [_] => "the other server alone",
-        _ => "both servers",
+    let other = other.unwrap_or_else(|| "the other server".into());
+    let loses = match record.in_sync.as_slice() {
+        [only] if *only == record.replica => format!(
+            "When that was last agreed on, this server alone had the whole table, and {other} was DOWN: nothing that was acknowledged is lost, unless that one was forced, too"
+        ),
+        [_] => format!(
+            "When that was last agreed on, {other} alone had the whole table, and this server was DOWN: whatever was written since is LOST, unless you start that one instead"
+        ),
+        _ => format!(
+            "When that was last agreed on, both servers had the whole table: what {other} took alone since then, if it served at all, is LOST"
+        ),
     };
     format!(
-        "this server serves with what is in its log. When that was last agreed on, {had} had the whole table; what only the other server had is LOST"
+        "this server serves with what is in its log. {loses}. Next: {next} (which is set aside in its directory)"
     )
 }
 
@@ -250,6 +337,8 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvrep_core::protocol::Role;
+    use kvrep_core::{Index, LogPoint, MemberKind, StoreId, Term, Version};
 
     /// A1.6: what is lost is said before it is lost.
     #[test]
@@ -258,14 +347,54 @@ mod tests {
         let empty = consequence(false, &record);
         assert!(empty.contains("starts EMPTY"), "{empty}");
         record.durable = true;
-        for (in_sync, who) in [
-            (vec![1], "this server alone"),
-            (vec![9], "the other server alone"),
-            (vec![1, 9], "both servers"),
+        record.peer_address = Some("h:5001".into());
+        for (in_sync, loses) in [
+            (vec![1], "nothing that was acknowledged is lost"),
+            (vec![9], "whatever was written since is LOST"),
+            (
+                vec![1, 9],
+                "what the server at h:5001 took alone since then",
+            ),
         ] {
             record.in_sync = in_sync;
             let told = consequence(true, &record);
-            assert!(told.contains(who) && !told.contains("EMPTY"), "{told}");
+            assert!(told.contains(loses) && !told.contains("EMPTY"), "{told}");
+            assert!(told.contains("becomes its secondary"), "{told}");
         }
+    }
+
+    /// A primary that does not know its secondary is none of this pair.
+    #[test]
+    fn a_server_that_serves_a_table_of_its_own_is_told_from_the_primary_of_the_pair() {
+        let status = |members: &[u32]| ProtocolStatus {
+            role: Role::Primary,
+            store: StoreId(1),
+            term: Term::ZERO,
+            primary: Some(ReplicaId(1)),
+            serving: true,
+            configuration: Some(Configuration {
+                term: Term::ZERO.next_for(ReplicaId(1)),
+                version: Version(1),
+                in_sync: [(ReplicaId(1), StoreId(1))].into(),
+                members: members
+                    .iter()
+                    .map(|id| (ReplicaId(*id), MemberKind::Full))
+                    .collect(),
+            }),
+            view: 1,
+            last: LogPoint::ZERO,
+            durable: Index::ZERO,
+            commit: Index::ZERO,
+            applied: Index::ZERO,
+            replicated: None,
+            log_start: Index::ZERO,
+            waiting_for: String::new(),
+            dropped: 0,
+        };
+        let me = ReplicaId(9);
+        assert!(began_anew(me, &status(&[1])));
+        // The pair's, and one in which a third server has this one's place.
+        assert!(!began_anew(me, &status(&[1, 9])));
+        assert!(!began_anew(me, &status(&[1, 10])));
     }
 }

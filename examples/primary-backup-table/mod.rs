@@ -16,6 +16,7 @@ pub mod pair;
 pub mod policy;
 pub mod primary_backup;
 pub mod requests;
+mod roles;
 pub mod room;
 pub mod server;
 pub mod server_console;

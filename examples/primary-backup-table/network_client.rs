@@ -57,11 +57,18 @@ pub enum Turn {
     Other {
         /// The one that failed.
         failed: String,
+        /// How.
+        why: String,
         /// The other.
         next: String,
     },
     /// Both failed; both are tried again after this.
-    Again(Duration),
+    Again {
+        /// How the second of them failed.
+        why: String,
+        /// When.
+        after: Duration,
+    },
 }
 
 /// Why there is no answer.
@@ -141,7 +148,7 @@ impl NetworkClient {
         let (mut last, mut maybe_done) = (String::new(), false);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
-                self.turn(attempt).await;
+                self.turn(attempt, &last).await;
             }
             let reply = self.attempt(request, writes, &mut numbered).await;
             match reply {
@@ -155,7 +162,7 @@ impl NetworkClient {
                     match self.attempt(request, writes, &mut numbered).await {
                         Ok(reply) => return Ok(reply),
                         Err(failed) => {
-                            (last, maybe_done) = (failed.why, failed.sent == Sent::Maybe);
+                            (last, maybe_done) = (self.said(&failed), failed.sent == Sent::Maybe);
                         }
                     }
                 }
@@ -164,7 +171,7 @@ impl NetworkClient {
                     return Err(NoAnswer::Unsendable(failed.why));
                 }
                 Err(failed) => {
-                    last = failed.why;
+                    last = self.said(&failed);
                     maybe_done |= failed.sent == Sent::Maybe;
                 }
             }
@@ -173,17 +180,24 @@ impl NetworkClient {
         Err(NoAnswer::GaveUp(last))
     }
 
+    /// Which server failed, and how.
+    fn said(&self, failed: &Failed) -> String {
+        format!("{}: {}", self.primary(), failed.why)
+    }
+
     /// To the other server, after a while if both were tried.
-    async fn turn(&mut self, attempt: usize) {
+    async fn turn(&mut self, attempt: usize, why: &str) {
         self.talk = None;
+        let why = why.to_owned();
         let failed = self.primary().to_owned();
         self.primary = 1 - self.primary;
         if attempt.is_multiple_of(2) {
-            (self.on_turn)(&Turn::Again(self.patience.timeout));
-            sleep(self.patience.timeout).await;
+            let after = self.patience.timeout;
+            (self.on_turn)(&Turn::Again { why, after });
+            sleep(after).await;
         } else {
             let next = self.primary().to_owned();
-            (self.on_turn)(&Turn::Other { failed, next });
+            (self.on_turn)(&Turn::Other { failed, why, next });
         }
     }
 
@@ -261,7 +275,7 @@ impl NetworkClient {
             None => {
                 let address = &self.servers[self.primary];
                 let stream = dial(address, timeout).await;
-                let stream = stream.map_err(|e| Failed::unsent(format!("{address}: {e}")))?;
+                let stream = stream.map_err(|e| Failed::unsent(e.to_string()))?;
                 let codec = TableCodec::new(Side::Client, self.patience.dialect, REPLY_BYTES_MAX);
                 let manners = Manners {
                     idle: timeout,

@@ -51,7 +51,7 @@ fn log() -> (Arc<Mutex<Vec<String>>>, impl FnMut(&Turn) + Send + 'static) {
     let told = move |turn: &Turn| {
         let line = match turn {
             Turn::Other { next, .. } => format!("to {next}"),
-            Turn::Again(_) => "wait".to_owned(),
+            Turn::Again { .. } => "wait".to_owned(),
         };
         turns.lock().expect("no panic").push(line);
     };

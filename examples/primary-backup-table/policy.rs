@@ -62,9 +62,12 @@ pub const CLIENTS_MAX: usize = 4_096;
 /// Requests larger than [`LARGE_BYTES`](super::message::LARGE_BYTES) that are being received at a time.
 pub const LARGE_REQUESTS_MAX: usize = 64;
 
-/// How long a request may wait, as while a secondary is brought up to date, before its client is hung up on: a little less than the client's
-/// `TIMEOUT`, so that it hears of it instead of guessing.
-pub const REQUEST_WITHIN: Duration = Duration::from_millis(4_500);
+/// How long a request may wait, as while a secondary is brought up to date, before its client is hung up on, whose `TIMEOUT` is this: a little
+/// less, so that it hears of it instead of guessing.
+#[must_use]
+pub fn request_within(timeout: Duration) -> Duration {
+    timeout * 9 / 10
+}
 
 /// How long a request is pursued whose client has said good-bye: it may have closed one direction only, as scripts do.
 pub const AFTER_GOODBYE: Duration = Duration::from_secs(1);
@@ -98,7 +101,8 @@ mod tests {
     /// A client that waits for `TIMEOUT` hears from the server before it gives up.
     #[test]
     fn nobody_is_held_for_longer_than_a_client_waits() {
-        assert!(REQUEST_WITHIN < TIMEOUT && AFTER_GOODBYE < REQUEST_WITHIN);
+        let within = request_within(TIMEOUT);
+        assert!(within < TIMEOUT && AFTER_GOODBYE < within);
     }
 
     /// R1.2, R1.10, R1.15, R1.20: the policies, and that they fit each other.

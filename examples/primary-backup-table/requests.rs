@@ -7,7 +7,7 @@
 //! What cannot be answered (nobody serves, or it is not known whether a write was carried out) has no word on this wire:
 //! the caller hangs up, and the client turns to the other server.
 
-use super::policy::{GROUP, REQUEST_WITHIN};
+use super::policy::GROUP;
 use super::skel::Ask;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{ClientLink, LinkError, LocalLink, Node};
@@ -26,6 +26,7 @@ pub struct NoAnswer;
 pub struct Requests {
     me: ReplicaId,
     here: LocalLink,
+    within: Duration,
     other: Mutex<Option<Other>>,
 }
 
@@ -37,12 +38,13 @@ struct Other {
 }
 
 impl Requests {
-    /// By way of this node.
+    /// By way of this node. A request waits for at most `within` until somebody serves it.
     #[must_use]
-    pub fn new(node: &Node) -> Self {
+    pub fn new(node: &Node, within: Duration) -> Self {
         Self {
             me: node.identity().replica,
             here: LocalLink::new([node]),
+            within,
             other: Mutex::new(None),
         }
     }
@@ -52,7 +54,7 @@ impl Requests {
     /// # Errors
     /// [`NoAnswer`]: nobody serves, or what became of it is not known.
     pub async fn carry_out(&self, ask: &Ask) -> Result<Outcome, NoAnswer> {
-        self.carry_out_until(ask, Instant::now() + REQUEST_WITHIN)
+        self.carry_out_until(ask, Instant::now() + self.within)
             .await
     }
 

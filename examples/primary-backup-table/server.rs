@@ -6,6 +6,7 @@ use super::loss::{has_nothing, told_of_loss};
 use super::message::Dialect;
 use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
+use super::roles::Known;
 use super::server_console::printed;
 use super::start::Wanted;
 use super::state_dir::{Record, StateDir};
@@ -34,6 +35,8 @@ pub struct Options {
     pub advertise: Option<String>,
     /// Its directory.
     pub data: PathBuf,
+    /// The `TIMEOUT` of its clients.
+    pub timeout: Duration,
     /// Where the witness is, if there is one.
     pub witness: Option<String>,
     /// What is written before a frame.
@@ -89,12 +92,19 @@ async fn tend(
 ) -> Result<(), String> {
     let mut watch = node.watch();
     watch.mark_changed();
-    let mut attending = std::pin::pin!(attend(node, |what| tell(&words.plainly(what))));
+    // What force costs was said at the start, in more words.
+    let heard = |what: &str| {
+        if !what.starts_with("FORCED") {
+            tell(&words.plainly(what));
+        }
+    };
+    let mut attending = std::pin::pin!(attend(node, heard));
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
     let lost = nobody_has_it(node, notes.record.peer_address.clone(), notes.was_alone);
     let mut lost = std::pin::pin!(lost);
     let mut is_told = false;
+    let (me, mut role) = (node.identity().replica, Known::default());
     loop {
         tokio::select! {
             ended = &mut attending => return ended.map_err(|e| words.plainly(&e.to_string())),
@@ -103,6 +113,9 @@ async fn tend(
             () = &mut lost, if !is_told => is_told = true,
             Ok(()) = watch.changed() => {
                 let protocol = watch.borrow_and_update().protocol.clone();
+                if let Some(what) = role.news(me, &protocol, |id| words.address(id)) {
+                    say(&format!("table-server: {what}"));
+                }
                 notes.take(&protocol).await?;
             }
         }

@@ -4,7 +4,7 @@ use super::table::Table;
 use bytes::Bytes;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::{LocalReadError, Node, NodeStatus};
-use kvrep_core::protocol::Role;
+use kvrep_core::protocol::{ProtocolStatus, Role};
 use kvrep_core::{Read, ReplicaId, Token};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,19 +16,25 @@ pub async fn printed(node: Option<&Node>) -> String {
         return format!("{}\n{UPDATING}\n\n", role_line(None));
     };
     let mut table = entries(node, newest(node).await).await;
-    if table.is_err() {
+    let newest_is_shown = table.is_ok();
+    if !newest_is_shown {
         // Nobody says any more what of it is decided.
         table = entries(node, Read::Local).await;
     }
     let mut text = role_line(Some((node.identity().replica, &node.status())));
     text.push('\n');
     let complete = counts(node, &node.status());
+    let undecided = match table {
+        // Everything was there when it was asked for.
+        Ok(_) if newest_is_shown => 0,
+        Ok(_) | Err(_) => undecided(&node.status().protocol),
+    };
     if !complete {
         text.push_str(UPDATING);
         text.push('\n');
     }
     match table {
-        Ok(entries) if entries.is_empty() && !complete => {}
+        Ok(entries) if entries.is_empty() && (!complete || undecided > 0) => {}
         Ok(entries) if entries.is_empty() => {
             text.push_str(EMPTY);
             text.push('\n');
@@ -43,8 +49,28 @@ pub async fn printed(node: Option<&Node>) -> String {
             let _ = writeln!(text, "({error})");
         }
     }
+    if complete && undecided > 0 {
+        let _ = writeln!(text, "{}", more(undecided));
+    }
     text.push('\n');
     text
+}
+
+/// How many entries this server has in its log that are not in the table that is shown: it has them, and has said so to the primary,
+/// but has not heard that they are decided. They are carried out when it hears so, or takes over.
+fn undecided(status: &ProtocolStatus) -> u64 {
+    status.last.index.0.saturating_sub(status.applied.0)
+}
+
+/// The line for them.
+fn more(undecided: u64) -> String {
+    let (entries, are) = match undecided {
+        1 => ("escrita", "está"),
+        _ => ("escritas", "estão"),
+    };
+    format!(
+        "(mais {undecided} {entries} que {are} neste servidor: aparecem quando o primário as confirmar, ou quando este servidor for primário)"
+    )
 }
 
 /// Everything that this server has: a secondary has a write before the client hears of it, and carries it out when it is
@@ -131,5 +157,20 @@ mod tests {
         assert_eq!(shown("olá".as_bytes()), "olá");
         assert_eq!(shown(b"a\nb\x1b[2J"), "a\\nb\\u{1b}[2J");
         assert_eq!(shown(b"\xff"), "\u{fffd}");
+    }
+
+    /// The line is there for what a secondary has acknowledged and cannot show yet.
+    #[test]
+    fn what_is_not_decided_is_counted() {
+        assert!(
+            more(1).starts_with("(mais 1 escrita que está"),
+            "{}",
+            more(1)
+        );
+        assert!(
+            more(2).starts_with("(mais 2 escritas que estão"),
+            "{}",
+            more(2)
+        );
     }
 }

@@ -104,6 +104,8 @@ impl StateDir {
     /// See [`StateDirError`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StateDirError> {
         let path = path.into();
+        // As a whole, for what is said of it: a relative one is another one elsewhere.
+        let path = std::path::absolute(&path).unwrap_or(path);
         match fs::create_dir_all(&path) {
             Ok(()) => Ok(Self(path)),
             Err(source) => Err(StateDirError::Io { path, source }),

@@ -286,8 +286,8 @@ impl Turns {
         let network = NetworkClient::new(pair.first.address(), pair.second.address(), patience);
         ClientStub::new(network.on_turn(move |turn| {
             let line = match turn {
-                Turn::Other { failed, next } => format!("{failed} failed, on to {next}"),
-                Turn::Again(after) => format!("both failed, waits {after:?}"),
+                Turn::Other { failed, next, .. } => format!("{failed} failed, on to {next}"),
+                Turn::Again { after, .. } => format!("both failed, waits {after:?}"),
             };
             turns
                 .lock()

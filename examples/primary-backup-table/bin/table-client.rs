@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use kvrep_examples::common::runtime;
-use kvrep_examples::primary_backup_table::arguments::addresses;
+use kvrep_examples::primary_backup_table::arguments::{seconds, two_servers};
 use kvrep_examples::primary_backup_table::client_console::{Ended, run};
 use kvrep_examples::primary_backup_table::message::Dialect;
 use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
@@ -43,9 +43,7 @@ timeout. Exit code: 0 after quit or the end of the input, 1 when neither server 
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let servers: Result<[String; 2], String> = addresses(&cli.servers)
-        .and_then(|all| all.try_into().map_err(|_| "expected two servers".into()));
-    let [primary, secondary] = match servers {
+    let [primary, secondary] = match two_servers(&cli.servers) {
         Ok(servers) => servers,
         Err(why) => {
             eprintln!("table-client: {why}; see --help");
@@ -78,13 +76,5 @@ fn main() -> ExitCode {
             eprintln!("table-client: {e}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(time) if !time.is_zero() && time <= Duration::from_secs(86_400) => Ok(time),
-        Ok(_) | Err(_) => Err("expected a number of seconds, more than 0 and at most a day".into()),
     }
 }

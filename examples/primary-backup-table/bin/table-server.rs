@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use kvrep_examples::common::runtime;
-use kvrep_examples::primary_backup_table::arguments::{address, addresses};
+use kvrep_examples::primary_backup_table::arguments::{address, addresses, seconds};
 use kvrep_examples::primary_backup_table::message::Dialect;
 use kvrep_examples::primary_backup_table::policy::dialect;
 use kvrep_examples::primary_backup_table::server::{Options, serve};
@@ -11,6 +11,7 @@ use kvrep_examples::primary_backup_table::state_dir::Durability;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
@@ -26,7 +27,9 @@ struct Cli {
     /// It counts at the first start only; later the server's directory says who the other one is.
     #[arg(value_name = "PRIMARY", num_args = 0..=2)]
     primary: Vec<String>,
-    /// The server's directory [default: table-PORT.d]
+    /// The server's directory [default: table-PORT.d, in the working directory]
+    ///
+    /// It says who the other server is and, with --durable, holds the log. Started with another one, this server is a new one.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Keep a log in the directory, so that the table outlives the process
@@ -38,7 +41,14 @@ struct Cli {
     /// there may be two primaries; that is then found and reported, and what one of them took is lost.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]
     witness: Option<String>,
+    /// The clients' TIMEOUT, in seconds: a request that cannot be served (while the secondary is brought up to date, or nobody may serve) is held
+    /// for a little less, and then its client is hung up on
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    timeout: Duration,
     /// Serve without the other server, which never returns. WHAT ONLY IT HAD IS LOST; without --durable the table starts EMPTY
+    ///
+    /// Refused while the other one serves, or has more. If it returns after all, it becomes the secondary and gets a copy of this server's
+    /// table in place of its own (with --durable its own is set aside in its directory).
     #[arg(long)]
     force: bool,
     /// The address of this machine to listen on
@@ -102,7 +112,7 @@ fn options(cli: Cli) -> Result<Options, String> {
     let primary = match addresses(&cli.primary)?.as_slice() {
         [] => None,
         [primary] => Some(primary.clone()),
-        _ => return Err("there is one primary".into()),
+        _ => return Err("one address is expected, the primary's".into()),
     };
     let data = cli.data;
     Ok(Options {
@@ -119,6 +129,7 @@ fn options(cli: Cli) -> Result<Options, String> {
         listen: cli.listen,
         advertise: cli.advertise,
         data: data.unwrap_or_else(|| format!("table-{}.d", cli.port).into()),
+        timeout: cli.timeout,
         witness: cli.witness,
         dialect: cli.dialect,
     })

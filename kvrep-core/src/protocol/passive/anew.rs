@@ -70,7 +70,7 @@ impl Passive {
         local.learn(Some(shown), out);
         local.restarting = true;
         let why = format!(
-            "{from} knows this group, {shown}, as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
+            "{from} knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
              group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one"
         );
         out.push(crate::protocol::Action::Event(Event::Refused(why)));

@@ -430,16 +430,22 @@ fn missing(s: &Situation<'_>, recorded: &Configuration) -> String {
             "no holder of the state remains: {lost:?} had it and came back without. Restore a copy, or start one replica with force"
         );
     }
+    let unheard = |id: &ReplicaId| *id != s.me && !s.heard.contains_key(id);
     let holds = |(id, store): (&ReplicaId, &StoreId)| {
         let heard = s.heard.get(id).filter(|h| h.store == *store);
         heard.map(|_| *id)
     };
     if let Some(holder) = recorded.in_sync.iter().find_map(holds)
-        && s.waits_for_request
+        && !recorded.in_sync.keys().any(unheard)
     {
-        return format!(
-            "{holder} has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then"
-        );
+        // Nobody is missing: it takes over by itself, or when it is asked.
+        return if s.waits_for_request {
+            format!(
+                "{holder} has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then"
+            )
+        } else {
+            String::new()
+        };
     }
     if recorded.members.get(&s.me) == Some(&MemberKind::Learner) {
         return format!(

@@ -1,0 +1,148 @@
+//! What a server says on its console when its role changes, or the other server's state: one line each.
+//!
+//! What comes and goes within a moment is not told: between two states that are told lies whatever it takes to get there. That a
+//! server waits, and for what, is told by the library's own sentences; that a server has become secondary for the first
+//! time, by whoever waits for its table.
+
+use kvrep_core::ReplicaId;
+use kvrep_core::protocol::{ProtocolStatus, Role};
+
+/// What a server was told of last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Neither primary nor secondary since it was started.
+    #[default]
+    Nothing,
+    /// It serves; the secondary that has everything, if there is one.
+    Primary(Option<ReplicaId>),
+    /// It was primary.
+    WasPrimary,
+    /// It has the whole table of this primary.
+    Secondary(ReplicaId),
+}
+
+impl Known {
+    /// What is new, if something is. `name`: what a server is called.
+    pub(super) fn news(
+        &mut self,
+        me: ReplicaId,
+        status: &ProtocolStatus,
+        name: impl Fn(ReplicaId) -> String,
+    ) -> Option<String> {
+        let now = self.next(me, status)?;
+        let before = std::mem::replace(self, now);
+        if before == now {
+            return None;
+        }
+        match (before, now) {
+            (Known::Primary(None), Known::Primary(Some(up))) => {
+                Some(format!("o secundário, {}, está UP", name(up)))
+            }
+            (Known::Primary(Some(down)), Known::Primary(None)) => Some(format!(
+                "o secundário, {}, está DOWN: este servidor continua sozinho",
+                name(down)
+            )),
+            (Known::Primary(Some(_)), Known::Primary(Some(up))) => {
+                Some(format!("o secundário é agora {}", name(up)))
+            }
+            (_, Known::Primary(other)) => {
+                let other = if other.is_some() { "UP" } else { "DOWN" };
+                Some(format!(
+                    "este servidor é agora o primário; o secundário está {other}"
+                ))
+            }
+            (_, Known::WasPrimary) => Some("este servidor deixou de ser o primário".into()),
+            (Known::WasPrimary | Known::Primary(_), Known::Secondary(primary)) => Some(format!(
+                "este servidor é agora o secundário, pois foi substituído: o primário é {}",
+                name(primary)
+            )),
+            (Known::Secondary(_), Known::Secondary(primary)) => {
+                Some(format!("o primário é agora {}", name(primary)))
+            }
+            (_, Known::Secondary(_) | Known::Nothing) => None,
+        }
+    }
+
+    /// What it is by now; nothing while it is on its way.
+    fn next(self, me: ReplicaId, status: &ProtocolStatus) -> Option<Self> {
+        let agreed = status.configuration.as_ref();
+        match (status.role, status.primary) {
+            (Role::Primary, _) if status.serving => {
+                let ids = agreed.into_iter().flat_map(|c| c.in_sync.keys());
+                Some(Known::Primary(ids.copied().find(|id| *id != me)))
+            }
+            (Role::Backup, Some(primary)) if agreed.is_some_and(|c| c.has(me, status.store)) => {
+                Some(Known::Secondary(primary))
+            }
+            (Role::Seeking | Role::Backup, _) if matches!(self, Known::Primary(_)) => {
+                Some(Known::WasPrimary)
+            }
+            (Role::Primary | Role::Seeking | Role::Candidate | Role::Backup | Role::Witness, _) => {
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvrep_core::{Configuration, Index, LogPoint, MemberKind, StoreId, Term, Version};
+
+    const ME: ReplicaId = ReplicaId(1);
+
+    fn status(role: Role, primary: Option<u32>, in_sync: &[u32]) -> ProtocolStatus {
+        ProtocolStatus {
+            role,
+            store: StoreId(1),
+            term: Term::ZERO,
+            primary: primary.map(ReplicaId),
+            serving: role == Role::Primary,
+            configuration: Some(Configuration {
+                term: Term::ZERO.next_for(ME),
+                version: Version(1),
+                in_sync: in_sync
+                    .iter()
+                    .map(|id| (ReplicaId(*id), StoreId(1)))
+                    .collect(),
+                members: [1, 9].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+            }),
+            view: 1,
+            last: LogPoint::ZERO,
+            durable: Index::ZERO,
+            commit: Index::ZERO,
+            applied: Index::ZERO,
+            replicated: None,
+            log_start: Index::ZERO,
+            waiting_for: String::new(),
+            dropped: 0,
+        }
+    }
+
+    #[test]
+    fn every_change_is_told_once_and_what_lies_between_is_not() {
+        let mut known = Known::default();
+        let mut told = |role, primary, in_sync: &[u32]| {
+            known.news(ME, &status(role, primary, in_sync), |id| {
+                format!("<{}>", id.0)
+            })
+        };
+        assert_eq!(told(Role::Seeking, None, &[]), None);
+        let first = told(Role::Primary, Some(1), &[1]).expect("primary");
+        assert!(first.contains("é agora o primário"), "{first}");
+        assert_eq!(told(Role::Primary, Some(1), &[1]), None);
+        let up = told(Role::Primary, Some(1), &[1, 9]).expect("UP");
+        assert!(up.contains("<9>, está UP"), "{up}");
+        let down = told(Role::Primary, Some(1), &[1]).expect("DOWN");
+        assert!(down.contains("<9>, está DOWN"), "{down}");
+        let gone = told(Role::Seeking, None, &[9]).expect("it is not primary any more");
+        assert!(gone.contains("deixou de ser"), "{gone}");
+        // It follows, and has not everything yet.
+        assert_eq!(told(Role::Backup, Some(9), &[9]), None);
+        let replaced = told(Role::Backup, Some(9), &[1, 9]).expect("secondary");
+        assert!(replaced.contains("o primário é <9>"), "{replaced}");
+        assert_eq!(told(Role::Seeking, None, &[1, 9]), None);
+        let again = told(Role::Primary, Some(1), &[1]).expect("primary");
+        assert!(again.contains("o secundário está DOWN"), "{again}");
+    }
+}
