@@ -159,7 +159,7 @@ async fn run(
     service.begin(&node, request_within(options.timeout));
     Ok(Server {
         node,
-        notes: Notes::new(dir, record, transport),
+        notes: Notes::new((dir, record), options.wanted.force, transport),
         words,
     })
 }

@@ -8,7 +8,7 @@ use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
 use super::roles::Known;
 use super::server_console::printed;
-use super::start::Wanted;
+use super::start::{Force, Wanted};
 use super::state_dir::{Record, StateDir};
 use super::words::Words;
 use crate::common::open_files::raise_open_files;
@@ -101,7 +101,12 @@ async fn tend(
     let mut attending = std::pin::pin!(attend(node, heard));
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
-    let lost = nobody_has_it(node, notes.record.peer_address.clone(), notes.was_alone);
+    // Whoever is forced has been told already.
+    let other = match notes.force {
+        Force::No => notes.record.peer_address.clone(),
+        Force::Yes => None,
+    };
+    let lost = nobody_has_it(node, other, notes.was_alone);
     let mut lost = std::pin::pin!(lost);
     let mut is_told = false;
     let (me, mut role) = (node.identity().replica, Known::default());
@@ -135,16 +140,23 @@ pub(super) struct Notes {
     record: Record,
     /// When this server ended last, it alone had the whole table, in its memory.
     was_alone: bool,
+    /// Whether it was told to serve with what it has.
+    force: Force,
     transport: Arc<TcpTransport>,
 }
 
 impl Notes {
-    pub(super) fn new(dir: StateDir, record: Record, transport: Arc<TcpTransport>) -> Self {
+    pub(super) fn new(
+        (dir, record): (StateDir, Record),
+        force: Force,
+        transport: Arc<TcpTransport>,
+    ) -> Self {
         let was_alone = !record.durable && record.in_sync == [record.replica];
         Self {
             dir,
             record,
             was_alone,
+            force,
             transport,
         }
     }

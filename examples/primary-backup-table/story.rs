@@ -224,7 +224,7 @@ async fn both_lost(story: &mut Story) -> Result<(), ProcessError> {
 
     story.step("P is started with --force");
     first.kill().await?;
-    let mut first = pair.first.with(&["--force"]).start().await?;
+    let mut first = pair.first.with(&["--force"]).launch()?;
     story.saw(first.line("FORCED", WITHIN).await?);
     let size = client.size().await;
     story.equal(

@@ -91,7 +91,7 @@ async fn clients_go_on_with_the_secondarys_table_and_the_one_that_began_anew_bec
 /// What it took while the secondary could not tell it is said to be lost, where that is known.
 #[tokio::test]
 async fn what_was_written_to_the_empty_table_is_reported_as_lost() {
-    let (pair, mut second) = without_primary(&[]).await;
+    let (pair, second) = without_primary(&[]).await;
     second.pause().expect("stopped");
     let (mut anew, _directory) = elsewhere(&pair, &[]).await;
     serves(&mut anew).await;

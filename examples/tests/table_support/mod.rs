@@ -2,12 +2,13 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use kvrep_examples::common::processes::Program;
+use kvrep_examples::common::processes::{Process, Program};
 use kvrep_examples::primary_backup_table::client_stub::{ClientStub, Outcome};
 use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
-use kvrep_examples::primary_backup_table::pair::{Pair, Seat, WITHIN};
+use kvrep_examples::primary_backup_table::pair::{Dump, Pair, Seat, WITHIN, dump};
 use std::process::ExitStatus;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 pub(crate) fn prepare(both: &[&str]) -> Pair {
     Pair::prepare(both).expect("programs and ports")
@@ -50,6 +51,84 @@ pub(crate) async fn get(client: &mut ClientStub, key: &str) -> Option<String> {
         Outcome::Done(data) => data.map(|data| String::from_utf8_lossy(&data).into_owned()),
         Outcome::Failed => panic!("a read fails"),
     }
+}
+
+/// Waits until this server has the whole table, as the secondary.
+pub(crate) async fn updated(server: &mut Process) {
+    server
+        .line("tabela atualizada", WITHIN)
+        .await
+        .expect("the table");
+}
+
+/// What it prints on `print`.
+pub(crate) async fn seen(server: &mut Process) -> Dump {
+    dump(server).await.expect("a dump")
+}
+
+/// As by kill -9.
+pub(crate) async fn kill(server: &mut Process) {
+    server.kill().await.expect("killed");
+}
+
+/// What is printed speaks of two servers and of options, not of replicas' ids, types and policies.
+pub(crate) fn speak_of_servers_only(servers: &[&Process]) {
+    for server in servers {
+        for line in server.printed() {
+            let words: Vec<&str> = line
+                .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+                .collect();
+            let is_id = |word: &&&str| {
+                let digits = word.strip_prefix('n').unwrap_or_default();
+                !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+            };
+            assert_eq!(words.iter().find(is_id), None, "{line}");
+            for theirs in ["::", "members_max", "replica ", "with force"] {
+                assert!(!line.contains(theirs), "{theirs} in {line}");
+            }
+        }
+    }
+}
+
+/// Waits until the first server has written down who had the whole table last.
+pub(crate) async fn wait_for_record(pair: &Pair, in_sync: &[&str]) {
+    let file = pair
+        .directory()
+        .join(format!("table-{}.d/server.json", pair.first.port));
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let ids = record["in_sync"].as_array().cloned().unwrap_or_default();
+        if ids
+            .iter()
+            .map(ToString::to_string)
+            .eq(in_sync.iter().copied())
+        {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Hundredths of a second that a process has used.
+pub(crate) fn processor_ticks(id: Option<u32>) -> u64 {
+    let id = id.expect("it runs");
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
+    let number = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    number(11) + number(12)
 }
 
 /// What is typed to a `table-client`.

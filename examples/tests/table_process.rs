@@ -1,0 +1,97 @@
+//! The programs as their users run them: keyboard, signals, exit codes, and the story.
+
+mod table_support;
+
+use kvrep_examples::common::processes::Program;
+use kvrep_examples::primary_backup_table::network_client::Patience;
+use kvrep_examples::primary_backup_table::pair::WITHIN;
+use std::time::Duration;
+use table_support::{prepare, processor_ticks, put, script};
+use tokio::time::{Instant, sleep};
+
+/// C1.10: the end of standard input neither ends a server nor keeps it busy; what is typed wrongly is answered.
+#[tokio::test]
+async fn the_end_of_its_input_does_not_end_a_server_and_an_interrupt_does() {
+    let pair = prepare(&[]);
+    let (mut first, mut second) = pair.start().await.expect("the pair");
+    first.type_line("dance").await.expect("typed");
+    first
+        .line("the only command is print", WITHIN)
+        .await
+        .expect("told");
+    first.close_input();
+    second.close_input();
+    let mut client = pair.client(Patience::default());
+    let before = processor_ticks(first.id());
+    for n in 0..20 {
+        put(&mut client, "k", &n.to_string()).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    // A second of this: a loop over a closed input would have burnt all of it.
+    let burnt = processor_ticks(first.id()) - before;
+    assert!(burnt < 80, "{burnt} hundredths of a second");
+    for mut server in [first, second] {
+        server.interrupt().expect("asked to end");
+        assert!(server.ended(WITHIN).await.expect("it ends").success());
+    }
+}
+
+/// R1.21, A1.8: the client gives up after primary, secondary, TIMEOUT, primary, secondary.
+#[tokio::test]
+async fn a_client_without_servers_gives_up_after_the_timeout() {
+    let pair = prepare(&[]);
+    let began = Instant::now();
+    let mut script = script("put 1 k\nsize\n");
+    script.arguments = &["--timeout", "0.5"];
+    let (printed, status) = script.run(&pair).await;
+    assert_eq!(status.code(), Some(1));
+    assert!(began.elapsed() >= Duration::from_millis(500));
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines, ["Abortar . . ."], "{printed}");
+}
+
+/// The story that people see holds.
+#[tokio::test]
+async fn the_story_comes_to_its_end_and_every_check_in_it_holds() {
+    let story = Program::beside("the story", "table-story")
+        .expect("built")
+        .arg("--json");
+    let mut story = story.start().expect("started");
+    let status = story.ended(WITHIN * 3).await.expect("it ends");
+    let printed = story.printed().join("\n");
+    assert!(status.success(), "{printed}");
+    let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+    assert_eq!(report["holds"], true);
+    assert!(
+        report["steps"].as_array().map(Vec::len) >= Some(10),
+        "{printed}"
+    );
+}
+
+/// A client says why it turns to the other server, with its address, and takes no server for two.
+#[tokio::test]
+async fn a_client_says_why_a_server_failed_and_takes_none_twice() {
+    let pair = prepare(&[]);
+    let (first, second) = (pair.first.address(), pair.second.address());
+    let run = async |servers: [&str; 2]| {
+        let program = Program::beside("the client", "table-client").expect("it is built");
+        let mut client = program
+            .args(servers)
+            .args(["--timeout", "0.2"])
+            .start()
+            .expect("a client");
+        client.type_bytes(b"size\n").await.expect("typed");
+        client.close_input();
+        let status = client.ended(WITHIN).await.expect("it ends");
+        (status.code(), client.printed().join("\n"))
+    };
+    let (code, told) = run([&first, &second]).await;
+    assert_eq!(code, Some(1));
+    for server in [&first, &second] {
+        let why = format!("table-client: {server}: Connection refused");
+        assert!(told.contains(&why), "{told}");
+    }
+    let (code, told) = run([&first, &first]).await;
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("given twice"), "{told}");
+}
