@@ -389,6 +389,7 @@ mod tests {
             replicated: None,
             log_start: Index::ZERO,
             waiting_for: String::new(),
+            awaited: std::collections::BTreeSet::new(),
             dropped: 0,
         };
         let me = ReplicaId(9);
