@@ -9,15 +9,16 @@
 //! own ([`codec`](super::codec)); servers that others wrote cannot join.
 
 use super::framing::MESSAGE_BYTES_MAX;
-use super::message::{Answer, Knows, Mensagem, Request, TRY};
-use serde::{Deserialize, Deserializer};
+use super::message::{Answer, Knows, Request, TRY};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// How whoever asks speaks, and is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// The fields of [`Mensagem`].
+    /// The fields of [`Mensagem`](super::message::Mensagem).
     Mensagem,
     /// `{"tipo":…,"conteudo":[…]}`.
     Conteudo,
@@ -28,19 +29,27 @@ pub enum Dialect {
 /// Every field that any dialect uses.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct AnyDialect {
-    tipo: Option<String>,
-    command: Option<String>,
+struct AnyDialect<'a> {
+    #[serde(borrow)]
+    tipo: Option<Text<'a>>,
+    #[serde(borrow)]
+    command: Option<Text<'a>>,
     conteudo: Option<Value>,
     key: Option<String>,
     value: Option<String>,
     #[serde(deserialize_with = "lenient_timestamp")]
     timestamp: Option<u64>,
-    cliente: Option<String>,
-    servidor: Option<String>,
+    #[serde(borrow)]
+    cliente: Option<Text<'a>>,
+    #[serde(borrow)]
+    servidor: Option<Text<'a>>,
     servidores: Option<Vec<String>>,
     no_lugar_de: Option<String>,
 }
+
+/// A text that need not be copied to be looked at.
+#[derive(Default, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Reads a request and its dialect.
 ///
@@ -50,9 +59,9 @@ pub fn read_request(json: &[u8]) -> Result<(Dialect, Request), (Dialect, String)
     let any: AnyDialect = serde_json::from_slice(json)
         .map_err(|error| (Dialect::Mensagem, format!("não é uma Mensagem: {error}")))?;
     let (dialect, kind) = match (&any.tipo, &any.command, &any.conteudo) {
-        (Some(tipo), _, Some(_)) => (Dialect::Conteudo, tipo.clone()),
-        (Some(tipo), _, None) => (Dialect::Mensagem, tipo.clone()),
-        (None, Some(command), _) => (Dialect::Command, command.clone()),
+        (Some(tipo), _, Some(_)) => (Dialect::Conteudo, tipo.0.clone()),
+        (Some(tipo), _, None) => (Dialect::Mensagem, tipo.0.clone()),
+        (None, Some(command), _) => (Dialect::Command, command.0.clone()),
         (None, None, _) => return Err((Dialect::Mensagem, "falta o campo tipo".into())),
     };
     request_of(&kind, any)
@@ -60,11 +69,11 @@ pub fn read_request(json: &[u8]) -> Result<(Dialect, Request), (Dialect, String)
         .map_err(|why| (dialect, why))
 }
 
-fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
+fn request_of(kind: &str, mut any: AnyDialect<'_>) -> Result<Request, String> {
     if let Some(conteudo) = any.conteudo.take() {
         (any.key, any.value, any.timestamp) = unpack(kind, &conteudo);
     }
-    let key = |any: &mut AnyDialect| any.key.take().ok_or("falta o campo key");
+    let key = |any: &mut AnyDialect<'_>| any.key.take().ok_or("falta o campo key");
     match kind {
         "PUT" => {
             let (key, value) = (key(&mut any)?, any.value.ok_or("falta o campo value")?);
@@ -73,7 +82,7 @@ fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
                 key,
                 value,
                 // Whoever cannot be named is shown as the one who is connected.
-                cliente: any.cliente.and_then(|cliente| cliente.parse().ok()),
+                cliente: any.cliente.and_then(|cliente| cliente.0.parse().ok()),
             })
         }
         "GET" => {
@@ -86,7 +95,7 @@ fn request_of(kind: &str, mut any: AnyDialect) -> Result<Request, String> {
         }
         "JOIN" => {
             let servidor = any.servidor.unwrap_or_default();
-            let servidor = servidor.parse();
+            let servidor = servidor.0.parse();
             let servidor = servidor.map_err(|_| "o campo servidor deve ser ip:porta")?;
             let addresses =
                 |all: Vec<String>| all.iter().filter_map(|at| at.parse().ok()).collect();
@@ -136,60 +145,89 @@ fn unpack(kind: &str, conteudo: &Value) -> (Option<String>, Option<String>, Opti
 #[must_use]
 pub fn write_answer(dialect: Dialect, answer: Answer, servidor: SocketAddr) -> Vec<u8> {
     let written = match dialect {
-        Dialect::Mensagem => serde_json::to_vec(&as_mensagem(answer, servidor)),
+        Dialect::Mensagem => written(&as_mensagem(&answer, servidor)),
         Dialect::Conteudo => serde_json::to_vec(&as_conteudo(answer)),
         Dialect::Command => serde_json::to_vec(&as_command(answer, servidor)),
     };
     written.expect("plain data serialises")
 }
 
-fn as_mensagem(answer: Answer, servidor: SocketAddr) -> Mensagem {
-    let message = match answer {
+/// A [`Mensagem`](super::message::Mensagem) that answers; its texts need not be copied.
+#[derive(Serialize)]
+struct Spoken<'a> {
+    tipo: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<u64>,
+    servidor: SocketAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    servidores: Option<&'a [SocketAddr]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    erro: Option<&'a str>,
+}
+
+fn as_mensagem(answer: &Answer, servidor: SocketAddr) -> Spoken<'_> {
+    let of = |tipo| Spoken {
+        tipo,
+        key: None,
+        value: None,
+        timestamp: None,
+        servidor,
+        servidores: None,
+        erro: None,
+    };
+    match answer {
         Answer::PutOk {
             key,
             value,
             timestamp,
-        } => Mensagem {
+        } => Spoken {
             key: Some(key),
             value: Some(value),
-            timestamp: Some(timestamp),
-            ..Mensagem::of("PUT_OK")
+            timestamp: Some(*timestamp),
+            ..of("PUT_OK")
         },
         Answer::GetOk {
             key,
             value,
             timestamp,
-        } => Mensagem {
+        } => Spoken {
             key: Some(key),
             value: Some(value),
-            timestamp: Some(timestamp),
-            ..Mensagem::of("GET_OK")
+            timestamp: Some(*timestamp),
+            ..of("GET_OK")
         },
-        Answer::Null { key } => Mensagem {
+        Answer::Null { key } => Spoken {
             key: Some(key),
             timestamp: Some(0),
-            ..Mensagem::of("NULL")
+            ..of("NULL")
         },
-        Answer::TryOtherServerOrLater { key, timestamp } => Mensagem {
+        Answer::TryOtherServerOrLater { key, timestamp } => Spoken {
             key: Some(key),
-            timestamp: Some(timestamp),
-            ..Mensagem::of(TRY)
+            timestamp: Some(*timestamp),
+            ..of(TRY)
         },
-        Answer::JoinOk { servidores } => Mensagem {
-            servidores: Some(servidores.iter().map(ToString::to_string).collect()),
-            ..Mensagem::of("JOIN_OK")
+        Answer::JoinOk { servidores } => Spoken {
+            servidores: Some(servidores),
+            ..of("JOIN_OK")
         },
-        Answer::ItIs => Mensagem::of("SOU"),
-        Answer::Erro { key, erro } => Mensagem {
-            key,
+        Answer::ItIs => of("SOU"),
+        Answer::Erro { key, erro } => Spoken {
+            key: key.as_deref(),
             erro: Some(erro),
-            ..Mensagem::of("ERRO")
+            ..of("ERRO")
         },
-    };
-    Mensagem {
-        servidor: Some(servidor.to_string()),
-        ..message
     }
+}
+
+/// Most messages fit at once.
+fn written(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut json = Vec::with_capacity(USUAL_BYTES);
+    serde_json::to_writer(&mut json, message)?;
+    Ok(json)
 }
 
 fn as_conteudo(answer: Answer) -> Value {
@@ -279,9 +317,12 @@ fn shortened(word: &str) -> String {
 /// Key and value of a write together, as they are written in JSON. Everything else in a message fits into the rest.
 pub const KEY_AND_VALUE_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (4 << 10);
 
+const USUAL_BYTES: usize = 512;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::zk_like_kv::message::Mensagem;
 
     fn server() -> SocketAddr {
         "127.0.0.1:10098".parse().unwrap()

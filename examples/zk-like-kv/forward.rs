@@ -15,10 +15,10 @@
 
 use super::console::Console;
 use super::framing::Framing;
-use super::message::{Answer, Mensagem};
+use super::message::Answer;
 use super::store::{nothing_done, unclear};
 use crate::common::conversation::{Conversation, Manners, dial};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -45,6 +45,15 @@ pub struct Forwarder {
 struct Question {
     json: Vec<u8>,
     awaited: Awaited,
+}
+
+/// A [`Mensagem`](super::message::Mensagem) with a PUT and who asked for it; its texts need not be copied.
+#[derive(Serialize)]
+struct PassedOn<'a> {
+    tipo: &'static str,
+    key: &'a str,
+    value: &'a str,
+    cliente: SocketAddr,
 }
 
 /// Whoever waits for the answer.
@@ -104,8 +113,13 @@ impl Forwarder {
     /// Lets the leader write for this client, and relays its answer.
     pub async fn put(&self, client: SocketAddr, key: String, value: String) -> Answer {
         self.console.forward(&key, &value);
-        let put = Mensagem::put(&key, &value, Some(client));
-        match self.ask(&put, &key).await {
+        let put = PassedOn {
+            tipo: "PUT",
+            key: &key,
+            value: &value,
+            cliente: client,
+        };
+        match self.ask(&put).await {
             Ok(Ok(Heard::PutOk(timestamp))) => Answer::PutOk {
                 key,
                 value,
@@ -120,16 +134,18 @@ impl Forwarder {
         }
     }
 
-    async fn ask(&self, put: &Mensagem, key: &str) -> Result<Result<Heard, NotSent>, String> {
+    async fn ask(&self, put: &PassedOn<'_>) -> Result<Result<Heard, NotSent>, String> {
         let deadline = Instant::now() + self.within + RELAY_SLACK;
         let leader = self.leader;
         let not_sent = |why: &str| Ok(Err(NotSent(format!("o líder {leader} {why}"))));
-        let Ok(json) = serde_json::to_vec(put) else {
+        // What is added to key and value is short.
+        let mut json = Vec::with_capacity(put.key.len() + put.value.len() + WORDS_BYTES);
+        let Ok(()) = serde_json::to_writer(&mut json, put) else {
             return not_sent("não entenderia o pedido");
         };
         let (answer, answered) = oneshot::channel();
         let awaited = Awaited {
-            key: key.to_owned(),
+            key: put.key.to_owned(),
             deadline,
             answer,
         };
@@ -316,6 +332,7 @@ const WAITING_MAX: usize = 1_024;
 const IN_FLIGHT_MAX: usize = 1_024;
 /// Questions that are asked at once are sent together.
 const TOGETHER_BYTES: usize = 32 << 10;
+const WORDS_BYTES: usize = 128;
 
 #[cfg(test)]
 #[path = "forward_tests.rs"]

@@ -1,6 +1,7 @@
 //! A follower's way to a leader that these tests play.
 
 use super::*;
+use crate::zk_like_kv::message::Mensagem;
 use tokio::net::TcpListener;
 
 const WITHIN: Duration = Duration::from_secs(60);
@@ -167,4 +168,22 @@ async fn a_connection_that_nobody_needs_is_given_up_before_the_leader_does() {
         Ok(None)
     ));
     assert!(began.elapsed() < 2 * IDLE);
+}
+
+#[test]
+fn a3_7_what_is_passed_on_is_the_clients_mensagem_with_its_address() {
+    for client in ["10.0.0.7:5", "[2001:db8::7]:65535"] {
+        let client = client.parse().unwrap();
+        let put = PassedOn {
+            tipo: "PUT",
+            key: "k\"",
+            value: "ç\n",
+            cliente: client,
+        };
+        let mensagem = Mensagem::put("k\"", "ç\n", Some(client));
+        assert_eq!(
+            serde_json::to_string(&put).unwrap(),
+            serde_json::to_string(&mensagem).unwrap()
+        );
+    }
 }

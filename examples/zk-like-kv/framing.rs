@@ -7,6 +7,7 @@
 //! tells whether it was there; whoever sends bare objects is answered once and then let go, as those programs expect.
 
 use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr3;
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Largest message that is read, in bytes.
@@ -49,7 +50,16 @@ pub struct Framing {
 impl Framing {
     /// The end of the message that the buffer begins with, if it is there.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
-        while let Some(byte) = bytes.get(self.scanned) {
+        while let Some(mut byte) = bytes.get(self.scanned) {
+            if self.in_text && !self.escaped {
+                // Most of a message is text, of which only these matter.
+                let Some(passed) = memchr3(b'"', b'\\', b'\n', &bytes[self.scanned..]) else {
+                    self.scanned = bytes.len();
+                    return None;
+                };
+                self.scanned += passed;
+                byte = &bytes[self.scanned];
+            }
             self.scanned += 1;
             match byte {
                 // No text of JSON has a bare line's end in it.
