@@ -103,7 +103,7 @@ impl Trio {
 /// The id of the follower at this address: neither the leader's nor one that the library keeps for itself.
 fn id_at(address: SocketAddr) -> ReplicaId {
     let hash = crc32fast::hash(address.to_string().as_bytes());
-    ReplicaId(LEADER.0 + 1 + hash % (ReplicaId::WITNESS.0.min(ReplicaId::NOBODY.0) - LEADER.0 - 1))
+    ReplicaId(LEADER.0 + 1 + hash % (ReplicaId::NOBODY.0 - LEADER.0 - 1))
 }
 
 #[cfg(test)]
