@@ -4,6 +4,8 @@ pub mod common;
 pub mod demo;
 #[path = "document-store/mod.rs"]
 pub mod document_store;
+#[path = "mqtt-kv/mod.rs"]
+pub mod mqtt_kv;
 #[path = "primary-backup-table/mod.rs"]
 pub mod primary_backup_table;
 #[path = "zk-like-kv/mod.rs"]

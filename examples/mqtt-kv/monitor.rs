@@ -1,0 +1,466 @@
+//! The monitor: hears who lives, and tells the servers who does not.
+//!
+//! [`Timers`] is what it knows, without a clock or a connection; [`run`] is the program around it.
+//!
+//! A server that was declared dead is not watched until a later life of it is heard (a restart, or another join of the same start): one
+//! `falhaserv` a failure, also while a suspected server goes on sending signs of its old life. What says nothing of lives counts as a later one.
+//!
+//! Times in which this monitor could not hear (no connection, or it did not run itself) count against nobody: all timers begin anew.
+
+use super::connection::{Attempts, Ended, Once, trouble};
+use super::dialect::beside::{Sign, read_heartbeat};
+use super::dialect::items;
+use super::topics::Topics;
+use crate::common::operator::asked_to_end;
+use kvrep_core::protocol::active::{Item, Life, Published};
+use kvrep_core::{ReplicaId, Timestamp};
+use kvrep_transport_mqtt::MqttConfig;
+use kvrep_transport_mqtt::ordered::{Event, OrderedTopic, PublicationId, Publisher};
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep_until};
+
+/// A0.16: from when on a server that was never heard is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum CountFrom {
+    /// From the monitor's start on.
+    #[default]
+    Inicio,
+    /// Only from its first sign of life on.
+    PrimeiroSinal,
+}
+
+/// What the monitor is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The connection.
+    pub config: MqttConfig,
+    /// How often the broker is tried at the start.
+    pub attempts: Attempts,
+    /// The group's topics.
+    pub topics: Topics,
+    /// How many servers there are.
+    pub servers: u32,
+    /// After how long a silent one is dead.
+    pub timeout: Duration,
+    /// From when on.
+    pub count_from: CountFrom,
+    /// A0.10: what is run when a server is dead, by the shell, with its id for `{id}` and in `IDSERV`.
+    pub relaunch: Option<String>,
+}
+
+/// A server is dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub server: ReplicaId,
+    /// Which life of it, where it was heard of.
+    pub life: Option<Life>,
+    /// When it was heard last.
+    pub seen_at: Timestamp,
+}
+
+/// Who was heard when.
+#[derive(Clone, Debug)]
+pub struct Timers {
+    timeout: Duration,
+    servers: Vec<Watched>,
+}
+
+#[derive(Clone, Debug)]
+struct Watched {
+    /// `None`: is not waited for.
+    since: Option<Instant>,
+    seen_at: Timestamp,
+    life: Option<Life>,
+    /// It was declared dead, in this life.
+    reported: Option<Option<Life>>,
+}
+
+/// What a sign of life was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing new.
+    Alive,
+    /// The first one, or the first after a failure.
+    Returned,
+    /// Of the life that was declared dead.
+    Late,
+    /// No such server.
+    OutOfRange,
+}
+
+impl Timers {
+    /// Nobody was heard yet.
+    #[must_use]
+    pub fn new(settings: &Settings, now: Instant, wall: Timestamp) -> Self {
+        let since = match settings.count_from {
+            CountFrom::Inicio => Some(now),
+            CountFrom::PrimeiroSinal => None,
+        };
+        let watched = Watched {
+            since,
+            seen_at: wall,
+            life: None,
+            reported: None,
+        };
+        Self {
+            timeout: settings.timeout,
+            servers: vec![watched; settings.servers as usize],
+        }
+    }
+
+    /// A server was heard.
+    pub fn heard(
+        &mut self,
+        now: Instant,
+        wall: Timestamp,
+        server: u32,
+        life: Option<Life>,
+    ) -> News {
+        let Some(watched) = self.servers.get_mut(server as usize) else {
+            return News::OutOfRange;
+        };
+        if let (Some(known), Some(life)) = (watched.life, life)
+            && life < known
+        {
+            return News::Late;
+        }
+        if let (Some(Some(dead)), Some(life)) = (watched.reported, life)
+            && life <= dead
+        {
+            return News::Late;
+        }
+        let is_new = watched.life.is_none() && watched.since.is_none();
+        let news = if watched.reported.take().is_some() || is_new {
+            News::Returned
+        } else {
+            News::Alive
+        };
+        (watched.since, watched.seen_at) = (Some(now), wall);
+        watched.life = life.or(watched.life);
+        news
+    }
+
+    /// Who is late now. Each is told of once.
+    pub fn late(&mut self, now: Instant) -> Vec<Failure> {
+        let mut late = Vec::new();
+        for (server, watched) in (0..).zip(&mut self.servers) {
+            if watched.reported.is_none()
+                && watched
+                    .since
+                    .is_some_and(|since| now - since >= self.timeout)
+            {
+                watched.reported = Some(watched.life);
+                late.push(Failure {
+                    server: ReplicaId(server),
+                    life: watched.life,
+                    seen_at: watched.seen_at,
+                });
+            }
+        }
+        late
+    }
+
+    /// When somebody is late next, if nobody is heard.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        let waited_for = self
+            .servers
+            .iter()
+            .filter(|watched| watched.reported.is_none());
+        waited_for
+            .filter_map(|watched| watched.since)
+            .min()
+            .map(|since| since + self.timeout)
+    }
+
+    /// Nothing could be heard for a while: nobody is late yet.
+    pub fn afresh(&mut self, now: Instant) {
+        for watched in &mut self.servers {
+            watched.since = watched.since.map(|_| now);
+        }
+    }
+}
+
+/// Watches until it is asked to end.
+///
+/// # Errors
+/// Why it could not start, in words for its operator.
+pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), Ended> {
+    let mut asked = std::pin::pin!(asked_to_end().map_err(|error| error.to_string())?);
+    let topics = &settings.topics;
+    let opened = OrderedTopic::new(settings.config.clone())
+        .subscribe(&topics.monitor)
+        .open();
+    let (publisher, mut deliveries) = opened.map_err(|error| error.to_string())?;
+    let mut timers = Timers::new(&settings, Instant::now(), wall());
+    let mut reporting = Reporting {
+        settings: &settings,
+        publisher,
+        under_way: BTreeMap::new(),
+    };
+    let (mut connected, mut ever) = (false, false);
+    let (mut troubles, mut strangers) = (Once::default(), Once::default());
+    let mut awake = Instant::now();
+    loop {
+        let now = Instant::now();
+        if now - awake > settings.timeout / 2 {
+            tell("este monitor esteve parado: os temporizadores recomeçam");
+            timers.afresh(now);
+        }
+        awake = now;
+        if connected {
+            for failure in timers.late(now) {
+                reporting.report(failure, &mut tell);
+            }
+        }
+        // Looks at the clock often enough to notice that it was stopped.
+        let at_latest = now + settings.timeout / 4;
+        let next = timers.next().filter(|_| connected);
+        let alarm = sleep_until(next.map_or(at_latest, |next| next.min(at_latest)));
+        let event = tokio::select! {
+            biased;
+            () = &mut asked => break,
+            event = deliveries.next() => event,
+            () = alarm => continue,
+        };
+        let Some(event) = event else {
+            return Err(Ended::Otherwise("a conexão com o broker terminou".into()));
+        };
+        if let Some(why) = trouble(&settings.config.broker, &event) {
+            if !ever && settings.attempts == Attempts::Once {
+                return Err(Ended::NoBroker(why));
+            }
+            if troubles.is_news(&why) {
+                tell(&why);
+            }
+        }
+        match event {
+            Event::Connected { .. } => {
+                tell(&format!("conectado ao broker {}", settings.config.broker));
+                troubles.well();
+                (connected, ever) = (true, true);
+                timers.afresh(Instant::now());
+            }
+            Event::Disconnected { .. } => connected = false,
+            Event::Acknowledged(id) => drop(reporting.under_way.remove(&id)),
+            Event::Abandoned(id) => {
+                if let Some(said) = reporting.under_way.remove(&id) {
+                    reporting.say(said);
+                }
+            }
+            Event::Delivered {
+                payload,
+                ack,
+                retained,
+                ..
+            } => {
+                ack.acknowledge();
+                if retained {
+                    continue;
+                }
+                let (server, life) = match read_heartbeat(&payload) {
+                    Ok(Sign::Ours { heartbeat, .. }) => (heartbeat.replica.0, Some(heartbeat.life)),
+                    Ok(Sign::Alive { server, life }) => (server, life),
+                    Err(why) => {
+                        if strangers.is_news(&why) {
+                            tell(&format!(
+                                "uma mensagem que não é um sinal de vida é ignorada: {why}"
+                            ));
+                        }
+                        continue;
+                    }
+                };
+                match timers.heard(Instant::now(), wall(), server, life) {
+                    News::Alive | News::Late => {}
+                    News::Returned => tell(&format!("servidor {server} está vivo")),
+                    News::OutOfRange => {
+                        let why = format!(
+                            "um sinal de vida do servidor {server} é ignorado: os servidores são 0 a {}",
+                            settings.servers - 1
+                        );
+                        if strangers.is_news(&why) {
+                            tell(&why);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    deliveries.close().await;
+    Ok(())
+}
+
+struct Reporting<'a> {
+    settings: &'a Settings,
+    publisher: Publisher,
+    /// What the broker does not have yet.
+    under_way: BTreeMap<PublicationId, String>,
+}
+
+impl Reporting<'_> {
+    fn report(&mut self, failure: Failure, tell: &mut impl FnMut(&str)) {
+        let Failure {
+            server,
+            life,
+            seen_at,
+        } = failure;
+        let item = Item::Failed {
+            replica: server,
+            life,
+            seen_at,
+        };
+        let published = Published { stamp: None, item };
+        if let Some(said) = items::write(&published, &self.settings.topics) {
+            tell(&format!("servidor {} falhou: {said}", server.0));
+            self.say(said);
+        }
+        if let Some(command) = &self.settings.relaunch {
+            match relaunch(command, server) {
+                Ok(()) => tell(&format!("relançando o servidor {}", server.0)),
+                Err(error) => tell(&format!(
+                    "o servidor {} não pôde ser relançado: {error}",
+                    server.0
+                )),
+            }
+        }
+    }
+
+    fn say(&mut self, said: String) {
+        let topic = self.settings.topics.requests.as_str();
+        // At most one for each server waits, so the queue does not fill.
+        if let Ok(id) = self.publisher.publish(topic, said.clone()) {
+            self.under_way.insert(id, said);
+        }
+    }
+}
+
+/// Runs the operator's command. What it starts lives on when the monitor ends.
+fn relaunch(command: &str, server: ReplicaId) -> std::io::Result<()> {
+    let id = server.0.to_string();
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &command.replace("{id}", &id)])
+        .env("IDSERV", &id)
+        .stdin(Stdio::null());
+    #[cfg(unix)]
+    shell.process_group(0);
+    let mut child = shell.spawn()?;
+    tokio::spawn(async move {
+        // Only so that nothing of it is left when it ends.
+        drop(child.wait().await);
+    });
+    Ok(())
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the date that the text wants in vistoem"
+)]
+fn wall() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvrep_core::Incarnation;
+
+    const TIMEOUT: Duration = Duration::from_millis(500);
+
+    fn settings(count_from: CountFrom) -> Settings {
+        Settings {
+            config: MqttConfig::new("127.0.0.1:1"),
+            attempts: Attempts::Once,
+            topics: Topics::default(),
+            servers: 2,
+            timeout: TIMEOUT,
+            count_from,
+            relaunch: None,
+        }
+    }
+
+    fn life(attempt: u32) -> Option<Life> {
+        Some(Life {
+            incarnation: Incarnation(1),
+            attempt,
+        })
+    }
+
+    fn who(late: &[Failure]) -> Vec<u32> {
+        late.iter().map(|failure| failure.server.0).collect()
+    }
+
+    #[test]
+    fn r0_22_r0_31_a_silent_server_is_dead_once_and_again_when_a_later_life_of_it_falls_silent() {
+        let start = Instant::now();
+        let mut timers = Timers::new(&settings(CountFrom::Inicio), start, Timestamp(0));
+        let at = |ms| start + Duration::from_millis(ms);
+        for ms in [100, 400, 800, 1_200] {
+            timers.heard(at(ms), Timestamp(ms * 1_000), 1, life(1));
+        }
+        timers.heard(at(200), Timestamp(200_000), 0, life(1));
+        assert_eq!(timers.next(), Some(at(700)));
+        assert!(timers.late(at(699)).is_empty());
+        let late = timers.late(at(700));
+        let wanted = Failure {
+            server: ReplicaId(0),
+            life: life(1),
+            seen_at: Timestamp(200_000),
+        };
+        assert_eq!(late, [wanted]);
+        assert!(timers.late(at(1_500)).is_empty(), "no second time");
+        // Signs of the life that is dead change nothing; those of a later one do.
+        assert_eq!(
+            timers.heard(at(1_500), Timestamp(1), 0, life(1)),
+            News::Late
+        );
+        assert!(who(&timers.late(at(1_600))).is_empty());
+        assert_eq!(
+            timers.heard(at(1_650), Timestamp(1), 0, life(2)),
+            News::Returned
+        );
+        timers.heard(at(2_100), Timestamp(1), 1, life(1));
+        assert_eq!(who(&timers.late(at(2_150))), [0]);
+        // A program that says nothing of lives is believed.
+        assert_eq!(
+            timers.heard(at(2_200), Timestamp(1), 0, None),
+            News::Returned
+        );
+        assert_eq!(
+            timers.heard(at(2_200), Timestamp(1), 2, None),
+            News::OutOfRange
+        );
+    }
+
+    #[test]
+    fn a0_16_one_that_was_never_heard_is_late_from_the_start_or_only_from_its_first_sign_on() {
+        let start = Instant::now();
+        let later = start + 10 * TIMEOUT;
+        let mut timers = Timers::new(&settings(CountFrom::Inicio), start, Timestamp(0));
+        assert_eq!(who(&timers.late(later)), [0, 1]);
+        let mut timers = Timers::new(&settings(CountFrom::PrimeiroSinal), start, Timestamp(0));
+        assert_eq!(timers.next(), None);
+        assert!(timers.late(later).is_empty());
+        assert_eq!(timers.heard(later, Timestamp(0), 1, None), News::Returned);
+        assert_eq!(who(&timers.late(later + TIMEOUT)), [1]);
+    }
+
+    #[test]
+    fn c0_11_after_a_time_without_hearing_all_timers_begin_anew() {
+        let start = Instant::now();
+        let mut timers = Timers::new(&settings(CountFrom::Inicio), start, Timestamp(0));
+        timers.heard(start, Timestamp(0), 0, life(1));
+        let later = start + 10 * TIMEOUT;
+        timers.afresh(later);
+        assert!(timers.late(later).is_empty());
+        assert_eq!(who(&timers.late(later + TIMEOUT)), [0, 1]);
+    }
+}
