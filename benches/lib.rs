@@ -1,6 +1,7 @@
 //! What the measurements of this package share.
 
 pub mod inprocess;
+pub mod load;
 pub mod log;
 
 use criterion::Criterion;

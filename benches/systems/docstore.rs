@@ -3,7 +3,7 @@
 //! How much of the difference the connections make is shown by requests that are answered without doing anything: no write over this
 //! wire can be faster.
 
-use super::load::{Caller, Plan, Sample, median, row, turn};
+use kvrep_benches::load::{Caller, Plan, Sample, median, row, turn};
 use kvrep_core::node::Client;
 use kvrep_examples::document_store::server::group::GROUP;
 use kvrep_examples::document_store::stage::{Port, Stage, asked, at, tell};

@@ -4,12 +4,11 @@
 //! figures. A system adds a file that prints its rows.
 
 mod docstore;
-mod load;
 mod table;
 mod zk;
 
 use clap::{Parser, ValueEnum};
-use load::Plan;
+use kvrep_benches::load::Plan;
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The primary-backup table: its own wire beside the library's, on the same servers; and whether a write's two halves overlap.
 
-use super::load::{Caller, Plan, Sample, calmest, median, millis, row, turn};
 use bytes::Bytes;
+use kvrep_benches::load::{Caller, Plan, Sample, calmest, median, millis, row, turn};
 use kvrep_core::node::Client;
 use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::client_stub::{ClientStub, Outcome};

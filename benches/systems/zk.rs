@@ -1,6 +1,6 @@
 //! The Zookeeper-like store: its own wire beside the library's, on the same three servers.
 
-use super::load::{Caller, Plan, Sample, median, row, turn};
+use kvrep_benches::load::{Caller, Plan, Sample, median, row, turn};
 use kvrep_core::node::Client;
 use kvrep_examples::common::conversation::{Conversation, Manners, dial};
 use kvrep_examples::zk_like_kv::framing::Framing;

@@ -37,6 +37,18 @@ impl Gathering {
         }
         Poll::Ready(Ok(()))
     }
+
+    /// A broker that does not switch Nagle's algorithm off holds a message back until the one before it is acknowledged, which the system
+    /// delays by up to 40 ms. It forgets that it was asked not to, so it is asked after every read.
+    #[cfg(target_os = "linux")]
+    fn acknowledge_at_once(&self) {
+        if let Err(error) = socket2::SockRef::from(&self.socket).set_tcp_quickack(true) {
+            tracing::trace!(%error, "cannot ask for acknowledgements at once");
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn acknowledge_at_once(&self) {}
 }
 
 impl AsyncRead for Gathering {
@@ -49,7 +61,11 @@ impl AsyncRead for Gathering {
         if let Poll::Ready(Err(error)) = self.poll_send(context) {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if let Poll::Ready(Ok(())) = read {
+            self.acknowledge_at_once();
+        }
+        read
     }
 }
 

@@ -5,36 +5,36 @@ use tokio::task::JoinSet;
 
 /// How a system is measured.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Concurrent clients.
-    pub(crate) clients: u32,
+    pub clients: u32,
     /// Turns of each contestant.
-    pub(crate) rounds: u32,
+    pub rounds: u32,
     /// Load before a turn is measured.
-    pub(crate) warm_up: Duration,
+    pub warm_up: Duration,
     /// How long it is measured.
-    pub(crate) measure: Duration,
+    pub measure: Duration,
 }
 
 /// One client.
-pub(crate) trait Caller: Send + 'static {
+pub trait Caller: Send + 'static {
     /// Writes once, and returns when that is acknowledged.
     fn call(&mut self) -> impl Future<Output = Result<(), String>> + Send;
 }
 
 /// What one turn gave.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Acknowledged writes a second.
-    pub(crate) per_s: f64,
+    pub per_s: f64,
     /// Median latency.
-    pub(crate) p50: Duration,
+    pub p50: Duration,
     /// 99th percentile of the latency.
-    pub(crate) p99: Duration,
+    pub p99: Duration,
 }
 
 /// Lets all of them write for a turn.
-pub(crate) async fn turn<C: Caller>(callers: Vec<C>, plan: &Plan) -> Result<Sample, String> {
+pub async fn turn<C: Caller>(callers: Vec<C>, plan: &Plan) -> Result<Sample, String> {
     let begin = Instant::now() + plan.warm_up;
     let end = begin + plan.measure;
     let mut tasks = JoinSet::new();
@@ -71,18 +71,18 @@ pub(crate) async fn turn<C: Caller>(callers: Vec<C>, plan: &Plan) -> Result<Samp
 }
 
 /// The turn in the middle, by throughput.
-pub(crate) fn median(mut turns: Vec<Sample>) -> Option<Sample> {
+pub fn median(mut turns: Vec<Sample>) -> Option<Sample> {
     turns.sort_by(|a, b| a.per_s.total_cmp(&b.per_s));
     turns.get(turns.len() / 2).copied()
 }
 
 /// The turn with the lowest median latency: the one that other work on this machine disturbed least.
-pub(crate) fn calmest(turns: Vec<Sample>) -> Option<Sample> {
+pub fn calmest(turns: Vec<Sample>) -> Option<Sample> {
     turns.into_iter().min_by_key(|turn| turn.p50)
 }
 
 /// A row of the table that is printed.
-pub(crate) fn row(name: &str, sample: &Sample, beside: Option<&Sample>) -> String {
+pub fn row(name: &str, sample: &Sample, beside: Option<&Sample>) -> String {
     let share = beside.map_or_else(String::new, |bare| {
         format!("{:>6.0} %", 100.0 * sample.per_s / bare.per_s)
     });
@@ -95,6 +95,6 @@ pub(crate) fn row(name: &str, sample: &Sample, beside: Option<&Sample>) -> Strin
 }
 
 /// For people.
-pub(crate) fn millis(time: Duration) -> f64 {
+pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
