@@ -13,7 +13,9 @@ use super::faults::Weather;
 use super::happening::{Happening, Publisher};
 use crate::client_wire::Outcome;
 use crate::id::{GroupId, Incarnation, Index, ReplicaId};
-use crate::protocol::active::{Active, Config, Item, Life, Mutation, Options, Published, Timing};
+use crate::protocol::active::{
+    Active, Config, Item, Life, Mutation, Options, Published, Standing, Timing,
+};
 use crate::random::Rng;
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
@@ -377,9 +379,13 @@ impl World {
 
     /// The broker drops this for a stopped replica. If it is the only one that serves, nobody will know that a request was made.
     fn drop_for(&mut self, node: usize, bytes: &[u8]) {
-        let serves = |node: &Node| (node.active.as_ref()).is_some_and(|of| of.status().serving);
-        let others = (self.nodes.iter().enumerate()).filter(|(n, _)| *n != node);
-        let alone = others.filter(|(_, other)| serves(other)).count() == 0;
+        // (Whoever was declared dead and does not know it yet does not count.)
+        let ring = self.nodes[node].active.as_ref().map(|of| of.status().ring);
+        let ring = ring.unwrap_or_default();
+        let serving = ring
+            .iter()
+            .filter(|(_, of)| matches!(of, Standing::Serving { .. }));
+        let alone = serving.eq(ring.iter().filter(|(id, _)| *id == self.nodes[node].id));
         if alone
             && let Item::Request(request) = Published::decode(self.name, bytes).item
             && let Some(client) = self.clients.get_mut(client_of(&request.reply_to))
