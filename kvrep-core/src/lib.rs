@@ -46,7 +46,7 @@
 //!
 //! | question | knob | answers to choose from |
 //! |---|---|---|
-//! | Who orders the writes? | the scheme, a [`Protocol`](protocol::Protocol) | one primary ([`protocol::passive`]); or a scheme of your own |
+//! | Who orders the writes? | the scheme, a [`Protocol`](protocol::Protocol) | one primary ([`protocol::passive`]); a stream that all carry out ([`protocol::active`], in a [`node::active`](node/active/index.html)); or a scheme of your own |
 //! | Who has a write before the client hears OK? | [`Ack`] | every member of the in-sync set, each as durable as its [`Storage`](storage::Storage) makes it; every member of the group; the primary alone, with a bounded loss window |
 //! | Who answers a read? | [`Read`], with each call | any replica; any that is at least as new as a [`Token`]; the primary, confirmed by all in sync |
 //! | Who takes over, and how does a returner catch up? | [`Takeover`], [`Authority`] | the most advanced log, at once or when a client asks; nobody; the missing suffix, or a snapshot where there is none any more |
@@ -76,7 +76,7 @@
 //! | the words | [`id`], [`mod@time`], [`entry`], [`random`] |
 //! | a scheme | [`protocol`] and its outbox, [`protocol::passive`], [`protocol::witness`], [`protocol::active`] |
 //! | around a scheme | [`session`] (exactly once), [`engine`] (what both drivers share), [`detector`], [`membership`] |
-//! | the world outside | [`storage`] and its [`wal`](storage::wal), [`transport`], [`wire`], [`client_wire`] |
+//! | the world outside | [`storage`] and its [`wal`](storage::wal), [`transport`], [`stream`], [`wire`], [`client_wire`] |
 //! | proof | [`sim`](sim/index.html), [`check`](check/index.html), [`testing`](testing/index.html) |
 //!
 //! All but the driver, the network in memory, the real file system and the suites is *sans-IO*: no thread, socket,
@@ -119,8 +119,7 @@
 //!
 //! # What is not done
 //!
-//! A node runs one scheme, the passive one; the active one ([`protocol::active`]) is there as a protocol and in its simulator
-//! ([`sim::active`](sim/active/index.html)), without a driver. A snapshot is always the whole state. Nothing is encrypted, and nobody is
+//! A scheme over a consensus quorum, and an order that is kept by the passive scheme itself. A snapshot is always the whole state. Nothing is encrypted, and nobody is
 //! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 

@@ -30,12 +30,13 @@
 //! # }
 //! ```
 //!
-//! Three things stand on one kind of connection (QoS 1 throughout, acknowledged by hand, queues with limits, connected again
+//! Four things stand on one kind of connection (QoS 1 throughout, acknowledged by hand, queues with limits, connected again
 //! with backoff):
 //!
 //! - [`MqttTransport`], for schemes whose messages go from replica to replica;
 //! - [`connect`] and [`MqttGroupLink`], for their clients;
-//! - [`ordered`], a stream that all receive in one order.
+//! - [`stream`], for the active scheme, whose members carry out a stream that all receive in one order;
+//! - [`ordered`], such a stream by itself.
 //!
 //! # How it works
 //!
