@@ -51,6 +51,7 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         | Mutation::OwnFailureIgnored => "one/pauses",
         Mutation::AnswersNotHeld => "one/slow",
         Mutation::ConfirmedByAnything => "most/all",
+        Mutation::AccusesUnheard => "most/broker",
         Mutation::ObjectionIgnored => "one/extinction",
         Mutation::GenesisNotFirst
         | Mutation::DecidedAlone

@@ -5,8 +5,9 @@ mod common;
 
 use common::{AnyBroker, Mosquitto, PATIENCE, prefix, until};
 use kvrep_core::node::{ActiveNode, Client, ClientOptions, NodeError};
-use kvrep_core::protocol::active::{Create, Event, Responder, Timing};
-use kvrep_core::{Fold, Read, ReplicaId};
+use kvrep_core::protocol::active::{Create, Event, Item, Published, Responder, Timing};
+use kvrep_core::stream::{OrderedStream, StreamEvent, StreamMember};
+use kvrep_core::{Fold, GroupId, Incarnation, Read, ReplicaId};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::ordered::OrderedTopic;
 use kvrep_transport_mqtt::stream::{MqttStream, MqttStreamLink};
@@ -244,4 +245,68 @@ async fn the_only_member_left_tells_that_the_others_are_gone() {
         .expect("both are declared dead");
     add(&client, 5).await;
     assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_given_up_is_made_anew_and_nothing_that_was_published_is_lost() {
+    for broker in AnyBroker::all() {
+        let mut stream = MqttStream::new(broker.config().prefix(prefix()));
+        let me = StreamMember {
+            group: GroupId::named("sums"),
+            replica: MEMBERS[0],
+            incarnation: Incarnation(1),
+            members: MEMBERS.to_vec(),
+            config_hash: 1,
+            request_bytes_max: 1 << 20,
+            state_bytes_max: 1 << 20,
+        };
+        stream.open(me).await.unwrap();
+        let item = |genesis| Published {
+            stamp: None,
+            item: Item::Objection { genesis },
+        };
+        let stamp = |seq| kvrep_core::protocol::active::Stamp {
+            replica: MEMBERS[0],
+            incarnation: Incarnation(1),
+            seq,
+        };
+        let heard = async {
+            let (mut heard, mut resets) = (BTreeSet::new(), 0);
+            for round in 0..3 {
+                for n in 0..50 {
+                    stream.publish(&item(stamp(round * 50 + n)));
+                }
+                while heard.len() < 50 * (round as usize + 1) - 1 {
+                    match stream.next().await.expect("it is open") {
+                        StreamEvent::Delivered { published, .. } => {
+                            let Item::Objection { genesis } = published.item else {
+                                panic!("{published:?}");
+                            };
+                            heard.insert(genesis.seq);
+                        }
+                        StreamEvent::Reset => resets += 1,
+                        _ => {}
+                    }
+                }
+                stream.reconnect();
+            }
+            // What was published last may be heard only on the new connection, or was heard on the old one.
+            stream.publish(&item(stamp(1_000)));
+            while !heard.contains(&1_000) || resets < 1 {
+                match stream.next().await.expect("it is open") {
+                    StreamEvent::Delivered { published, .. } => {
+                        if let Item::Objection { genesis } = published.item {
+                            heard.insert(genesis.seq);
+                        }
+                    }
+                    StreamEvent::Reset => resets += 1,
+                    _ => {}
+                }
+            }
+            resets
+        };
+        let resets = timeout(PATIENCE, heard).await.expect("all is heard");
+        assert!(resets >= 1);
+        stream.close().await;
+    }
 }

@@ -92,6 +92,10 @@ pub trait OrderedStream: Send + 'static {
     /// Answers a client.
     fn answer(&mut self, number: AnswerNumber, reply_to: &Bytes, outcome: &Outcome);
 
+    /// What is published does not come back: gives the connection up and makes another, if there is one; then tells of a
+    /// [`Reset`](StreamEvent::Reset).
+    fn reconnect(&mut self) {}
+
     /// Sends what waits, as far as that is soon done, and ends.
     async fn close(&mut self);
 }

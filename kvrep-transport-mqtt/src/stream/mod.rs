@@ -87,6 +87,10 @@ pub struct MqttStream {
 
 struct Open {
     me: StreamMember,
+    name: String,
+    subscriptions: Vec<String>,
+    /// How many were made anew on purpose, and the first.
+    connections: u32,
     link: Arc<Link>,
     reader: Reader,
     ordered: Arc<str>,
@@ -137,17 +141,16 @@ impl OrderedStream for MqttStream {
         };
         let mut subscriptions = vec![topics.ordered.to_string()];
         subscriptions.extend(topics.beside);
-        let spec = Spec {
-            client_id: client_id.unwrap_or_else(named),
-            subscriptions,
-            will: None,
-            session: Session::Kept,
-            report: Report::Acknowledgements,
-        };
-        let (link, reader) = link::open(&self.config, spec).map_err(TransportError::Config)?;
+        let name = client_id.unwrap_or_else(named);
+        let connection = connection(&name, 1, subscriptions.clone());
+        let (link, reader) =
+            link::open(&self.config, connection).map_err(TransportError::Config)?;
         self.open = Some(Open {
             latest: me.incarnation,
             me,
+            name,
+            subscriptions,
+            connections: 1,
             link,
             reader,
             ordered: topics.ordered,
@@ -234,11 +237,44 @@ impl OrderedStream for MqttStream {
         }
     }
 
+    fn reconnect(&mut self) {
+        let Self { config, open, .. } = self;
+        // While there is none, the link is at work on it.
+        let Some(open) = open.as_mut().filter(|open| open.connected) else {
+            return;
+        };
+        // Under another name, where that is ours to choose: the broker may have lost its way in the session of this one.
+        open.connections += u32::from(config.client_id.is_none());
+        let spec = connection(&open.name, open.connections, open.subscriptions.clone());
+        match link::open(config, spec) {
+            Ok((link, reader)) => {
+                (open.link, open.reader) = (link, reader);
+                (open.ack, open.connected) = (None, false);
+                open.unacknowledged.all_again();
+            }
+            Err(why) => warn!(%why, "cannot connect anew"),
+        }
+    }
+
     async fn close(&mut self) {
         if let Some(mut open) = self.open.take() {
             open.flush();
             open.reader.close(None).await;
         }
+    }
+}
+
+/// What a connection is made for: the `number`th of the process of this name.
+fn connection(name: &str, number: u32, subscriptions: Vec<String>) -> Spec {
+    Spec {
+        client_id: match number {
+            1 => name.to_owned(),
+            later => format!("{name}-{later}"),
+        },
+        subscriptions,
+        will: None,
+        session: Session::Kept,
+        report: Report::Acknowledgements,
     }
 }
 

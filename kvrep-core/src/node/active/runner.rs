@@ -200,6 +200,12 @@ impl Runner {
                 Effect::SetAside { at, state } => {
                     self.keeping.keep(at, state, &self.events);
                 }
+                Effect::Reconnect => {
+                    let why =
+                        "what this replica publishes does not come back to it: it connects anew";
+                    self.tell(ActiveEvent::Trouble(why.into()));
+                    self.stream.reconnect();
+                }
                 Effect::Event(event) => {
                     tracing::info!(?event, "active");
                     if matches!(event, Event::Fenced { .. }) {

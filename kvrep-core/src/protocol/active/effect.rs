@@ -42,6 +42,9 @@ pub enum Effect {
         /// As a snapshot of the state machine.
         state: Bytes,
     },
+    /// What this replica publishes does not come back to it: give its connection to the stream up and make another, then call
+    /// [`on_stream_reset`](super::Active::on_stream_reset). (Where there is none at the moment, nothing is to be done.)
+    Reconnect,
     /// Tell the operator.
     Event(Event),
 }

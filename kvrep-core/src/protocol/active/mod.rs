@@ -30,6 +30,7 @@ mod answers;
 mod changes;
 mod config;
 mod debts;
+mod echo;
 mod effect;
 mod heal;
 mod history;
@@ -60,6 +61,7 @@ use crate::session::Machine;
 use crate::state_machine::RawStateMachine;
 use crate::time::{Time, Timestamp};
 use answers::Answers;
+use echo::Echo;
 use heal::Healing;
 use history::History;
 use join::Join;
@@ -200,6 +202,7 @@ pub struct Active {
     transfers: BTreeMap<ReplicaId, Transfer>,
     /// The next publication's number.
     seq: u64,
+    echo: Echo,
     /// Writes answered since histories were last known to agree, by position.
     answered_writes: Vec<Index>,
     /// When anything was last done here.
@@ -250,6 +253,7 @@ impl Active {
             peers: BTreeMap::new(),
             transfers: BTreeMap::new(),
             seq: 0,
+            echo: Echo::default(),
             answered_writes: Vec::new(),
             awake: Time::ZERO,
             next_tick: Time::ZERO,
@@ -280,6 +284,11 @@ impl Active {
         out: &mut Vec<Effect>,
     ) {
         self.wake(now, wall, out);
+        if let Some(stamp) = published.stamp
+            && (stamp.replica, stamp.incarnation) == (self.me, self.life.incarnation)
+        {
+            self.echo.delivered(stamp.seq);
+        }
         self.held_back(now, &published, hash, out);
         self.advance(now, published, hash, out);
         self.install_if_complete(now, out);
@@ -288,6 +297,7 @@ impl Active {
     /// The stream may have lost something for this replica: its connection was replaced, its session was lost.
     pub fn on_stream_reset(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
         self.wake(now, wall, out);
+        self.echo.restart(now);
         self.hold(now, "the connection to the stream was lost", out);
         self.watch_anew(now);
     }
@@ -326,6 +336,7 @@ impl Active {
         let due = now >= self.next_tick;
         if due {
             self.next_tick = now + self.group.timing.heartbeat_every;
+            self.reconnect_if_deaf(now, out);
             self.join_on_tick(now, out);
             self.heal_on_tick(now, out);
             self.watch_on_tick(now, out);
@@ -439,6 +450,7 @@ impl Active {
         let slept = now - self.awake;
         self.awake = self.awake.max(now);
         if slept > self.group.timing.suspect_after / 2 {
+            self.echo.restart(now);
             self.hold(now, "this process did not run for a while", out);
             self.watch_anew(now);
         }
@@ -446,6 +458,7 @@ impl Active {
 
     fn publish(&mut self, item: Item, out: &mut Vec<Effect>) -> Stamp {
         self.seq += 1;
+        self.echo.published(self.seq, self.awake);
         let stamp = Stamp {
             replica: self.me,
             incarnation: self.life.incarnation,

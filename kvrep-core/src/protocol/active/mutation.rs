@@ -42,12 +42,14 @@ pub enum Mutation {
     ConfirmedByAnything,
     /// A newcomer is ready without having compared.
     NotVerified,
+    /// One that does not hear the stream declares others dead.
+    AccusesUnheard,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -65,5 +67,6 @@ impl Mutation {
         Self::UnlistedBelieved,
         Self::ConfirmedByAnything,
         Self::NotVerified,
+        Self::AccusesUnheard,
     ];
 }

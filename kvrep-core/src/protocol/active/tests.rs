@@ -101,7 +101,7 @@ impl Group {
                         );
                     }
                 }
-                Effect::SetAside { .. } => {}
+                Effect::SetAside { .. } | Effect::Reconnect => {}
                 Effect::Event(event) => self.events.push((r, event)),
             }
         }

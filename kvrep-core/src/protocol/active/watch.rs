@@ -209,9 +209,45 @@ impl Active {
         }
     }
 
+    /// Whether what this replica published lately has come back. If it published nothing, a mark will tell.
+    fn hears_itself(&mut self, now: Time, out: &mut Vec<Effect>) -> bool {
+        let timing = self.group.timing;
+        if self.echo.heard_within(now, timing.suspect_after) {
+            return true;
+        }
+        if !self.echo.asked_within(now, timing.resend_every) {
+            self.publish_mark(now, out);
+        }
+        false
+    }
+
+    /// Where it is almost too long since somebody was heard, this replica finds out whether it hears at all.
+    fn ask_in_time(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let almost = self.group.timing.suspect_after * 3 / 4;
+        let Some(history) = self.history.as_ref().filter(|_| self.is_serving()) else {
+            return;
+        };
+        let silent = |member: ReplicaId| {
+            let peer = self.peers.get(&member);
+            member != self.me && peer.is_some_and(|peer| now - peer.heard > almost)
+        };
+        if history.ring.serving().any(|(member, _)| silent(member)) {
+            self.hears_itself(now, out);
+        }
+    }
+
+    /// One who does not hear itself for long gets another connection.
+    pub(super) fn reconnect_if_deaf(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if self.echo.missing_for(now) > self.group.timing.suspect_after * DEAF_AFTER {
+            self.echo.restart(now);
+            out.push(Effect::Reconnect);
+        }
+    }
+
     /// Says who has been silent for too long.
     pub(super) fn watch_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
         let timing = self.group.timing;
+        self.ask_in_time(now, out);
         if self.group.watch != Watch::Members || !self.is_serving() {
             return;
         }
@@ -235,6 +271,9 @@ impl Active {
             .filter(|(member, _)| is_late(*member))
             .filter(|(member, _)| silent_for(*member) > timing.suspect_after + turn)
             .collect();
+        if !late.is_empty() && !self.hears_itself(now, out) && !self.has(Mutation::AccusesUnheard) {
+            return;
+        }
         for (replica, life) in late {
             let wall = self.clock;
             let peer = self
@@ -259,3 +298,7 @@ impl Active {
         }
     }
 }
+
+/// So many times [`Timing::suspect_after`](super::Timing::suspect_after) without hearing itself makes a replica deaf. Large: a stream
+/// that is behind, because there is much to deliver, is not broken.
+const DEAF_AFTER: u32 = 10;

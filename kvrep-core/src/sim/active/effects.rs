@@ -3,7 +3,7 @@
 use super::cell::Faults;
 use super::happening::{Happening, Publisher};
 use super::world::{Answerer, World};
-use crate::protocol::active::{Active, Effect, Event, Message, Standing};
+use crate::protocol::active::{Active, Effect, Event, Item, Message, Standing};
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
 
@@ -48,6 +48,9 @@ impl World {
         let life = self.nodes[n].life;
         match effect {
             Effect::Publish(published) => {
+                if matches!(published.item, Item::Failed { .. }) {
+                    self.check_accusation(n);
+                }
                 if self.trace.is_watched() {
                     self.say_of(n, format!("publishes {:?}", published.item));
                 }
@@ -83,6 +86,10 @@ impl World {
                 );
             }
             Effect::SetAside { .. } => {}
+            Effect::Reconnect => {
+                self.say_of(n, "connects anew".into());
+                self.lose_connection(n);
+            }
             Effect::Event(event) => {
                 self.say_of(n, format!("{event:?}"));
                 match event {
@@ -101,6 +108,16 @@ impl World {
                     Event::Expired(requests) => self.expired += requests,
                 }
             }
+        }
+    }
+
+    /// One to whom nothing has come for long knows of nobody's silence but its own.
+    fn check_accusation(&mut self, n: usize) {
+        let since = self.nodes[n].deaf_since;
+        let long = self.group.timing.suspect_after + self.group.timing.heartbeat_every;
+        if since.is_some_and(|since| self.now - since > long) {
+            let detail = format!("n{n} has heard nothing since {since:?}");
+            self.fail("who hears nothing accuses nobody", detail);
         }
     }
 

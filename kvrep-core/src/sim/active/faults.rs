@@ -62,6 +62,7 @@ impl World {
             menu.extend([
                 Self::drop_session as fn(&mut Self),
                 Self::restart_broker,
+                Self::deafen,
                 Self::change_weather,
             ]);
         }
@@ -84,6 +85,7 @@ impl World {
         let serving = |n: usize| {
             let node = &self.nodes[n];
             !node.paused
+                && node.deaf_since.is_none()
                 && node
                     .active
                     .as_ref()
@@ -170,11 +172,23 @@ impl World {
         }
     }
 
-    fn lose_connection(&mut self, n: usize) {
+    /// The broker takes what a replica publishes and delivers nothing to it, until it connects anew.
+    fn deafen(&mut self) {
+        let n = self.some_node();
+        let another = self.nodes.iter().any(|node| node.deaf_since.is_some());
+        if self.nodes[n].active.is_none() || another {
+            return;
+        }
+        self.nodes[n].deaf_since = Some(self.now);
+        self.say(format!("n{n} gets nothing any more"));
+    }
+
+    pub(super) fn lose_connection(&mut self, n: usize) {
         if self.nodes[n].active.is_none() {
             return;
         }
         self.nodes[n].epoch += 1;
+        self.nodes[n].deaf_since = None;
         let life = self.nodes[n].life;
         self.say(format!("n{n} loses its session"));
         let after = Duration::from_millis(self.rng.below(50));

@@ -31,6 +31,8 @@ pub(super) struct Node {
     /// Of its connection to the broker: what was on its way on an earlier one is gone.
     pub(super) epoch: u32,
     pub(super) paused: bool,
+    /// Since when the broker delivers nothing to it.
+    pub(super) deaf_since: Option<Time>,
     /// What came while it was stopped.
     pub(super) stalled: VecDeque<Happening>,
     pub(super) window: Arc<Window>,
@@ -112,6 +114,7 @@ impl World {
                 life: 0,
                 epoch: 0,
                 paused: false,
+                deaf_since: None,
                 stalled: VecDeque::new(),
                 window: Arc::default(),
                 tick: 0,
@@ -256,7 +259,8 @@ impl World {
                 bytes,
             } => {
                 self.count(2, node as u64);
-                if self.nodes[node].life != life || self.nodes[node].epoch != epoch {
+                let of = &self.nodes[node];
+                if of.life != life || of.epoch != epoch || of.deaf_since.is_some() {
                     return;
                 }
                 if self.nodes[node].paused {
@@ -288,7 +292,7 @@ impl World {
                 message,
             } => {
                 self.count(3, node as u64);
-                if self.nodes[node].life != life {
+                if self.nodes[node].life != life || self.nodes[node].deaf_since.is_some() {
                     return;
                 }
                 if self.nodes[node].paused {
@@ -479,6 +483,7 @@ impl World {
         let node = &mut self.nodes[n];
         node.life += 1;
         node.epoch += 1;
+        node.deaf_since = None;
         node.window = Arc::default();
         let machine = Ledger::new(self.workload.machine(), Arc::clone(&node.window));
         let mut options = Options::new(
