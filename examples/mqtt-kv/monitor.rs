@@ -315,7 +315,7 @@ impl Reporting<'_> {
             seen_at,
         };
         let published = Published { stamp: None, item };
-        if let Some(said) = items::write(&published, &self.settings.topics) {
+        if let Some(said) = items::write(&published, &self.settings.topics, 0) {
             tell(&format!("servidor {} falhou: {said}", server.0));
             self.say(said);
         }

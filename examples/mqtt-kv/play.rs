@@ -127,13 +127,16 @@ async fn killed_owner(story: &mut Story, broker: Broker, scale: Scale) -> Result
     let (mut reads, mut value) = (Vec::new(), 0_u64);
     load(&mut probe, &key, &mut reads, &mut value, scale.load_for).await?;
     let before = reads.len();
-    // Its last answers are where they go: what it is killed over is asked from here on.
+    // What it has not said to have answered when it dies is answered again: the failure's window begins with its last word.
     probe.answer(reads[before - 1].0).await?;
+    probe.settled(1).await?;
+    load(&mut probe, &key, &mut reads, &mut value, scale.load_for / 4).await?;
     stage.kill(1).await?;
+    let dead = reads.len();
     let killed = Instant::now();
     load(&mut probe, &key, &mut reads, &mut value, scale.load_for).await?;
     stage.monitor()?.line("servidor 1 falhou", WITHIN).await?;
-    let first = reads[before].0;
+    let first = reads[dead].0;
     let answer = probe.answer(first).await?;
     story.saw(format!("a primeira consulta depois da morte teve resposta do servidor {}, o mais tardar {} ms depois dela", answer.server, killed.elapsed().as_millis()));
     load(&mut probe, &key, &mut reads, &mut value, scale.load_for).await?;
@@ -156,7 +159,7 @@ async fn killed_owner(story: &mut Story, broker: Broker, scale: Scale) -> Result
         .iter()
         .map(|(answers, _)| answers[0].server)
         .collect();
-    let handed_over = by[before..].iter().filter(|server| **server == 2).count();
+    let handed_over = by[dead..].iter().filter(|server| **server == 2).count();
     story.check(
         "R0.24: o substituto (2) respondeu pelo morto",
         if handed_over > 0 {

@@ -310,6 +310,8 @@ pub struct Answer {
 
 #[derive(Debug, Default)]
 struct Heard {
+    /// Signs of life by server: how many, where the last one was in the order, up to where it had answered.
+    signs: Mutex<BTreeMap<u64, (u64, u64, u64)>>,
     /// By `idpedido`.
     answers: Mutex<BTreeMap<u64, Vec<Answer>>>,
     /// Everything else: by topic.
@@ -325,7 +327,16 @@ fn lock<T>(kept: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Heard {
     fn note(&self, topic: &str, payload: Bytes) {
-        if topic == ANSWERS
+        if topic == Topics::default().monitor {
+            if let Ok(json) = serde_json::from_slice::<Value>(&payload)
+                && let Some(server) = json["idServ"].as_u64()
+            {
+                let mut signs = lock(&self.signs);
+                let sign = signs.entry(server).or_default();
+                let number = |name: &str| json[name].as_u64().unwrap_or(0);
+                *sign = (sign.0 + 1, number("posicao"), number("respondido_ate"));
+            }
+        } else if topic == ANSWERS
             && let Ok(json) = serde_json::from_slice::<Value>(&payload)
             && let Some(id) = json["idpedido"].as_u64()
         {
@@ -345,7 +356,7 @@ impl Heard {
 }
 
 impl Probe {
-    /// Connects, and hears its answers and what else is said on the group's topics but signs of life.
+    /// Connects, and hears its answers and the signs of life.
     ///
     /// # Errors
     /// When the broker does not take it in time.
@@ -354,6 +365,7 @@ impl Probe {
         let opened = OrderedTopic::new(MqttConfig::new(broker))
             .subscribe(ANSWERS)
             .subscribe(RAW_ANSWERS)
+            .subscribe(&topics.monitor)
             .open();
         let wrong =
             |error: kvrep_core::transport::TransportError| Stuck::Otherwise(error.to_string());
@@ -480,6 +492,21 @@ impl Probe {
     pub async fn raw_until(&self, number: usize) -> Result<Vec<Bytes>, Stuck> {
         let enough = |_: &Heard| Some(self.raw()).filter(|raw| raw.len() >= number);
         self.until("as respostas cruas", enough).await
+    }
+
+    /// Waits until this server has said that it has answered everything that was asked so far, and the others could hear it.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn settled(&self, server: u64) -> Result<(), Stuck> {
+        let signs = || lock(&self.heard.signs).get(&server).copied();
+        let before = signs().map_or(0, |(number, ..)| number);
+        let what = format!("um sinal de vida de {server} que não deve nada");
+        let is_settled = |_: &Heard| {
+            let (number, at, answered) = signs()?;
+            (number > before + 2 && at == answered).then_some(())
+        };
+        self.until(&what, is_settled).await
     }
 
     async fn until<T>(&self, what: &str, found: impl Fn(&Heard) -> Option<T>) -> Result<T, Stuck> {

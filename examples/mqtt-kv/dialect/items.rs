@@ -68,9 +68,9 @@ impl From<StampJson> for Stamp {
     }
 }
 
-/// The item as JSON; `None` for a client's request, which is written by [`super::request`].
+/// The item as JSON; `None` for a client's request, which is written by [`super::request`]. What is stamped says what its server takes for agreed.
 #[must_use]
-pub fn write(published: &Published, topics: &Topics) -> Option<String> {
+pub fn write(published: &Published, topics: &Topics, agreement: u64) -> Option<String> {
     let mut json = match &published.item {
         Item::Request(_) | Item::Unreadable => return None,
         Item::Announce { replica, life } => {
@@ -128,12 +128,19 @@ pub fn write(published: &Published, topics: &Topics) -> Option<String> {
     };
     if let Some(stamp) = published.stamp {
         json["carimbo"] = json!(StampJson::from(stamp));
+        json["acordo"] = agreement.into();
     }
     Some(json.to_string())
 }
 
 /// The item that these fields are, under this word; `None` for another word, an error with why it cannot be taken.
-pub fn read(fields: &Fields<'_>, kind: &str, topics: &Topics) -> Option<Result<Published, String>> {
+#[must_use]
+pub fn read(
+    fields: &Fields<'_>,
+    kind: &str,
+    topics: &Topics,
+    agreement: u64,
+) -> Option<Result<Published, String>> {
     let item = match kind {
         "novoserv" => announce(fields, topics),
         "servpronto" => life(fields).map(|(replica, life)| Item::Ready { replica, life }),
@@ -153,6 +160,9 @@ pub fn read(fields: &Fields<'_>, kind: &str, topics: &Topics) -> Option<Result<P
     };
     let stamp = stamp(fields, "carimbo");
     let foreign = || format!("{kind} sem os campos de um servidor deste grupo");
+    if stamp.is_some() && fields.get("acordo") != Some(agreement) {
+        return Some(Err(format!("{kind} de um servidor com outras opções")));
+    }
     Some(match item {
         // A foreign monitor's.
         Some(item @ Item::Failed { .. }) => Ok(Published { stamp, item }),

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use fields::Fields;
 use kvrep_core::ReplicaId;
 use kvrep_core::client_wire::Outcome;
-use kvrep_core::protocol::active::{Item, Message, Published, Request};
+use kvrep_core::protocol::active::{Item, Message, Published};
 use kvrep_core::state_machine::decode;
 use kvrep_core::stream::StreamMember;
 use kvrep_core::transport::Destination;
@@ -122,7 +122,7 @@ impl Json {
         let kind = kind.map(|kind| kind.trim().to_lowercase());
         let told = kind
             .as_deref()
-            .and_then(|kind| items::read(&fields, kind, &self.topics));
+            .and_then(|kind| items::read(&fields, kind, &self.topics, self.agreement));
         if let Some(told) = told {
             return told;
         }
@@ -162,7 +162,7 @@ impl Dialect for Json {
 
     fn item(&mut self, published: &Published) -> Bytes {
         // Requests are clients' and the server's own items are all written: an empty object stands for nothing.
-        let json = items::write(published, &self.topics);
+        let json = items::write(published, &self.topics, self.agreement);
         json.unwrap_or_else(|| "{}".into()).into()
     }
 
@@ -218,21 +218,5 @@ impl Dialect for Json {
         }
         let payload = answer::write(&to, outcome, self.me.0, self.form)?;
         Some((to.topic.into(), payload))
-    }
-}
-
-/// The request of a payload, as every server of a group with these topics reads it; `None` when it is none.
-#[must_use]
-pub fn request_of(payload: &Bytes, topics: &Topics) -> Option<Request> {
-    match Json::new(topics.clone()).read_item(payload).ok()?.item {
-        Item::Request(request) => Some(request),
-        Item::Announce { .. }
-        | Item::Ready { .. }
-        | Item::Failed { .. }
-        | Item::Genesis { .. }
-        | Item::Objection { .. }
-        | Item::Mark { .. }
-        | Item::Decision(_)
-        | Item::Unreadable => None,
     }
 }

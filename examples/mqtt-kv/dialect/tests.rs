@@ -3,7 +3,7 @@
 use super::*;
 use crate::mqtt_kv::machine::{Command, Query, Response, Table};
 use kvrep_core::config::Token;
-use kvrep_core::protocol::active::{Call, Claim, Decision, Heartbeat, Life, Stamp};
+use kvrep_core::protocol::active::{Call, Claim, Decision, Heartbeat, Life, Request, Stamp};
 use kvrep_core::session::{Envelope, Machine};
 use kvrep_core::state_machine::encode;
 use kvrep_core::{GroupId, Incarnation, Index, Limits, RawStateMachine, Term, Timestamp};
@@ -439,7 +439,7 @@ fn r0_23_r0_28_the_items_of_the_text_have_its_fields() {
 #[test]
 fn a0_11_novoserv_without_an_id_is_of_the_server_that_its_topic_names() {
     let said = r#"{"tipomsg":"novoserv","topico-resp":"inf1406-rec-12","encarnacao":5,"tentativa":1,
-                   "carimbo":{"idserv":12,"encarnacao":5,"numero":1}}"#;
+                   "carimbo":{"idserv":12,"encarnacao":5,"numero":1},"acordo":18446744073709551610}"#;
     assert!(matches!(
         read(said),
         Item::Announce {
@@ -447,6 +447,23 @@ fn a0_11_novoserv_without_an_id_is_of_the_server_that_its_topic_names() {
             ..
         }
     ));
+}
+
+#[test]
+fn what_a_server_with_another_agreement_says_is_nothing() {
+    let item = Item::Announce {
+        replica: ReplicaId(1),
+        life: sample_life(),
+    };
+    let stamp = Some(Stamp {
+        replica: ReplicaId(1),
+        incarnation: Incarnation(5),
+        seq: 1,
+    });
+    let mut other = dialect(1);
+    other.agreement = 1;
+    let bytes = other.item(&Published { stamp, item });
+    assert_eq!(dialect(0).read_items(&bytes)[0].item, Item::Unreadable);
 }
 
 #[test]

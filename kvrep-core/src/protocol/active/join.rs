@@ -352,6 +352,8 @@ impl Active {
         join.ready_published = Some(now);
         join.last_progress = now;
         let (replica, life) = (self.me, self.life);
+        // Whoever watches hears of this life before it serves: if it dies at once, somebody misses it.
+        self.beat(out);
         self.publish(Item::Ready { replica, life }, out);
         if self.has(Mutation::ReadyOutOfBand)
             && let Some(history) = &mut self.history

@@ -28,6 +28,10 @@ struct Group {
     mute: BTreeSet<usize>,
     answers: Vec<(usize, Bytes)>,
     events: Vec<(usize, Event)>,
+    /// Lives of which heartbeats were heard.
+    heard: BTreeSet<(ReplicaId, Life)>,
+    /// Lives that said that they are ready, and whether they had been heard before.
+    ready: Vec<(ReplicaId, bool)>,
 }
 
 impl Group {
@@ -43,6 +47,8 @@ impl Group {
             mute: BTreeSet::new(),
             answers: Vec::new(),
             events: Vec::new(),
+            heard: BTreeSet::new(),
+            ready: Vec::new(),
         };
         for r in 0..n {
             group.start(r, 1, mutation);
@@ -83,8 +89,17 @@ impl Group {
         active.check_invariants();
         for effect in out {
             match effect {
-                Effect::Publish(published) => self.stream.push(published),
+                Effect::Publish(published) => {
+                    if let Item::Ready { replica, life } = published.item {
+                        let heard = self.heard.contains(&(replica, life));
+                        self.ready.push((replica, heard));
+                    }
+                    self.stream.push(published);
+                }
                 Effect::Broadcast(message) => {
+                    if let Message::Heartbeat(heartbeat) = &message {
+                        self.heard.insert((heartbeat.replica, heartbeat.life));
+                    }
                     for to in (0..self.replicas.len()).filter(|to| *to != r) {
                         self.tell(r, to, message.clone());
                     }
@@ -226,6 +241,21 @@ fn a_group_begins_once_and_each_request_is_answered_by_its_owner() {
         0
     );
     assert_eq!(group.status(0).chain, group.status(2).chain);
+}
+
+#[test]
+fn whoever_watches_has_heard_of_a_life_before_it_serves() {
+    let mut group = Group::serving(3, None);
+    for incarnation in 2..6 {
+        group.start(1, incarnation, None);
+        group.until("it serves again", |group| group.serves(1));
+    }
+    assert!(group.ready.len() >= 6, "{:?}", group.ready);
+    assert!(
+        group.ready.iter().all(|(_, heard)| *heard),
+        "{:?}",
+        group.ready
+    );
 }
 
 #[test]
