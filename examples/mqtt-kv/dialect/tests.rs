@@ -405,10 +405,9 @@ fn r0_23_r0_28_the_items_of_the_text_have_its_fields() {
         let bytes = dialect(0).item(&Published { stamp, item });
         serde_json::from_slice::<Value>(&bytes).expect("JSON")
     };
-    let life = Some(life);
     let failed = written(Item::Failed {
         replica,
-        life,
+        life: Some(life),
         seen_at,
     });
     assert_eq!(
@@ -419,7 +418,6 @@ fn r0_23_r0_28_the_items_of_the_text_have_its_fields() {
             &json!(1_638_136_800_000_u64)
         )
     );
-    let life = life.expect("just set");
     let new = written(Item::Announce { replica, life });
     assert_eq!(
         (&new["tipomsg"], &new["topico-resp"], &new["idserv"]),
@@ -468,9 +466,8 @@ fn what_a_server_with_another_agreement_says_is_nothing() {
 
 #[test]
 fn r0_21_a_sign_of_life_has_the_field_of_the_text_and_one_that_has_only_that_is_not_believed() {
-    let heartbeat = sample_heartbeat();
     let mut out = Vec::new();
-    let message = Message::Heartbeat(heartbeat.clone());
+    let message = Message::Heartbeat(sample_heartbeat());
     dialect(2).message(Destination::Group, &message, &mut out);
     let [(topic, payload)] = &out[..] else {
         panic!("{out:?}");
