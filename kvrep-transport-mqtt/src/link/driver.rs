@@ -5,24 +5,22 @@
 //! connection; its events do not.
 
 use super::broker::{self, BrokerLimits, Ended};
-use super::event::{AckToken, Event, PublicationId, Rejection};
-use super::outbox::{Kept, Publication, Waiting};
+use super::event::{AckToken, Event, Rejection};
+use super::hands::{Hands, next_fate};
 use super::receipts::{Arrival, Verdict};
-use super::{Link, Phase, Report, Session, Spec};
+use super::{Link, Phase, Session, Spec};
 use crate::config::{MqttConfig, MqttTiming};
 use bytes::Bytes;
 use kvrep_core::backoff::Backoff;
 use rumqttc::{
-    AsyncClient, ClientError, ConnAck, ConnectionError, EventLoop, ManualAck, Packet, PubAck,
-    Publish, PublishNoticeError, PublishOptions, PublishProperties, PublishResult, QoS, SubAck,
+    AsyncClient, ConnAck, ConnectionError, EventLoop, Packet, Publish, QoS, SubAck,
     SubscribeFilter, SubscribeReasonCode,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, pending, poll_fn};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, info, warn};
@@ -42,32 +40,6 @@ pub(super) struct Driver {
     told: bool,
     up_since: Option<Instant>,
 }
-
-/// What is used beside the event loop while that is polled.
-struct Hands {
-    link: Arc<Link>,
-    client: AsyncClient,
-    /// Publications that the library has, in order, and what will become of them.
-    notices: VecDeque<(Option<PublicationId>, Notice)>,
-    /// Acknowledgements that the library had no room for.
-    acks: VecDeque<u16>,
-    limits: Option<BrokerLimits>,
-    unacknowledged_max: usize,
-    /// Publications were acknowledged, or the connection is new: more may be handed over.
-    has_room: bool,
-    /// Events that the reader was not woken for yet.
-    untold: usize,
-    /// When the end was asked for, and by when it comes.
-    ending: Option<Ending>,
-    farewell_within: Duration,
-}
-
-struct Ending {
-    by: Instant,
-    disconnecting: bool,
-}
-
-type Notice = Pin<Box<dyn Future<Output = Result<PublishResult, PublishNoticeError>> + Send>>;
 
 /// How far a connection is.
 enum Stage {
@@ -468,243 +440,6 @@ impl Driver {
     }
 }
 
-impl Hands {
-    fn is_closing(&self) -> bool {
-        matches!(self.link.state().phase, Phase::Closing | Phase::Closed)
-    }
-
-    fn tell(&mut self, event: Event) {
-        self.link.tell(event);
-        self.untold += 1;
-        if self.untold >= TOLD_TOGETHER {
-            self.wake_reader();
-        }
-    }
-
-    fn wake_reader(&mut self) {
-        if self.untold > 0 {
-            self.untold = 0;
-            self.link.news.notify_one();
-        }
-    }
-
-    /// Waits while the reader has too much before it.
-    async fn wait_for_room(&mut self) {
-        while self.untold == 0 && self.link.is_full() && !self.is_closing() {
-            self.link.work.notified().await;
-        }
-    }
-
-    /// Gives the library what it may have now.
-    fn hand_over(&mut self, up: bool) {
-        while let Some(fate) = fate_now(&mut self.notices) {
-            self.tell_fate(fate);
-            self.has_room = true;
-        }
-        let asked = self.link.has_work.swap(false, Ordering::AcqRel);
-        if !asked && !self.has_room && self.acks.is_empty() && self.ending.is_none() {
-            return;
-        }
-        self.has_room = false;
-        let closing = self.is_closing();
-        if closing && self.ending.is_none() {
-            self.ending = Some(Ending {
-                by: Instant::now() + self.farewell_within,
-                disconnecting: false,
-            });
-        }
-        if !up || self.ending.as_ref().is_some_and(|e| e.disconnecting) {
-            return;
-        }
-        self.hand_over_acks();
-        let granted = self
-            .limits
-            .map_or(usize::MAX, |l| usize::from(l.unacknowledged_max));
-        let in_flight_max = self.unacknowledged_max.min(granted);
-        while self.notices.len() < in_flight_max {
-            let waiting = {
-                let mut state = self.link.state();
-                let waiting = state.outbox.pop();
-                if waiting.is_some() && self.link.report == Report::Acknowledgements {
-                    state.reported += 1;
-                }
-                waiting
-            };
-            let Some(waiting) = waiting else { break };
-            if !self.hand_over_one(waiting) {
-                return;
-            }
-        }
-        if closing && self.notices.len() < in_flight_max {
-            self.say_farewell();
-        }
-    }
-
-    fn hand_over_acks(&mut self) {
-        loop {
-            let next = self.acks.pop_front();
-            let next = next.or_else(|| self.link.state().receipts.next_to_send());
-            let Some(packet) = next else { return };
-            let ack = ManualAck::PubAck(PubAck::new(packet, None));
-            if self.client.try_manual_ack(ack).is_err() {
-                self.acks.push_front(packet);
-                return;
-            }
-        }
-    }
-
-    /// Returns whether there may be room for more.
-    fn hand_over_one(&mut self, waiting: Waiting) -> bool {
-        let Waiting {
-            id, publication, ..
-        } = waiting;
-        let topic = &publication.topic;
-        let bytes_max = self
-            .limits
-            .map_or(usize::MAX, |l| l.payload_bytes_max(topic));
-        let bytes = publication.payload.len();
-        if bytes > bytes_max {
-            let why = format!("a payload of {bytes} bytes; the broker takes {bytes_max} at most");
-            self.tell_rejected(id, why);
-            return true;
-        }
-        match self.publish(publication) {
-            Ok(notice) => self.notices.push_back((Some(id), notice)),
-            Err(error) => self.tell_rejected(id, error.to_string()),
-        }
-        true
-    }
-
-    fn publish(&self, publication: Publication) -> Result<Notice, ClientError> {
-        let Publication {
-            topic,
-            payload,
-            kept,
-            reply_to,
-        } = publication;
-        let mut options = PublishOptions::at_least_once().retain(kept == Kept::Retained);
-        if let Some(reply_to) = reply_to {
-            options = options.properties(PublishProperties {
-                response_topic: Some(reply_to.to_string()),
-                ..PublishProperties::default()
-            });
-        }
-        // The library's channel holds more than may be in flight.
-        let notice = self
-            .client
-            .try_publish_tracked(&*topic, payload.into_bytes(), options)?;
-        Ok(Box::pin(notice.wait_async()))
-    }
-
-    /// Once nothing else waits: the last word, and when that is acknowledged, the end.
-    fn say_farewell(&mut self) {
-        let farewell = self.link.state().farewell.take();
-        if let Some(farewell) = farewell {
-            match self.publish(farewell) {
-                Ok(notice) => self.notices.push_back((None, notice)),
-                Err(error) => warn!("cannot say farewell: {error}"),
-            }
-        }
-        if let Some(ending) = &mut self.ending
-            && self.notices.is_empty()
-            && self
-                .client
-                .try_disconnect_with_timeout(self.farewell_within)
-                .is_ok()
-        {
-            ending.disconnecting = true;
-        }
-    }
-
-    fn tell_fate(&mut self, (id, fate): Fate) {
-        let Some(id) = id else { return };
-        match fate {
-            Ok(PublishResult::Qos1(ack)) if broker::is_refusal(ack.reason) => {
-                self.tell_rejected(
-                    id,
-                    format!("{:?}; check what this user may write", ack.reason),
-                );
-            }
-            Ok(_) => {
-                if self.link.report == Report::Acknowledgements {
-                    self.tell(Event::Acknowledged(id));
-                }
-            }
-            Err(PublishNoticeError::SessionReset | PublishNoticeError::Recv) => {
-                self.tell_abandoned(Some(id));
-            }
-            Err(error) => self.tell_rejected(id, error.to_string()),
-        }
-    }
-
-    fn tell_rejected(&mut self, id: PublicationId, why: String) {
-        warn!("publication {} was refused: {why}", id.0);
-        if self.link.report == Report::Acknowledgements {
-            let rejection = Rejection::Publication { id, why };
-            self.tell(Event::Rejected(rejection));
-        }
-    }
-
-    fn tell_abandoned(&mut self, id: Option<PublicationId>) {
-        if let Some(id) = id
-            && self.link.report == Report::Acknowledgements
-        {
-            self.tell(Event::Abandoned(id));
-        }
-    }
-
-    /// Tells of what was handed over in a session that is lost; the library has told us by now.
-    fn abandon_sent(&mut self) {
-        while let Some(fate) = fate_now(&mut self.notices) {
-            self.tell_fate(fate);
-        }
-    }
-
-    fn abandon_waiting(&mut self) {
-        let abandoned = {
-            let mut state = self.link.state();
-            let abandoned = state.outbox.clear();
-            if self.link.report == Report::Acknowledgements {
-                state.reported += abandoned.len();
-            }
-            abandoned
-        };
-        for id in abandoned {
-            self.tell_abandoned(Some(id));
-        }
-    }
-}
-
-type Fate = (
-    Option<PublicationId>,
-    Result<PublishResult, PublishNoticeError>,
-);
-
-/// What became of the oldest publication; never, when there is none. Nothing is lost when the future is dropped.
-async fn next_fate(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Fate {
-    let Some((id, notice)) = notices.front_mut() else {
-        return pending().await;
-    };
-    let fate = (*id, notice.as_mut().await);
-    notices.pop_front();
-    fate
-}
-
-/// What became of the oldest one, if it is known by now.
-fn fate_now(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Option<Fate> {
-    // Whoever waits for it polls again with a waker of its own.
-    let mut context = Context::from_waker(Waker::noop());
-    let (id, notice) = notices.front_mut()?;
-    match notice.as_mut().poll(&mut context) {
-        Poll::Ready(fate) => {
-            let fate = (*id, fate);
-            notices.pop_front();
-            Some(fate)
-        }
-        Poll::Pending => None,
-    }
-}
-
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
@@ -712,8 +447,6 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-/// Events for which the reader is woken once, if they come together.
-const TOLD_TOGETHER: usize = 64;
 /// A connection that ended sooner is no success.
 const SHORT_LIFE: Duration = Duration::from_secs(1);
 /// Names of topics that are not made anew for each message.

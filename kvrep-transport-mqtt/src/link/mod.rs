@@ -16,6 +16,7 @@ mod broker;
 mod driver;
 mod event;
 mod gathering;
+mod hands;
 mod options;
 mod outbox;
 mod receipts;
