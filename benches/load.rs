@@ -3,6 +3,30 @@
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
+/// How contestants take their turns.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct Turns {
+    /// How often each contestant has its turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Milliseconds of a turn that are measured
+    #[arg(long, value_name = "MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    measure_ms: u64,
+}
+
+impl Turns {
+    /// The plan for so many concurrent clients.
+    #[must_use]
+    pub fn plan(&self, clients: u32) -> Plan {
+        Plan {
+            clients,
+            rounds: self.rounds,
+            warm_up: Duration::from_millis(300),
+            measure: Duration::from_millis(self.measure_ms),
+        }
+    }
+}
+
 /// How a system is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {

@@ -51,8 +51,10 @@ pub(crate) async fn start(
         keep_requests: Duration::from_secs(5),
         ..Timing::default()
     };
-    let mut limits = Limits::default();
-    limits.session_window = WINDOW;
+    let limits = Limits {
+        session_window: WINDOW,
+        ..Limits::default()
+    };
     let mut nodes = Vec::new();
     for me in members {
         let node = ActiveNode::builder("bench", me)

@@ -11,9 +11,8 @@ mod group;
 use broker::Broker;
 use clap::{Parser, Subcommand, ValueEnum};
 use group::Batching;
-use kvrep_benches::load::{Caller, Plan, Sample, calmest, median, row, turn};
+use kvrep_benches::load::{Caller, Plan, Sample, Turns, calmest, median, row, turn};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// What a group of the active scheme carries through a broker, beside the bare broker.
 #[derive(Parser)]
@@ -36,12 +35,8 @@ struct Cli {
     /// Requests of all clients under way, where several are one
     #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = clap::value_parser!(u32).range(4..=100_000))]
     batched_window: u32,
-    /// How often each contestant has its turn
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Milliseconds of a turn that are measured
-    #[arg(long, value_name = "MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    measure_ms: u64,
+    #[command(flatten)]
+    turns: Turns,
 }
 
 const EXAMPLES: &str = "\
@@ -93,12 +88,7 @@ async fn measure(cli: &Cli) -> Result<(), String> {
         "{:?} broker, QoS 1, three replicas (subscribers); answered requests a second",
         cli.broker
     );
-    let plan = |clients| Plan {
-        clients,
-        rounds: cli.rounds,
-        warm_up: Duration::from_millis(400),
-        measure: Duration::from_millis(cli.measure_ms),
-    };
+    let plan = |clients| cli.turns.plan(clients);
     for bytes in &cli.bytes {
         for publishers in &cli.publishers {
             contest(

@@ -8,9 +8,8 @@ mod table;
 mod zk;
 
 use clap::{Parser, ValueEnum};
-use kvrep_benches::load::Plan;
+use kvrep_benches::load::Turns;
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// What the example systems' servers carry, beside the bare library, with real processes on this machine.
 #[derive(Parser)]
@@ -22,12 +21,8 @@ struct Cli {
     /// Concurrent clients
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100))]
     clients: u32,
-    /// How often each contestant has its turn
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Milliseconds of a turn that are measured
-    #[arg(long, value_name = "MS", default_value_t = 1_500, value_parser = clap::value_parser!(u64).range(100..=60_000))]
-    measure_ms: u64,
+    #[command(flatten)]
+    turns: Turns,
 }
 
 const EXAMPLES: &str = "\
@@ -50,12 +45,7 @@ enum System {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let plan = Plan {
-        clients: cli.clients,
-        rounds: cli.rounds,
-        warm_up: Duration::from_millis(300),
-        measure: Duration::from_millis(cli.measure_ms),
-    };
+    let plan = cli.turns.plan(cli.clients);
     // One thread drives any number of connections with the least work.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -338,7 +338,7 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(2);
 mod tests {
     use super::*;
     use kvrep_core::protocol::Role;
-    use kvrep_core::{Index, LogPoint, MemberKind, StoreId, Term, Version};
+    use kvrep_core::{MemberKind, StoreId, Term, Version};
 
     /// A1.6: what is lost is said before it is lost.
     #[test]
@@ -368,8 +368,6 @@ mod tests {
     fn a_server_that_serves_a_table_of_its_own_is_told_from_the_primary_of_the_pair() {
         let status = |members: &[u32]| ProtocolStatus {
             role: Role::Primary,
-            store: StoreId(1),
-            term: Term::ZERO,
             primary: Some(ReplicaId(1)),
             serving: true,
             configuration: Some(Configuration {
@@ -381,16 +379,7 @@ mod tests {
                     .map(|id| (ReplicaId(*id), MemberKind::Full))
                     .collect(),
             }),
-            view: 1,
-            last: LogPoint::ZERO,
-            durable: Index::ZERO,
-            commit: Index::ZERO,
-            applied: Index::ZERO,
-            replicated: None,
-            log_start: Index::ZERO,
-            waiting_for: String::new(),
-            awaited: std::collections::BTreeSet::new(),
-            dropped: 0,
+            ..ProtocolStatus::of_nothing(StoreId(1))
         };
         let me = ReplicaId(9);
         assert!(began_anew(me, &status(&[1])));

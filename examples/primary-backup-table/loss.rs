@@ -45,8 +45,7 @@ const OLDER: &str = "the table is LOST as it was last: it was in this server's m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvrep_core::protocol::Role;
-    use kvrep_core::{Configuration, Index, LogPoint, MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Configuration, MemberKind, StoreId, Term, Version};
 
     fn status(store: u64, in_sync: Option<(u32, u64)>) -> ProtocolStatus {
         let configuration = in_sync.map(|(id, store)| Configuration {
@@ -56,22 +55,8 @@ mod tests {
             members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
         });
         ProtocolStatus {
-            role: Role::Seeking,
-            store: StoreId(store),
-            term: Term::ZERO,
-            primary: None,
-            serving: false,
             configuration,
-            view: 1,
-            last: LogPoint::ZERO,
-            durable: Index::ZERO,
-            commit: Index::ZERO,
-            applied: Index::ZERO,
-            replicated: None,
-            log_start: Index::ZERO,
-            awaited: std::collections::BTreeSet::new(),
-            waiting_for: String::new(),
-            dropped: 0,
+            ..ProtocolStatus::of_nothing(StoreId(store))
         }
     }
 

@@ -87,15 +87,13 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvrep_core::{Configuration, Index, LogPoint, MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Configuration, MemberKind, StoreId, Term, Version};
 
     const ME: ReplicaId = ReplicaId(1);
 
     fn status(role: Role, primary: Option<u32>, in_sync: &[u32]) -> ProtocolStatus {
         ProtocolStatus {
             role,
-            store: StoreId(1),
-            term: Term::ZERO,
             primary: primary.map(ReplicaId),
             serving: role == Role::Primary,
             configuration: Some(Configuration {
@@ -107,16 +105,7 @@ mod tests {
                     .collect(),
                 members: [1, 9].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
             }),
-            view: 1,
-            last: LogPoint::ZERO,
-            durable: Index::ZERO,
-            commit: Index::ZERO,
-            applied: Index::ZERO,
-            replicated: None,
-            log_start: Index::ZERO,
-            waiting_for: String::new(),
-            awaited: std::collections::BTreeSet::new(),
-            dropped: 0,
+            ..ProtocolStatus::of_nothing(StoreId(1))
         }
     }
 

@@ -14,7 +14,7 @@ mod seeds;
 use clap::Parser;
 use kvrep_core::protocol::active::Mutation;
 use kvrep_core::sim::active::{Cell, Report, Simulation};
-use seeds::{Broken, Ran, Seeds, Shown, by_name, in_turn, print_line};
+use seeds::{Ran, Seeds, Shown, by_name, in_turn, print_line, shown};
 use std::process::ExitCode;
 
 /// Simulates whole groups of the active scheme, their broker and their clients, and checks every promise.
@@ -82,30 +82,17 @@ fn run(arguments: &Arguments, cells: &[Cell], seed: u64) -> Report {
 impl Ran for Report {
     fn shown(&self) -> Shown {
         let stats = &self.stats;
-        Shown {
-            seed: self.seed,
-            cell: self.cell.to_string(),
-            hash: self.hash,
-            events: stats.events,
-            undecided: stats.undecided,
-            stats: format!("{stats:?}"),
-            numbers: vec![
-                ("events", stats.events),
-                ("answered", stats.answered),
-                ("given_up", stats.given_up),
-                ("faults", stats.faults),
-                ("starts", stats.starts),
-                ("fenced", stats.fenced),
-                ("decisions", stats.decisions),
-                ("losses", stats.losses),
-                ("undecided", stats.undecided),
-            ],
-            failure: self.failure.as_ref().map(|failure| Broken {
-                at_seconds: failure.at.as_nanos() as f64 / 1e9,
-                rule: failure.rule.clone(),
-                detail: failure.detail.clone(),
-                replay: self.replay().to_owned(),
-            }),
-        }
+        let numbers = vec![
+            ("events", stats.events),
+            ("answered", stats.answered),
+            ("given_up", stats.given_up),
+            ("faults", stats.faults),
+            ("starts", stats.starts),
+            ("fenced", stats.fenced),
+            ("decisions", stats.decisions),
+            ("losses", stats.losses),
+            ("undecided", stats.undecided),
+        ];
+        shown(self, (stats.events, stats.undecided), numbers)
     }
 }

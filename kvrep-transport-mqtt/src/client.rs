@@ -328,17 +328,7 @@ impl Shared {
     }
 
     fn on_reply(&self, mut payload: Bytes) {
-        while !payload.is_empty() {
-            let reply = match wire::split_frame(&mut payload, self.reply_bytes_max) {
-                Ok((FrameKind::Reply, body)) => Reply::from_body(&body).ok(),
-                Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Handshake, _)) | Err(_) => {
-                    None
-                }
-            };
-            let Some(Reply { id, outcome }) = reply else {
-                debug!("what came as a reply is none");
-                return;
-            };
+        while let Some(Reply { id, outcome }) = next_reply(&mut payload, self.reply_bytes_max) {
             let call = self.state().calls.remove(&id);
             if let Some(call) = call {
                 // Its caller may have stopped waiting.
@@ -385,6 +375,21 @@ impl Shared {
         drop(state);
         self.changed.notify_waiters();
     }
+}
+
+/// Takes the next of several replies in one payload; what is none ends it.
+pub(crate) fn next_reply(payload: &mut Bytes, bytes_max: usize) -> Option<Reply> {
+    if payload.is_empty() {
+        return None;
+    }
+    let reply = match wire::split_frame(payload, bytes_max) {
+        Ok((FrameKind::Reply, body)) => Reply::from_body(&body).ok(),
+        Ok((FrameKind::Peer | FrameKind::Request | FrameKind::Handshake, _)) | Err(_) => None,
+    };
+    if reply.is_none() {
+        debug!("what came as a reply is none");
+    }
+    reply
 }
 
 impl State {

@@ -1,6 +1,7 @@
 //! What every program that simulates does: seeds on several threads, the progress of it, and what failed with the command that replays it.
 
 use clap::Args;
+use kvrep_core::sim::Report;
 use std::fmt::{Debug, Display};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -52,6 +53,29 @@ pub(crate) struct Broken {
     pub(crate) rule: String,
     pub(crate) detail: String,
     pub(crate) replay: String,
+}
+
+/// What is shown of a report.
+pub(crate) fn shown<C: Display, M, S: Debug>(
+    report: &Report<C, M, S>,
+    (events, undecided): (u64, u64),
+    numbers: Vec<(&'static str, u64)>,
+) -> Shown {
+    Shown {
+        seed: report.seed,
+        cell: report.cell.to_string(),
+        hash: report.hash,
+        events,
+        undecided,
+        stats: format!("{:?}", report.stats),
+        numbers,
+        failure: report.failure.as_ref().map(|failure| Broken {
+            at_seconds: failure.at.as_nanos() as f64 / 1e9,
+            rule: failure.rule.clone(),
+            detail: failure.detail.clone(),
+            replay: report.replay().to_owned(),
+        }),
+    }
 }
 
 /// Something that was run, in words by its `Display`.

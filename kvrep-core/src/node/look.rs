@@ -86,16 +86,7 @@ impl Node {
         read: Read,
         closure: impl FnOnce(&M) -> R + Send + 'static,
     ) -> Result<(R, Token), LocalReadError> {
-        let (found, finding) = oneshot::channel();
-        let look: Look = Box::new(move |state: Option<&dyn Any>| {
-            // Whoever asked has been told already that nothing was seen.
-            if found.is_closed() {
-                return;
-            }
-            let seen = state.and_then(|state| state.downcast_ref::<M>());
-            let result = seen.map(|machine| catch_unwind(AssertUnwindSafe(|| closure(machine))));
-            drop(found.send(result));
-        });
+        let (look, seen) = look_at(closure);
         let (reply, answer) = oneshot::channel();
         let asked = Asked::Look { read, look, reply };
         self.requests
@@ -121,12 +112,32 @@ impl Node {
             | Outcome::Status(_)
             | Outcome::Managed(_)) => unreachable!("a look is not answered {other:?}"),
         };
+        Ok((seen.await?, token))
+    }
+}
+
+/// A closure as something that a node's task may be asked to do, and what comes of it.
+pub(super) fn look_at<M: 'static, R: Send + 'static>(
+    closure: impl FnOnce(&M) -> R + Send + 'static,
+) -> (Look, impl Future<Output = Result<R, LocalReadError>>) {
+    let (found, finding) = oneshot::channel();
+    let look: Look = Box::new(move |state: Option<&dyn Any>| {
+        // Whoever asked has been told already that nothing was seen.
+        if found.is_closed() {
+            return;
+        }
+        let seen = state.and_then(|state| state.downcast_ref::<M>());
+        let result = seen.map(|machine| catch_unwind(AssertUnwindSafe(|| closure(machine))));
+        drop(found.send(result));
+    });
+    let seen = async {
         match finding.await.map_err(|_| LocalReadError::Stopped)? {
             None => Err(LocalReadError::WrongType {
                 asked: type_name::<M>(),
             }),
-            Some(Ok(value)) => Ok((value, token)),
+            Some(Ok(value)) => Ok(value),
             Some(Err(panic)) => resume_unwind(panic),
         }
-    }
+    };
+    (look, seen)
 }

@@ -242,6 +242,31 @@ pub struct ProtocolStatus {
     pub dropped: u64,
 }
 
+impl ProtocolStatus {
+    /// Of a replica that holds nothing and knows of nothing yet.
+    #[must_use]
+    pub fn of_nothing(store: StoreId) -> Self {
+        Self {
+            role: Role::Seeking,
+            store,
+            term: Term::ZERO,
+            primary: None,
+            serving: false,
+            configuration: None,
+            view: 1,
+            last: LogPoint::ZERO,
+            durable: Index::ZERO,
+            commit: Index::ZERO,
+            applied: Index::ZERO,
+            replicated: None,
+            awaited: BTreeSet::new(),
+            log_start: Index::ZERO,
+            waiting_for: String::new(),
+            dropped: 0,
+        }
+    }
+}
+
 /// Something an operator should hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

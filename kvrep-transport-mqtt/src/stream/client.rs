@@ -4,6 +4,7 @@
 //! that wait for the broker together leave as one publication.
 
 use super::own::{ReplyPlace, record, requests};
+use crate::client::next_reply;
 use crate::config::MqttConfig;
 use crate::link::{self, Event, Link, PublishError, Reader, Rejection, Report, Session, Spec};
 use async_trait::async_trait;
@@ -13,7 +14,6 @@ use kvrep_core::node::{Client, ClientLink, LinkError};
 use kvrep_core::protocol::active::{Item, Published, Request};
 use kvrep_core::state_machine::encode;
 use kvrep_core::stream::repeat_after;
-use kvrep_core::wire::{self, FrameKind};
 use kvrep_core::{GroupId, ReplicaId};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +22,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
-use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A client of the group of this name, whose members run the active scheme over this broker. `S` is the group's state machine. See the
@@ -231,17 +230,7 @@ impl Shared {
     }
 
     fn on_replies(&self, mut payload: Bytes) {
-        while !payload.is_empty() {
-            let Ok((FrameKind::Reply, body)) =
-                wire::split_frame(&mut payload, self.reply_bytes_max)
-            else {
-                debug!("what came as an answer is none");
-                return;
-            };
-            let Ok(Reply { id, outcome }) = Reply::from_body(&body) else {
-                debug!("what came as an answer is none");
-                return;
-            };
+        while let Some(Reply { id, outcome }) = next_reply(&mut payload, self.reply_bytes_max) {
             let call = self.state().calls.remove(&id);
             if let Some(call) = call {
                 // Its caller may have stopped waiting.

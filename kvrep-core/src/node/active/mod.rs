@@ -25,14 +25,12 @@ mod runner;
 
 pub use builder::ActiveBuilder;
 
+use super::look::look_at;
 use super::{LocalReadError, NodeError};
 use crate::id::{Incarnation, Index, ReplicaId};
 use crate::protocol::active::{Event, Status};
-use crate::state_machine::Look;
 use runner::Asked;
-use std::any::{Any, type_name};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -177,23 +175,12 @@ impl ActiveNode {
         &self,
         closure: impl FnOnce(&M) -> R + Send + 'static,
     ) -> Result<(R, Index), LocalReadError> {
-        let (found, finding) = oneshot::channel();
-        let look: Look = Box::new(move |state: Option<&dyn Any>| {
-            let seen = state.and_then(|state| state.downcast_ref::<M>());
-            let result = seen.map(|machine| catch_unwind(AssertUnwindSafe(|| closure(machine))));
-            drop(found.send(result));
-        });
+        let (look, seen) = look_at(closure);
         let (reply, answer) = oneshot::channel();
         let sent = self.asked.send(Asked::Look { look, reply }).await;
         sent.map_err(|_| LocalReadError::Stopped)?;
         let at = answer.await.map_err(|_| LocalReadError::Stopped)?;
-        match finding.await.map_err(|_| LocalReadError::Stopped)? {
-            None => Err(LocalReadError::WrongType {
-                asked: type_name::<M>(),
-            }),
-            Some(Ok(value)) => Ok((value, at)),
-            Some(Err(panic)) => resume_unwind(panic),
-        }
+        Ok((seen.await?, at))
     }
 
     /// Waits until the replica has ended.
