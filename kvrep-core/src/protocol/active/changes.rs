@@ -3,7 +3,7 @@
 use super::history::History;
 use super::item::Life;
 use super::ring::{Fall, Standing};
-use super::{Active, Effect, Event, Mutation};
+use super::{Active, Effect, Event, Fence, Mutation};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
 
@@ -72,7 +72,7 @@ impl Active {
         }
         self.after_change(now, out);
         // The one whose failure waited for somebody else.
-        self.fence_if_failed(now, "it was declared dead", out);
+        self.fence_if_failed(now, Fence::DeclaredDead, out);
     }
 
     pub(super) fn on_failed(
@@ -89,7 +89,7 @@ impl Active {
         if self.mutation == Some(Mutation::LastFencedAtOnce) && history.ring.is_last(replica) {
             history.ring.fail_at_once(replica);
             self.after_change(now, out);
-            self.fence_if_failed(now, "it was declared dead", out);
+            self.fence_if_failed(now, Fence::DeclaredDead, out);
             return;
         }
         match history.ring.fail(replica, life) {
@@ -100,13 +100,13 @@ impl Active {
                     out.push(Effect::Event(Event::Failed(replica)));
                 }
                 self.after_change(now, out);
-                self.fence_if_failed(now, "it was declared dead", out);
+                self.fence_if_failed(now, Fence::DeclaredDead, out);
             }
         }
     }
 
     /// This replica does not serve any more by the stream's word: it joins again.
-    pub(super) fn fence_if_failed(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
+    pub(super) fn fence_if_failed(&mut self, now: Time, why: Fence, out: &mut Vec<Effect>) {
         let Some(history) = &self.history else {
             return;
         };
@@ -117,7 +117,7 @@ impl Active {
         }
     }
 
-    pub(super) fn fence(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
+    pub(super) fn fence(&mut self, now: Time, why: Fence, out: &mut Vec<Effect>) {
         out.push(Effect::Event(Event::Fenced { why }));
         self.answers.clear();
         self.transfers.clear();

@@ -62,13 +62,13 @@ pub enum Event {
     },
     /// This replica answers nothing until it has joined again.
     Fenced {
-        /// Why, in a sentence.
-        why: &'static str,
+        /// Why.
+        why: Fence,
     },
     /// It cannot be sure that it has everything, and answers nothing until others say so.
     Holding {
-        /// Why, in a sentence.
-        why: &'static str,
+        /// Why.
+        why: Doubt,
     },
     /// It was sure again.
     Agreed {
@@ -102,4 +102,49 @@ pub enum Event {
     },
     /// So many requests were forgotten unanswered: nobody served for too long.
     Expired(u64),
+}
+
+/// Why a replica answers nothing until it has joined again; as a sentence by its `Display`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fence {
+    /// It was declared dead, in the stream.
+    #[error("it was declared dead")]
+    DeclaredDead,
+    /// Others say that it does not serve, and the stream did not tell it.
+    #[error("others say that it does not serve, and the stream did not tell it")]
+    SaidNotToServe,
+    /// A decision about differing histories passed it by.
+    #[error("a decision about differing histories passed it by")]
+    DecisionMissed,
+    /// Histories differed, and another one was chosen.
+    #[error("its history does not count")]
+    NotChosen,
+    /// An older history than the one that it began is served.
+    #[error("an older history than the one that it began is served")]
+    OlderHistoryServed,
+    /// It found by itself that it differs.
+    #[error("it found that it differs")]
+    Differs,
+}
+
+/// Why a replica cannot be sure that it has everything; as a sentence by its `Display`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Doubt {
+    /// Its process did not run for a while.
+    #[error("this process did not run for a while")]
+    Slept,
+    /// Its connection to the stream was lost, and what it was to get with it.
+    #[error("the connection to the stream was lost")]
+    Disconnected,
+    /// Something that a replica published did not come.
+    #[error("something that a replica published is missing")]
+    Gap,
+    /// Another replica has a different history.
+    #[error("another replica has a different history")]
+    Differs,
+    /// Histories differed, and it was decided which one counts.
+    #[error("histories differed")]
+    Decided,
 }

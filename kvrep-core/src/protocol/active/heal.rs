@@ -10,7 +10,7 @@ use super::marks::{Agreement, Said};
 use super::message::Claim;
 use super::mutation::Mutation;
 use super::ring::Verdict;
-use super::{Active, Effect, Event};
+use super::{Active, Doubt, Effect, Event, Fence};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
 
@@ -57,7 +57,7 @@ impl Healing {
 
 impl Active {
     /// From now on answers wait until a mark agrees; so does one that is about to serve.
-    pub(super) fn hold(&mut self, now: Time, why: &'static str, out: &mut Vec<Effect>) {
+    pub(super) fn hold(&mut self, now: Time, why: Doubt, out: &mut Vec<Effect>) {
         let joins = self.join.as_ref().is_some_and(|join| join.installed);
         if !joins && !self.is_serving() {
             return;
@@ -193,7 +193,7 @@ impl Active {
         }
         let since = *self.healing.disputed_since.get_or_insert(now);
         if !self.healing.holds() {
-            self.hold(now, "another replica has a different history", out);
+            self.hold(now, Doubt::Differs, out);
         }
         if self.has(Mutation::DecidedAlone) {
             self.decide_alone(now, own, out);
@@ -237,7 +237,7 @@ impl Active {
         let listed = |decision: Decision| decision.listed.contains(&(self.me, self.life));
         if !self.proposed(own).is_none_or(listed) {
             self.healing.differs = true;
-            self.fence(now, "it found that it differs", out);
+            self.fence(now, Fence::Differs, out);
         }
     }
 
@@ -259,11 +259,7 @@ impl Active {
             Verdict::Missed => {
                 if served || self.join.as_ref().is_some_and(|join| join.installed) {
                     self.healing.differs = true;
-                    self.fence(
-                        now,
-                        "a decision about differing histories passed it by",
-                        out,
-                    );
+                    self.fence(now, Fence::DecisionMissed, out);
                 }
                 return;
             }
@@ -293,13 +289,13 @@ impl Active {
                 .is_some_and(|own| (own.at, own.chain) == (decision.at, decision.chain));
             if !decision.listed.contains(&(me, life)) || !has_it {
                 self.healing.differs = true;
-                self.fence(now, "its history does not count", out);
+                self.fence(now, Fence::NotChosen, out);
             }
         }
         self.take_mine(moved, out);
         self.after_change(now, out);
         if self.healing.holds() {
-            self.hold(now, "histories differed", out);
+            self.hold(now, Doubt::Decided, out);
         }
     }
 
@@ -307,11 +303,7 @@ impl Active {
     fn missed_a_decision(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.is_serving() || self.join.as_ref().is_some_and(|join| join.installed) {
             self.healing.differs = true;
-            self.fence(
-                now,
-                "a decision about differing histories passed it by",
-                out,
-            );
+            self.fence(now, Fence::DecisionMissed, out);
         }
     }
 
@@ -328,11 +320,7 @@ impl Active {
         let said_failed = self.healing.said_failed;
         if serves && said_failed.is_some_and(|said| now - said >= timing.resend_every) {
             self.healing.differs = true;
-            self.fence(
-                now,
-                "others say that it does not serve, and the stream did not tell it",
-                out,
-            );
+            self.fence(now, Fence::SaidNotToServe, out);
             return;
         }
         let published = self.healing.mark_published;

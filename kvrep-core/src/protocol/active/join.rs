@@ -13,7 +13,7 @@ use super::item::{Item, Life, Published, Stamp};
 use super::message::Message;
 use super::mutation::Mutation;
 use super::ring::{Ring, Standing};
-use super::{Active, Create, Effect, Event};
+use super::{Active, Create, Effect, Event, Fence};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
 use bytes::{Bytes, BytesMut};
@@ -184,11 +184,7 @@ impl Active {
             }
             self.healing.genesis = None;
             self.healing.differs = true;
-            self.fence(
-                now,
-                "an older history than the one that it began is served",
-                out,
-            );
+            self.fence(now, Fence::OlderHistoryServed, out);
         }
     }
 

@@ -48,7 +48,7 @@ mod watch;
 mod tests;
 
 pub use config::{Config, Create, Responder, Timing, Watch};
-pub use effect::{AnswerNumber, Effect, Event};
+pub use effect::{AnswerNumber, Doubt, Effect, Event, Fence};
 pub use item::{Call, Decision, Item, Life, Published, Request, Stamp};
 pub use message::{Claim, Heartbeat, Message};
 #[cfg(feature = "sim")]
@@ -298,7 +298,7 @@ impl Active {
     pub fn on_stream_reset(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
         self.wake(now, wall, out);
         self.echo.restart(now);
-        self.hold(now, "the connection to the stream was lost", out);
+        self.hold(now, Doubt::Disconnected, out);
         self.watch_anew(now);
     }
 
@@ -451,7 +451,7 @@ impl Active {
         self.awake = self.awake.max(now);
         if slept > self.group.timing.suspect_after / 2 {
             self.echo.restart(now);
-            self.hold(now, "this process did not run for a while", out);
+            self.hold(now, Doubt::Slept, out);
             self.watch_anew(now);
         }
     }
@@ -485,7 +485,7 @@ impl Active {
         match sequence {
             Sequence::Next => {}
             Sequence::Repeated => return,
-            Sequence::Gap => self.hold(now, "something that a replica published is missing", out),
+            Sequence::Gap => self.hold(now, Doubt::Gap, out),
         }
         self.deliver(now, published.stamp, published.item, out);
         self.check_ahead(now, out);

@@ -4,7 +4,7 @@ use super::item::{Item, Life};
 use super::marks::Said;
 use super::message::{Heartbeat, Message};
 use super::mutation::Mutation;
-use super::{Active, Effect, Watch};
+use super::{Active, Doubt, Effect, Watch};
 use crate::id::{Index, ReplicaId};
 use crate::time::{Time, Timestamp};
 
@@ -156,7 +156,7 @@ impl Active {
             }
         }
         if differs && !self.healing.holds() {
-            self.hold(now, "another replica has a different history", out);
+            self.hold(now, Doubt::Differs, out);
         }
     }
 
