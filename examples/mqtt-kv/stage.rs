@@ -314,6 +314,8 @@ struct Heard {
     signs: Mutex<BTreeMap<u64, (u64, u64, u64)>>,
     /// By `idpedido`.
     answers: Mutex<BTreeMap<u64, Vec<Answer>>>,
+    /// When the first answer to each came.
+    answered_at: Mutex<BTreeMap<u64, Instant>>,
     /// Everything else: by topic.
     others: Mutex<Vec<(String, Bytes)>>,
     connected: Mutex<bool>,
@@ -345,6 +347,9 @@ impl Heard {
                 status: json["status"].as_str().unwrap_or_default().to_owned(),
                 value: json["valor"].as_str().map(str::to_owned),
             };
+            lock(&self.answered_at)
+                .entry(id)
+                .or_insert_with(Instant::now);
             lock(&self.answers).entry(id).or_default().push(answer);
         } else {
             let mut others = lock(&self.others);
@@ -475,6 +480,12 @@ impl Probe {
             .get(&id)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// When the first answer to this request came.
+    #[must_use]
+    pub fn answered_at(&self, id: u64) -> Option<Instant> {
+        lock(&self.heard.answered_at).get(&id).copied()
     }
 
     /// What came on [`RAW_ANSWERS`], as it came.
