@@ -88,6 +88,30 @@ async fn clients_go_on_with_the_secondarys_table_and_the_one_that_began_anew_bec
     }
 }
 
+/// C1.7 and A1.6, however often it happens: the one that goes on has long dropped the other, and finds it all the same.
+#[tokio::test]
+async fn a_primary_that_is_started_elsewhere_again_and_again_never_keeps_an_empty_table() {
+    for both in [&[][..], &["--durable"]] {
+        let (pair, mut second) = without_primary(both).await;
+        let mut client = pair.client(Patience::default());
+        assert_eq!(get(&mut client, "k").await.as_deref(), Some("1"));
+        for _ in 0..2 {
+            let (mut anew, _directory) = elsewhere(&pair, both).await;
+            let whole = |d: &Dump| d.is_up() && d.entries == ["k: 1"];
+            let has = dump_when(&mut anew, "the copy", whole).await;
+            assert!(!has.expect("a dump").is_primary());
+            let has = dump_when(&mut second, "both have it", whole).await;
+            assert!(has.expect("a dump").is_primary());
+            assert_eq!(get(&mut client, "k").await.as_deref(), Some("1"));
+            anew.kill().await.expect("killed");
+            let alone = |d: &Dump| !d.is_up();
+            dump_when(&mut second, "that it is alone", alone)
+                .await
+                .expect("a dump");
+        }
+    }
+}
+
 /// What it took while the secondary could not tell it is said to be lost, where that is known.
 #[tokio::test]
 async fn what_was_written_to_the_empty_table_is_reported_as_lost() {

@@ -52,6 +52,9 @@ pub(super) fn taken(
 
 impl Passive {
     /// Ends a reign that somebody has shown to be a second beginning. Whether it was.
+    ///
+    /// Whoever reigns later in a group to which this replica belongs may have dropped it since, and then counts no storage of it. If this replica does
+    /// not even know who shows that, it has forgotten all of it: a member that was merely away knows the group.
     pub(super) fn yields_to_former_life(
         &mut self,
         now: Time,
@@ -64,7 +67,12 @@ impl Passive {
         };
         let local = &mut self.local;
         let known = local.hard.configuration.as_ref().map(Configuration::rank);
-        if !refutes(shown, primary.term, local.me, local.store) || Some(shown.rank()) <= known {
+        let dropped = !local.is_member(from)
+            && shown.term > primary.term
+            && shown.members.contains_key(&local.me)
+            && !shown.in_sync.contains_key(&local.me);
+        let refuted = dropped || refutes(shown, primary.term, local.me, local.store);
+        if !refuted || Some(shown.rank()) <= known {
             return false;
         }
         local.learn(Some(shown), out);

@@ -199,6 +199,12 @@ impl Primary {
                 let nonce = local.next_nonce();
                 local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
             } else if let Some(peer) = self.peers.get_mut(&id) {
+                if !local.detector.verdict(now, id).is_live() {
+                    // It may be there in another life, and not know this group any more: then it never speaks to this replica by itself.
+                    let standing = local.standing(Posture::Primary);
+                    let nonce = local.next_nonce();
+                    local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
+                }
                 let lost = peer.matched.next() < peer.next && now - peer.moved_at >= stale;
                 if lost && matches!(peer.pace, Pace::Streaming) {
                     peer.next = peer.matched.next();

@@ -484,6 +484,33 @@ fn a_founder_that_begins_anew_with_nothing_yields_to_the_one_that_has_what_the_g
 }
 
 #[test]
+fn a_founder_that_begins_anew_again_yields_to_the_one_that_has_dropped_it() {
+    let (founder, joiner) = (ReplicaId(1), ReplicaId(9));
+    for takeover in [Takeover::MostAdvanced, Takeover::OnClientRequest] {
+        let mut g = founder_began_anew(takeover);
+        g.pass(SECOND);
+        g.read(joiner, Read::Linearizable);
+        g.pass(2 * SECOND);
+        assert_eq!((g.primary(), g.in_sync()), (joiner, 2));
+        // Each time the one that reigns has dropped it before: no configuration counts a storage of it any more.
+        for written in [8, 9] {
+            g.crash(founder);
+            g.pass(2 * SECOND);
+            assert_eq!(g.in_sync(), 1);
+            assert!(matches!(
+                g.write(joiner, written),
+                Some(Outcome::Done { .. })
+            ));
+            g.start(founder);
+            g.pass(3 * SECOND);
+            assert_eq!((g.primary(), g.in_sync()), (joiner, 2));
+        }
+        assert_eq!(g.read(joiner, Read::Linearizable), Some(vec![7, 8, 9]));
+        assert_eq!(g.read(founder, Read::Local), Some(vec![7, 8, 9]));
+    }
+}
+
+#[test]
 fn a_founder_that_began_anew_serves_no_more_and_the_other_one_when_a_client_asks() {
     let (founder, joiner) = (ReplicaId(1), ReplicaId(9));
     // Whomever the client asks: both know that it is the joiner that has the state.
