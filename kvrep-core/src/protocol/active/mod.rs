@@ -24,7 +24,8 @@
 //! A replica is in memory: a group of which nobody is left begins anew. [`Active`] is sans-IO: it is told what the
 //! stream delivers, what messages come and what time it is, and appends to a list of [`Effect`]s.
 //!
-//! Caveats: what takes long in `apply`, and writing the state for a newcomer, delays heartbeats. Members and n are fixed.
+//! Caveats: **with k confirmations one case is known in which something acknowledged is lost** although nobody lost its state: who has missed a part of the stream
+//! is left alone, while the others are cut off or stopped one after the other (ARCHITECTURE.md, "What is not done"). What takes long in `apply`, and writing the state for a newcomer, delays heartbeats. Members and n are fixed.
 
 mod answers;
 mod changes;
