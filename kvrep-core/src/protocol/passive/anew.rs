@@ -54,7 +54,8 @@ impl Passive {
     /// Ends a reign that somebody has shown to be a second beginning. Whether it was.
     ///
     /// Whoever reigns later in a group to which this replica belongs may have dropped it since, and then counts no storage of it. If this replica does
-    /// not even know who shows that, it has forgotten all of it: a member that was merely away knows the group.
+    /// not even know who shows that, and reigns in the first term there is, it has forgotten all of it: a member that was merely away knows the group, and
+    /// a later reign has removed whom it does not know.
     pub(super) fn yields_to_former_life(
         &mut self,
         now: Time,
@@ -67,7 +68,8 @@ impl Passive {
         };
         let local = &mut self.local;
         let known = local.hard.configuration.as_ref().map(Configuration::rank);
-        let dropped = !local.is_member(from)
+        let dropped = primary.term == Term::ZERO.next_for(local.me)
+            && !local.is_member(from)
             && shown.term > primary.term
             && shown.members.contains_key(&local.me)
             && !shown.in_sync.contains_key(&local.me);

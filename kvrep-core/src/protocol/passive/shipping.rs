@@ -199,8 +199,17 @@ impl Primary {
                 let nonce = local.next_nonce();
                 local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
             } else if let Some(peer) = self.peers.get_mut(&id) {
-                if !local.detector.verdict(now, id).is_live() {
-                    // It may be there in another life, and not know this group any more: then it never speaks to this replica by itself.
+                let dropped = !self.configuration.in_sync.contains_key(&id);
+                // The one that this replica was told of when it joined: it began the group by itself, perhaps.
+                let mut told_of = local.group.members.iter().filter(|one| **one != local.me);
+                let founder = told_of.all(|one| *one == id) && local.group.members.contains(&id);
+                if dropped
+                    && founder
+                    && local.is_alone()
+                    && !local.detector.verdict(now, id).is_live()
+                {
+                    // It may be there in another life, and not know this group any more: then it never speaks to this replica by itself, and without a
+                    // witness nothing else tells it.
                     let standing = local.standing(Posture::Primary);
                     let nonce = local.next_nonce();
                     local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
