@@ -64,7 +64,7 @@ async fn with_witness(story: &mut Story) -> Result<(), String> {
 
     story.step("heal the partition");
     drop(cut);
-    let tail = group.hears(0, "not known to be acknowledged").await?;
+    let tail = group.hears(0, "so nothing is lost").await?;
     story.saw(tail);
     let aside = group.hears(0, "set aside").await?;
     story.saw(aside);
