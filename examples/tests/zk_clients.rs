@@ -181,7 +181,7 @@ async fn a_follower_whose_leader_is_not_there_says_within_the_bound_that_nothing
     let mut session = trio.session(&[0], 1);
     let why = loop {
         match session.put("k", "v").await {
-            Err(why) if why.contains("Connection refused") => {
+            Err(why) if why.contains("conexão recusada") => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             other => break other.unwrap_err(),
@@ -201,7 +201,7 @@ async fn a3_9_a_leader_alone_says_at_the_bound_that_nothing_was_done() {
     let mut session = trio.session(&[1], 1);
     let why = loop {
         match session.put("k", "v").await {
-            Err(why) if why.contains("Connection refused") => {
+            Err(why) if why.contains("conexão recusada") => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             other => break other.unwrap_err(),
@@ -462,4 +462,52 @@ async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
         refused(client, &["--servidores", wrong], "GET\na\n", 2, "IP:PORTA").await;
     }
     refused(client, &[], "", 0, "").await;
+}
+
+#[tokio::test]
+async fn a_text_that_is_not_utf_8_is_refused_by_client_and_server_and_nothing_is_written() {
+    let trio = Trio::start(0, [&[], &[], &[]]).await;
+    let servers = trio.addresses.join(",");
+    let program = Program::beside("client", "zk-kv-client").unwrap();
+    let mut client = program.args(["--servidores", &servers]).start().unwrap();
+    client
+        .type_bytes(b"PUT\nk\nv\xffw\nPUT\n\xe7\nv\nPUT\nk\n\xc3\xa7\nGET\nk\n")
+        .await
+        .unwrap();
+    client.close_input();
+    assert_eq!(client.ended(WITHIN).await.unwrap().code(), Some(1));
+    let said = client.printed().join("\n");
+    assert_eq!(said.matches("nada foi feito").count(), 2, "{said}");
+    assert_eq!(said.matches("escreva em UTF-8").count(), 2, "{said}");
+    assert!(said.contains("PUT_OK key: k value ç timestamp 2"), "{said}");
+    assert!(said.contains("GET key: k value: ç "), "{said}");
+    for server in 0..3 {
+        for (put, why) in [
+            (
+                &b"{\"tipo\":\"PUT\",\"key\":\"k\",\"value\":\"v\xff\"}\n"[..],
+                "texto em UTF-8",
+            ),
+            (
+                b"{\"tipo\":\"PUT\",\"conteudo\":[\"k\",\"\xe7\"]}",
+                "texto em UTF-8",
+            ),
+            (
+                b"{\"command\":\"PUT\",\"key\":\"\xff\",\"value\":\"v\"}",
+                "texto em UTF-8",
+            ),
+            (
+                b"{\"tipo\":\"PUT\",\"key\":\"k\",\"value\":\"\\ud800\"}\n",
+                "em par",
+            ),
+        ] {
+            let said = trio.ask(server, put).await;
+            let erro = said["erro"].as_str().unwrap();
+            assert!(
+                erro.contains("nada foi feito") && erro.contains(why),
+                "{said}"
+            );
+        }
+        let found = trio.session(&[server], 1).get("k").await.unwrap();
+        assert_eq!((found.value, found.timestamp), (Value::Of("ç".into()), 2));
+    }
 }

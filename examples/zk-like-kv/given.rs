@@ -12,6 +12,7 @@
 //! Caveats: whoever deletes the file, or starts the leader in another directory, gives this up if all three servers were stopped. A disk
 //! that fails later stops no writes, since the table does not need it; the operator is told what that means.
 
+use super::failures::of_io;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -39,6 +40,7 @@ impl Given {
         // So that a directory that cannot be written is known now.
         given.write(up_to).map_err(|error| {
             let directory = directory.display();
+            let error = of_io(&error);
             format!("não é possível escrever em {directory}: {error}; escolha outro diretório com --dados")
         })?;
         Ok(given)
@@ -57,6 +59,7 @@ impl Given {
         }
         let up_to = timestamp.saturating_add(AHEAD);
         if let Err(error) = self.write(up_to) {
+            let error = of_io(&error);
             eprintln!(
                 "{}: {error}; se os três servidores pararem, timestamps a partir de {timestamp} podem repetir-se",
                 self.file.display()
@@ -81,7 +84,7 @@ fn usable(directory: &Path) -> Result<(), String> {
         Ok(found) if found.is_dir() => return Ok(()),
         Ok(_) => "não é um diretório".into(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => "não existe; crie-o".into(),
-        Err(error) => error.to_string(),
+        Err(error) => of_io(&error),
     };
     let directory = directory.display();
     Err(format!(
@@ -107,7 +110,7 @@ fn read(file: &Path) -> Result<u64, String> {
     match (read, text.trim_end().parse()) {
         (Ok(_), Ok(up_to)) => Ok(up_to),
         (Ok(_), Err(_)) => unreadable("não contém um timestamp".into()),
-        (Err(error), _) => unreadable(error.to_string()),
+        (Err(error), _) => unreadable(of_io(&error)),
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Questions are asked on a terminal only. What comes through a pipe is a script: one answer a line, and nothing but the
 //! lines of the text goes to standard output. Whatever goes wrong is told on standard error.
+//!
+//! Invariant: what is written is what was typed. A line that a message cannot carry unaltered (it is no UTF-8) or that is too long is
+//! passed over as a whole, the choice that it belongs to does nothing and says why, and the next line is the next answer.
 
 use super::console::shown;
 use super::message::TRY;
@@ -29,8 +32,27 @@ pub struct Menu<I, O> {
     session: Session,
 }
 
-/// What was typed, or that nothing will be any more.
-type Typed = io::Result<Option<String>>;
+/// What was typed.
+#[derive(Debug)]
+enum Typed {
+    /// A line, without its end.
+    Line(String),
+    /// What cannot be an answer, and why.
+    Unfit(String),
+    /// Nothing will be any more.
+    End,
+}
+
+impl Typed {
+    /// The answer, or why `choice` gets none.
+    fn answers(self, choice: &str) -> Result<String, String> {
+        match self {
+            Self::Line(line) => Ok(line),
+            Self::Unfit(why) => Err(format!("{choice}: nada foi feito: {why}")),
+            Self::End => Err(format!("{choice}: faltam respostas")),
+        }
+    }
+}
 
 impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
     /// A menu. `servers` may be known beforehand; otherwise INIT asks for them.
@@ -55,7 +77,16 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
     /// When input or output breaks.
     pub async fn run(mut self) -> io::Result<u64> {
         let mut failed = 0;
-        while let Some(choice) = self.question("[1] INIT  [2] PUT  [3] GET: ").await? {
+        loop {
+            let choice = match self.question("[1] INIT  [2] PUT  [3] GET: ").await? {
+                Typed::Line(choice) => choice,
+                Typed::Unfit(why) => {
+                    failed += 1;
+                    eprintln!("{why}");
+                    continue;
+                }
+                Typed::End => return Ok(failed),
+            };
             let done = match choice.trim().to_uppercase().as_str() {
                 "" => Ok(()),
                 "1" | "INIT" => self.init().await?,
@@ -71,7 +102,6 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
                 eprintln!("{}", shown(&why));
             }
         }
-        Ok(failed)
     }
 
     async fn init(&mut self) -> io::Result<Result<(), String>> {
@@ -79,12 +109,12 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
         for port in [10_097, 10_098, 10_099] {
             let number = servers.len() + 1;
             let ip = format!("IP do servidor {number} [127.0.0.1]: ");
-            let Some(ip) = self.question(&ip).await? else {
-                return Ok(Err("INIT: faltam respostas".into()));
-            };
+            let ip = self.question(&ip).await?;
             let asked = format!("porta do servidor {number} [{port}]: ");
-            let Some(typed) = self.question(&asked).await? else {
-                return Ok(Err("INIT: faltam respostas".into()));
+            let typed = self.question(&asked).await?;
+            let (ip, typed) = match (ip.answers("INIT"), typed.answers("INIT")) {
+                (Ok(ip), Ok(typed)) => (ip, typed),
+                (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
             };
             let ip = if ip.trim().is_empty() {
                 "127.0.0.1"
@@ -108,11 +138,12 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
     }
 
     async fn put(&mut self) -> io::Result<Result<(), String>> {
-        let (Some(key), Some(value)) = (
-            self.question("key: ").await?,
-            self.question("value: ").await?,
-        ) else {
-            return Ok(Err("PUT: faltam key e value".into()));
+        let key = self.question("key: ").await?.answers("PUT");
+        // Also after an unfit key: it is no choice.
+        let value = self.question("value: ").await?.answers("PUT");
+        let (key, value) = match (key, value) {
+            (Ok(key), Ok(value)) => (key, value),
+            (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
         };
         let line = match self.session.put(&key, &value).await {
             Ok(written) => put_line(&key, &value, &written),
@@ -122,8 +153,9 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
     }
 
     async fn get(&mut self) -> io::Result<Result<(), String>> {
-        let Some(key) = self.question("key: ").await? else {
-            return Ok(Err("GET: falta key".into()));
+        let key = match self.question("key: ").await?.answers("GET") {
+            Ok(key) => key,
+            Err(why) => return Ok(Err(why)),
         };
         let line = match self.session.get(&key).await {
             Ok(found) => get_line(&key, &found),
@@ -132,8 +164,8 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
         self.print(&line).await.map(Ok)
     }
 
-    /// Asks if somebody sits there, and reads a line; `None` at the end of the input.
-    async fn question(&mut self, words: &str) -> Typed {
+    /// Asks if somebody sits there, and reads a line.
+    async fn question(&mut self, words: &str) -> io::Result<Typed> {
         if self.questions == Questions::Asked {
             self.output.write_all(words.as_bytes()).await?;
             self.output.flush().await?;
@@ -141,14 +173,41 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
         let mut line = Vec::new();
         let mut bounded = (&mut self.input).take(LINE_BYTES_MAX);
         let read = bounded.read_until(b'\n', &mut line).await?;
-        if read as u64 == LINE_BYTES_MAX {
-            let error = format!("uma linha tem no máximo {LINE_BYTES_MAX} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        if read == 0 {
+            return Ok(Typed::End);
         }
-        let line = String::from_utf8_lossy(&line);
-        let line = line.strip_suffix('\n').unwrap_or(&line);
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        Ok((read > 0).then(|| line.to_owned()))
+        if read as u64 == LINE_BYTES_MAX && !line.ends_with(b"\n") {
+            self.pass_over().await?;
+            let why = format!("uma linha tem menos de {LINE_BYTES_MAX} bytes, e esta tem mais");
+            return Ok(Typed::Unfit(why));
+        }
+        Ok(match String::from_utf8(line) {
+            Ok(mut line) => {
+                let end = ["\r\n", "\n"].into_iter().find(|end| line.ends_with(end));
+                line.truncate(line.len() - end.map_or(0, str::len));
+                Typed::Line(line)
+            }
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to() + 1;
+                Typed::Unfit(format!("escreva em UTF-8: o byte {at} da linha não é"))
+            }
+        })
+    }
+
+    /// Reads to the end of a line, and keeps nothing of it.
+    async fn pass_over(&mut self) -> io::Result<()> {
+        loop {
+            let found = self.input.fill_buf().await?;
+            let end = found.iter().position(|byte| *byte == b'\n');
+            let (passed, over) = match end {
+                Some(at) => (at + 1, true),
+                None => (found.len(), found.is_empty()),
+            };
+            self.input.consume(passed);
+            if over {
+                return Ok(());
+            }
+        }
     }
 
     async fn print(&mut self, line: &str) -> io::Result<()> {
@@ -224,11 +283,11 @@ mod tests {
         );
     }
 
-    async fn typed(questions: Questions, script: &str) -> (u64, String) {
+    async fn typed(questions: Questions, script: impl AsRef<[u8]>) -> (u64, String) {
         let mut output = Vec::new();
         let patience = Duration::from_secs(30);
         let menu = Menu::new(
-            (script.as_bytes(), &mut output),
+            (script.as_ref(), &mut output),
             questions,
             vec![],
             1,
@@ -251,6 +310,20 @@ mod tests {
         ] {
             assert!(said.contains(words), "{said}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_unfit_is_passed_over_as_a_whole_with_the_choice_that_it_belongs_to() {
+        let long = "x".repeat(usize::try_from(3 * LINE_BYTES_MAX).unwrap());
+        // Choices that fail: the two PUTs, the GET, INIT, and a choice that is no text. None of their answers is taken for a choice.
+        let script = [
+            &b"PUT\na\xff\n4\nPUT\na\n"[..],
+            long.as_bytes(),
+            b"\nGET\n\xc3\nINIT\n\xff\n1\n\xfe\nINIT\n\n\n\n\n\n\n",
+        ]
+        .concat();
+        let (failed, said) = typed(Questions::Known, script).await;
+        assert_eq!((failed, said.as_str()), (5, ""));
     }
 
     #[tokio::test]

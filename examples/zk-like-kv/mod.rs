@@ -8,6 +8,7 @@
 pub mod codec;
 pub mod console;
 pub mod dialect;
+pub mod failures;
 pub mod forward;
 pub mod framing;
 pub mod front;

@@ -4,6 +4,7 @@
 //! itself. So an address that was typed wrongly, or that the leader cannot reach, is refused with what is wrong, and counts for
 //! nothing.
 
+use super::failures::{of_io, of_json, of_talk};
 use super::framing::Framing;
 use super::message::Mensagem;
 use super::trio::Trio;
@@ -99,23 +100,23 @@ type Talk = Conversation<TcpStream, Framing>;
 /// Connects and says this.
 async fn say(to: SocketAddr, message: &Mensagem) -> Result<Talk, String> {
     let stream = dial(&to.to_string(), DIAL_WITHIN).await;
-    let stream = stream.map_err(|error| error.to_string())?;
+    let stream = stream.map_err(|error| of_io(&error))?;
     let manners = Manners {
         idle: LONGEST,
         ..Manners::default()
     };
     let mut talk = Conversation::new(stream, Framing::default(), manners);
     let json = serde_json::to_vec(message).map_err(|error| error.to_string())?;
-    talk.send(&json[..]).await.map_err(|e| e.to_string())?;
+    talk.send(&json[..]).await.map_err(|e| of_talk(&e))?;
     Ok(talk)
 }
 
 async fn hear(talk: &mut Talk) -> Result<Option<Mensagem>, String> {
-    let Some(message) = talk.next().await.map_err(|e| e.to_string())? else {
+    let Some(message) = talk.next().await.map_err(|e| of_talk(&e))? else {
         return Ok(None);
     };
-    let message = serde_json::from_slice(&message.json);
-    message.map_err(|error| error.to_string())
+    let json = serde_json::from_slice(&message.json);
+    json.map_err(|error| of_json(&message.json, &error))
 }
 
 const DIAL_WITHIN: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 //! Invariant: what was seen of a key never goes back; only values move it, neither `NULL` nor
 //! `TRY_OTHER_SERVER_OR_LATER` does.
 
+use super::failures::{of_io, of_json, of_talk};
 use super::framing::Framing;
 use super::message::{Mensagem, TRY};
 use crate::common::conversation::{Conversation, Manners, dial};
@@ -148,7 +149,7 @@ impl Session {
             let server = left.swap_remove(usize::try_from(choice).unwrap_or(0));
             match dial(&server, CONNECT_WITHIN).await {
                 Ok(stream) => return Ok((server, stream)),
-                Err(error) => why = format!("nada foi feito: {server}: {error}"),
+                Err(error) => why = format!("nada foi feito: {server}: {}", of_io(&error)),
             }
         }
         Err(why)
@@ -168,11 +169,16 @@ async fn ask_once(stream: TcpStream, ask: &Mensagem) -> Result<Mensagem, String>
     };
     let mut talk = Conversation::new(stream, Framing::default(), manners);
     let json = serde_json::to_vec(ask).map_err(|error| error.to_string())?;
-    talk.send(&json[..]).await.map_err(|e| e.to_string())?;
+    talk.send(&json[..]).await.map_err(|e| of_talk(&e))?;
     match talk.next().await {
-        Ok(Some(answer)) => serde_json::from_slice(&answer.json).map_err(|e| e.to_string()),
+        Ok(Some(answer)) => serde_json::from_slice(&answer.json).map_err(|error| {
+            format!(
+                "não se entende a resposta: {}",
+                of_json(&answer.json, &error)
+            )
+        }),
         Ok(None) => Err("a conexão terminou sem resposta".into()),
-        Err(ended) => Err(ended.to_string()),
+        Err(ended) => Err(of_talk(&ended)),
     }
 }
 
