@@ -8,12 +8,37 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// What an operator may have to be told.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// Something happened.
+    Happened(&'a NodeEvent),
+    /// The node waits for something, in a sentence of the library.
+    Waits(&'a str),
+}
+
 /// Tells what must not be missed, and what the node waits for as that changes, until the node ends by itself. May be dropped
 /// at any time, as when the program is to end.
 ///
 /// # Errors
 /// Why the node ended.
 pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeError> {
+    attend_news(node, |news| match news {
+        News::Happened(event) => {
+            if let Some(what) = sentence(event) {
+                tell(&what);
+            }
+        }
+        News::Waits(what) => tell(what),
+    })
+    .await
+}
+
+/// The same for programs that make their own sentences: they hear of every event, also of those of every day. May be dropped at any time.
+///
+/// # Errors
+/// Why the node ended.
+pub async fn attend_news(node: &Node, mut hear: impl FnMut(News<'_>)) -> Result<(), NodeError> {
     let (mut events, mut watch) = (node.events(), node.watch());
     let mut said = Said::default();
     loop {
@@ -25,14 +50,12 @@ pub async fn attend(node: &Node, mut tell: impl FnMut(&str)) -> Result<(), NodeE
                 {
                     continue;
                 }
-                if let Some(what) = sentence(&event) {
-                    tell(&what);
-                }
+                hear(News::Happened(&event));
             }
             Ok(()) = watch.changed() => {
                 let now = watch.borrow_and_update().protocol.waiting_for.clone();
                 if said.is_news(&now, Instant::now()) {
-                    tell(&now);
+                    hear(News::Waits(&now));
                 }
             }
         }

@@ -4,7 +4,7 @@ mod zk;
 
 use kvrep_examples::common::processes::Program;
 use kvrep_examples::zk_like_kv::dialect::KEY_AND_VALUE_BYTES_MAX;
-use kvrep_examples::zk_like_kv::session::Value;
+use kvrep_examples::zk_like_kv::session::{Session, Value};
 use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -435,6 +435,8 @@ async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
     .await;
     refused(server, &["--limite-put", "0"], "", 2, "1..=600000").await;
     refused(server, &["--no-such"], "", 2, "--no-such").await;
+    let instead: &[&str] = &["--no-lugar-de", "127.0.0.1:10099"];
+    refused(server, instead, "\n10097\n\n10097\n", 1, "é o líder").await;
     refused(server, &["--help"], "", 0, "Examples").await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -510,4 +512,83 @@ async fn a_text_that_is_not_utf_8_is_refused_by_client_and_server_and_nothing_is
         let found = trio.session(&[server], 1).get("k").await.unwrap();
         assert_eq!((found.value, found.timestamp), (Value::Of("ç".into()), 2));
     }
+}
+
+/// Three servers with a table of which `old` has seen something, killed and started again in another directory.
+async fn begun_anew(old: &mut Session, trio: &mut Trio, elsewhere: &tempfile::TempDir) -> u64 {
+    let mut seen = 0;
+    for n in 0..5 {
+        seen = old.put("k", &n.to_string()).await.unwrap().timestamp;
+    }
+    for server in &mut trio.servers {
+        server.kill().await.unwrap();
+    }
+    let directory = elsewhere.path().to_string_lossy();
+    for n in 0..3 {
+        trio.servers[n] = trio.server(n, 1, &["--dados", &directory]);
+    }
+    // The new table is a new one: it counts from the beginning, as long as nobody has seen another.
+    assert_eq!(trio.writes(1, "other", "v").await, 1);
+    seen
+}
+
+#[tokio::test]
+async fn a_client_that_writes_gets_a_timestamp_above_what_it_has_seen_of_a_table_that_is_gone() {
+    let mut trio = Trio::start(1, [&[], &[], &[]]).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut old = trio.session(&[0], 1);
+    let seen = begun_anew(&mut old, &mut trio, &elsewhere).await;
+    let written = old.put("k", "new").await.unwrap();
+    assert!(written.timestamp > seen, "{written:?} after {seen}");
+    assert_eq!(old.get("k").await.unwrap().value, Value::Of("new".into()));
+    trio.said("começou uma tabela nova e vazia").await;
+    let directory = elsewhere.path().to_string_lossy().into_owned();
+    assert!(trio.errors().contains(&directory), "{}", trio.errors());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_at_a_follower_is_told_nothing_old_and_the_leader_hears_of_what_it_has_seen()
+ {
+    let mut trio = Trio::start(1, [&[], &[], &[]]).await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut old = trio.session(&[0], 1);
+    let seen = begun_anew(&mut old, &mut trio, &elsewhere).await;
+    assert_eq!(old.get("k").await.unwrap().value, Value::Behind);
+    let told = format!("um cliente já viu o timestamp {seen}");
+    trio.said(&told).await;
+    // Also for one that has seen nothing itself.
+    let written = trio.session(&[2], 2).put("k", "new").await.unwrap();
+    assert!(written.timestamp > seen, "{written:?} after {seen}");
+    assert_eq!(old.get("k").await.unwrap().value, Value::Of("new".into()));
+    // Nobody who lies uses them up.
+    let lie = br#"{"tipo":"GET","key":"k","timestamp":18446744073709551615}"#;
+    let said = trio.ask_until_end(1, lie).await;
+    assert!(said.contains("TRY_OTHER"), "{said}");
+    let next = trio.session(&[0], 2).put("k", "v").await.unwrap();
+    assert_eq!(next.timestamp, written.timestamp + 1);
+}
+
+#[tokio::test]
+async fn a_write_at_two_servers_that_take_each_other_for_the_leader_is_refused_with_what_to_check()
+{
+    let mut trio = Trio::prepared();
+    trio.servers = vec![trio.server(0, 1, &[]), trio.server(1, 0, &[])];
+    trio.listens(0).await;
+    trio.listens(1).await;
+    for asked in [0, 1] {
+        let why = trio.session(&[asked], 1).put("k", "v").await.unwrap_err();
+        assert!(why.contains("nada foi feito"), "{why}");
+        assert!(why.contains("confira IP e porta do líder"), "{why}");
+        let (me, other) = (&trio.addresses[asked], &trio.addresses[1 - asked]);
+        assert!(
+            why.contains(&format!("{me} toma {other} por líder")),
+            "{why}"
+        );
+        assert_eq!(
+            trio.servers[asked].printed().len(),
+            1,
+            "it was passed on once"
+        );
+    }
+    trio.said("este servidor não é o líder").await;
 }

@@ -2,7 +2,7 @@
 //! partitions. Replicas stay equal, every client reads its own writes, and no timestamp is given twice.
 
 use kvrep_core::sim::{Cell, Clients, Freshness, Simulation, Step};
-use kvrep_examples::zk_like_kv::table::{Change, Get, Table};
+use kvrep_examples::zk_like_kv::table::{Ask, Change, Table};
 
 const CELL: &str = "never-all-append/alone/wal/all";
 
@@ -14,8 +14,8 @@ fn r3_1_c3_3_replicas_stay_equal_whatever_is_lost_doubled_late_or_started_again(
         let clients = Clients::new(Table::default, |random, _| {
             let key = format!("k{}", random.below(3));
             match random.below(3) {
-                0 => Step::Query(Freshness::Seen, Get { key, timestamp: 0 }),
-                1 => Step::Query(Freshness::Local, Get { key, timestamp: 0 }),
+                0 => Step::Query(Freshness::Seen, Ask::Get { key, timestamp: 0 }),
+                1 => Step::Query(Freshness::Local, Ask::Get { key, timestamp: 0 }),
                 _ => {
                     let value = random.below(1_000).to_string();
                     Step::Command(Change::Put { key, value })

@@ -16,7 +16,7 @@
 use super::console::Console;
 use super::framing::Framing;
 use super::message::Answer;
-use super::store::{nothing_done, unclear};
+use super::store::{Put, nothing_done, unclear};
 use crate::common::conversation::{Conversation, Manners, dial};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 /// Passes writes on to the leader. See the [module](self).
 #[derive(Debug)]
 pub struct Forwarder {
+    me: SocketAddr,
     leader: SocketAddr,
     console: Arc<Console>,
     /// How long a PUT may take.
@@ -47,13 +48,17 @@ struct Question {
     awaited: Awaited,
 }
 
-/// A [`Mensagem`](super::message::Mensagem) with a PUT and who asked for it; its texts need not be copied.
+/// A [`Mensagem`](super::message::Mensagem) with a PUT and who asked for it; its texts need not be copied. That it says which server
+/// passes it on is the mark by which another follower, if it is taken for the leader, knows that it must not pass it on again.
 #[derive(Serialize)]
 struct PassedOn<'a> {
     tipo: &'static str,
     key: &'a str,
     value: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<u64>,
     cliente: SocketAddr,
+    servidor: SocketAddr,
 }
 
 /// Whoever waits for the answer.
@@ -90,13 +95,19 @@ struct Said<'a> {
 struct NotSent(String);
 
 impl Forwarder {
-    /// Passes on to this leader, which may still have to start. Must be called within a runtime: the connection has a task of its
+    /// Passes on, as the server `me`, to this leader, which may still have to start. Must be called within a runtime: the connection has a task of its
     /// own, which ends with the forwarder.
     #[must_use]
-    pub fn to(leader: SocketAddr, console: Arc<Console>, within: Duration) -> Self {
+    pub fn new(
+        me: SocketAddr,
+        leader: SocketAddr,
+        console: Arc<Console>,
+        within: Duration,
+    ) -> Self {
         let (questions, waiting) = mpsc::channel(WAITING_MAX);
         tokio::spawn(carry(leader, waiting));
         Self {
+            me,
             leader,
             console,
             within,
@@ -111,13 +122,16 @@ impl Forwarder {
     }
 
     /// Lets the leader write for this client, and relays its answer.
-    pub async fn put(&self, client: SocketAddr, key: String, value: String) -> Answer {
+    pub async fn put(&self, client: SocketAddr, put: Put) -> Answer {
+        let Put { key, value, seen } = put;
         self.console.forward(&key, &value);
         let put = PassedOn {
             tipo: "PUT",
             key: &key,
             value: &value,
+            timestamp: (seen > 0).then_some(seen),
             cliente: client,
+            servidor: self.me,
         };
         match self.ask(&put).await {
             Ok(Ok(Heard::PutOk(timestamp))) => Answer::PutOk {

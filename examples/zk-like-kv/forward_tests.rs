@@ -15,8 +15,12 @@ async fn leader_and_forwarder(within: Duration) -> (TcpListener, Arc<Forwarder>)
     let at = leader.local_addr().unwrap();
     (
         leader,
-        Arc::new(Forwarder::to(at, Arc::new(console), within)),
+        Arc::new(Forwarder::new(me(), at, Arc::new(console), within)),
     )
+}
+
+fn me() -> SocketAddr {
+    "127.0.0.1:10098".parse().unwrap()
 }
 
 async fn accept(leader: &TcpListener) -> Talk {
@@ -26,7 +30,11 @@ async fn accept(leader: &TcpListener) -> Talk {
 
 async fn asked(talk: &mut Talk) -> Mensagem {
     let message = timeout(WITHIN, talk.next()).await.unwrap().unwrap();
-    serde_json::from_slice(&message.expect("a question").json).unwrap()
+    let asked: Mensagem = serde_json::from_slice(&message.expect("a question").json).unwrap();
+    // Who passes it on, and what its client has seen.
+    assert_eq!(asked.servidor, Some(me().to_string()));
+    assert_eq!(asked.timestamp, Some(3));
+    asked
 }
 
 async fn answer(talk: &mut Talk, put: &Mensagem, timestamp: u64) {
@@ -41,9 +49,14 @@ async fn answer(talk: &mut Talk, put: &Mensagem, timestamp: u64) {
 }
 
 fn put(forwarder: &Arc<Forwarder>, key: &str) -> tokio::task::JoinHandle<Answer> {
-    let (forwarder, key) = (Arc::clone(forwarder), key.to_owned());
+    let forwarder = Arc::clone(forwarder);
     let client = "10.0.0.7:5".parse().unwrap();
-    tokio::spawn(async move { forwarder.put(client, key, "v".into()).await })
+    let put = Put {
+        key: key.to_owned(),
+        value: "v".into(),
+        seen: 3,
+    };
+    tokio::spawn(async move { forwarder.put(client, put).await })
 }
 
 async fn erro(asked: tokio::task::JoinHandle<Answer>) -> String {
@@ -178,9 +191,15 @@ fn a3_7_what_is_passed_on_is_the_clients_mensagem_with_its_address() {
             tipo: "PUT",
             key: "k\"",
             value: "ç\n",
+            timestamp: Some(3),
             cliente: client,
+            servidor: me(),
         };
-        let mensagem = Mensagem::put("k\"", "ç\n", Some(client));
+        let mensagem = Mensagem {
+            timestamp: Some(3),
+            servidor: Some(me().to_string()),
+            ..Mensagem::put("k\"", "ç\n", Some(client))
+        };
         assert_eq!(
             serde_json::to_string(&put).unwrap(),
             serde_json::to_string(&mensagem).unwrap()

@@ -17,7 +17,7 @@ use super::framing::{Framed, Framing};
 use super::message::{Answer, Request};
 use super::registering::confirm;
 use super::registry::{Registration, Registry};
-use super::store::{Put, Store};
+use super::store::{Put, Store, nothing_done};
 use super::trio::Trio;
 use crate::common::conversation::{Conversation, Ended, Manners};
 use async_trait::async_trait;
@@ -135,11 +135,13 @@ impl Front {
                     key,
                     value,
                     cliente: Some(cliente),
+                    passed_on_by: _,
+                    seen,
                 },
             )) => Ok(PassedOn {
                 registry: Arc::clone(registry),
                 cliente,
-                put: Put { key, value },
+                put: Put { key, value, seen },
             }),
             _ => Err(message),
         }
@@ -213,14 +215,21 @@ impl Front {
                 key,
                 value,
                 cliente,
+                passed_on_by,
+                seen,
             } => {
                 let client = cliente.unwrap_or(client);
-                match &self.role {
-                    Role::Leader(registry) => {
-                        let put = Put { key, value };
-                        self.store.put(registry, client, put).await
+                let put = Put { key, value, seen };
+                match (&self.role, passed_on_by) {
+                    (Role::Leader(registry), _) => self.store.put(registry, client, put).await,
+                    (Role::Follower(forwarder), None) => forwarder.put(client, put).await,
+                    // Two that take each other for the leader would pass it to and fro.
+                    (Role::Follower(forwarder), Some(by)) => {
+                        let (me, leader) = (self.me, forwarder.leader());
+                        let why =
+                            format!("{by} toma {me} por líder, mas {}", it_follows(me, leader));
+                        nothing_done(put.key, why)
                     }
-                    Role::Follower(forwarder) => forwarder.put(client, key, value).await,
                 }
             }
             Request::Join {
@@ -235,9 +244,13 @@ impl Front {
                     }
                     Err(why) => refused(why),
                 },
-                Role::Follower(forwarder) => refused(format!("o líder é {}", forwarder.leader())),
+                Role::Follower(forwarder) => refused(format!(
+                    "este servidor não é o líder: {}",
+                    it_follows(self.me, forwarder.leader())
+                )),
             },
             Request::Who => Answer::ItIs,
+            Request::Seen { .. } => refused("VISTO só vem de um seguidor cadastrado".into()),
         };
         self.say(talk, dialect, answer).await
     }
@@ -290,8 +303,14 @@ impl Front {
                 changed = watched.changed() => if changed.is_err() {
                     return Ok(());
                 },
-                // Nothing more is said in the meantime, but it may go.
-                more = talk.next() => return more.map(drop),
+                // It may go, or tell what it was shown.
+                more = talk.next() => match more?.map(|message| read_request(&message.json)) {
+                    Some(Ok((_, Request::Seen { timestamp }))) => {
+                        self.store.shown(timestamp).await;
+                        continue;
+                    }
+                    Some(Ok(_) | Err(_)) | None => return Ok(()),
+                },
             }
             let Some(trio) = watched.borrow_and_update().clone() else {
                 continue;
@@ -304,6 +323,10 @@ impl Front {
                 .await?;
         }
     }
+}
+
+fn it_follows(me: SocketAddr, leader: SocketAddr) -> String {
+    format!("{me} segue {leader}: confira IP e porta do líder nos dois servidores")
 }
 
 fn they_are(trio: &Trio) -> String {

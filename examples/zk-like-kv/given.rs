@@ -24,6 +24,17 @@ use tempfile::NamedTempFile;
 pub struct Given {
     file: PathBuf,
     up_to: u64,
+    /// What it had left.
+    left: Left,
+}
+
+/// What an earlier life of the leader has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// A bound.
+    Bound,
+    /// No file: to this directory the leader is new.
+    Nothing,
 }
 
 impl Given {
@@ -35,8 +46,12 @@ impl Given {
         usable(directory)?;
         let name = format!("zk-kv-{}-{}.timestamps", leader.ip(), leader.port());
         let file = directory.join(name);
-        let up_to = read(&file)?;
-        let given = Self { file, up_to };
+        let found = read(&file)?;
+        let (up_to, left) = match found {
+            Some(up_to) => (up_to, Left::Bound),
+            None => (0, Left::Nothing),
+        };
+        let given = Self { file, up_to, left };
         // So that a directory that cannot be written is known now.
         given.write(up_to).map_err(|error| {
             let directory = directory.display();
@@ -50,6 +65,20 @@ impl Given {
     #[must_use]
     pub fn up_to(&self) -> u64 {
         self.up_to
+    }
+
+    /// Where this leader's timestamps are noted and whether it found any there, for an operator who wonders why they are so low.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
+        let file = file.display();
+        match self.left {
+            Left::Bound => format!("ele continua os que anotou em {file}"),
+            Left::Nothing => format!(
+                "ele começou uma tabela nova e vazia, sem timestamps anotados em {file}; se havia outra, pare os três servidores e \
+                 inicie-os no diretório de antes (--dados)"
+            ),
+        }
     }
 
     /// This timestamp is about to be given.
@@ -92,7 +121,7 @@ fn usable(directory: &Path) -> Result<(), String> {
     ))
 }
 
-fn read(file: &Path) -> Result<u64, String> {
+fn read(file: &Path) -> Result<Option<u64>, String> {
     let unreadable = |why: String| {
         let file = file.display();
         Err(format!(
@@ -102,13 +131,13 @@ fn read(file: &Path) -> Result<u64, String> {
     if let Err(error) = fs::metadata(file)
         && error.kind() == io::ErrorKind::NotFound
     {
-        return Ok(0);
+        return Ok(None);
     }
     let mut text = String::new();
     let read =
         File::open(file).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text));
     match (read, text.trim_end().parse()) {
-        (Ok(_), Ok(up_to)) => Ok(up_to),
+        (Ok(_), Ok(up_to)) => Ok(Some(up_to)),
         (Ok(_), Err(_)) => unreadable("não contém um timestamp".into()),
         (Err(error), _) => unreadable(of_io(&error)),
     }
@@ -140,9 +169,13 @@ mod tests {
         let before = given.up_to();
         given.cover(5);
         assert_eq!(open().up_to(), before);
+        let continued = open().origin();
+        assert!(continued.contains("continua"), "{continued}");
         // Another leader's is another one's.
         let other = Given::open(directory.path(), "[::1]:10097".parse().unwrap());
-        assert_eq!(other.unwrap().up_to(), 0);
+        let other = other.unwrap();
+        assert_eq!(other.up_to(), 0);
+        assert!(other.origin().contains("nova e vazia"));
     }
 
     #[test]

@@ -146,7 +146,19 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
             (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
         };
         let line = match self.session.put(&key, &value).await {
-            Ok(written) => put_line(&key, &value, &written),
+            Ok(written) => {
+                if written.timestamp <= written.sent {
+                    let Written {
+                        sent,
+                        timestamp,
+                        server,
+                    } = &written;
+                    eprintln!(
+                        "{server} gravou com o timestamp {timestamp}, e este cliente já viu {sent}: os servidores têm outra tabela do que antes"
+                    );
+                }
+                put_line(&key, &value, &written)
+            }
             Err(why) => return Ok(Err(format!("PUT key: {key}: {why}"))),
         };
         self.print(&line).await.map(Ok)
@@ -221,7 +233,9 @@ impl<I: AsyncBufRead + Unpin, O: AsyncWrite + Unpin> Menu<I, O> {
 /// What a client prints of a write.
 #[must_use]
 pub fn put_line(key: &str, value: &str, written: &Written) -> String {
-    let Written { server, timestamp } = written;
+    let Written {
+        server, timestamp, ..
+    } = written;
     let (key, value) = (shown(key), shown(value));
     format!("PUT_OK key: {key} value {value} timestamp {timestamp} realizada no servidor {server}")
 }
@@ -257,6 +271,7 @@ mod tests {
         let server = || "127.0.0.1:10098".to_owned();
         let written = Written {
             server: server(),
+            sent: 0,
             timestamp: 3,
         };
         assert_eq!(

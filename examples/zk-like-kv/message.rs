@@ -21,7 +21,7 @@ pub struct Mensagem {
     /// Its value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// The timestamp of the key: the client's in a question, the server's in an answer.
+    /// The timestamp of the key: the client's in a question (in a PUT only if it has seen the key), the server's in an answer.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "lenient_timestamp"
@@ -30,7 +30,7 @@ pub struct Mensagem {
     /// Who asked first, where a server passes a request on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cliente: Option<String>,
-    /// Which server answers, or registers.
+    /// Which server answers, registers, or passes a request on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub servidor: Option<String>,
     /// All servers: in answer to a registration, and in one by a follower that knows them from an earlier one.
@@ -75,6 +75,15 @@ impl Mensagem {
         }
     }
 
+    /// Tells the leader of a timestamp that a client has shown.
+    #[must_use]
+    pub fn seen(timestamp: u64) -> Self {
+        Self {
+            timestamp: Some(timestamp),
+            ..Self::of("VISTO")
+        }
+    }
+
     /// Registers a follower; `servidores` if it has known all of them before, `no_lugar_de` if it takes another one's place.
     #[must_use]
     pub fn join(
@@ -103,6 +112,10 @@ pub enum Request {
         value: String,
         /// Who asked first, if another server passes it on.
         cliente: Option<SocketAddr>,
+        /// Which server passes it on.
+        passed_on_by: Option<SocketAddr>,
+        /// What the client has seen of the key, if it says so: the write comes after that.
+        seen: u64,
     },
     /// A read.
     Get {
@@ -122,6 +135,11 @@ pub enum Request {
     },
     /// The leader asks whether the server is the one that has registered.
     Who,
+    /// A registered follower was shown this timestamp, and has none as high.
+    Seen {
+        /// The timestamp.
+        timestamp: u64,
+    },
 }
 
 /// What a follower knows when it registers.

@@ -13,6 +13,7 @@ pub mod forward;
 pub mod framing;
 pub mod front;
 pub mod given;
+pub mod hearsay;
 pub mod menu;
 pub mod message;
 pub mod play;

@@ -6,6 +6,7 @@
 
 use super::failures::{of_io, of_json, of_talk};
 use super::framing::Framing;
+use super::hearsay::Hearsay;
 use super::message::Mensagem;
 use super::trio::Trio;
 use crate::common::conversation::{Conversation, Manners, dial};
@@ -28,10 +29,10 @@ pub struct Registering {
 
 impl Registering {
     /// Registers with the leader, and again whenever the connection ends, for ever.
-    pub async fn stay(self, trio: &watch::Sender<Option<Trio>>) {
+    pub async fn stay(self, trio: &watch::Sender<Option<Trio>>, hearsay: &Hearsay) {
         let mut told = String::new();
         loop {
-            let why = match self.once(trio).await {
+            let why = match self.once(trio, hearsay).await {
                 Ok(()) => String::new(),
                 Err(why) => why,
             };
@@ -44,11 +45,29 @@ impl Registering {
         }
     }
 
-    async fn once(self, trio: &watch::Sender<Option<Trio>>) -> Result<(), String> {
+    async fn once(
+        self,
+        trio: &watch::Sender<Option<Trio>>,
+        hearsay: &Hearsay,
+    ) -> Result<(), String> {
         let known = trio.borrow().as_ref().map(Trio::servers);
         let join = Mensagem::join(self.me, known, self.instead_of);
         let mut talk = say(self.leader, &join).await?;
-        while let Some(message) = hear(&mut talk).await? {
+        let (mut shown, mut registered) = (hearsay.watch(), false);
+        loop {
+            let message = tokio::select! {
+                message = hear(&mut talk) => message?,
+                Ok(()) = shown.changed(), if registered => {
+                    let highest = *shown.borrow_and_update();
+                    if highest > 0 {
+                        tell(&mut talk, &Mensagem::seen(highest)).await?;
+                    }
+                    continue;
+                }
+            };
+            let Some(message) = message else {
+                return Ok(());
+            };
             let Some(servers) = message.servidores.filter(|_| message.tipo == "JOIN_OK") else {
                 return Err(message.erro.unwrap_or(message.tipo));
             };
@@ -65,8 +84,8 @@ impl Registering {
                 *known = Some(heard);
                 news
             });
+            registered = true;
         }
-        Ok(())
     }
 }
 
@@ -106,9 +125,13 @@ async fn say(to: SocketAddr, message: &Mensagem) -> Result<Talk, String> {
         ..Manners::default()
     };
     let mut talk = Conversation::new(stream, Framing::default(), manners);
-    let json = serde_json::to_vec(message).map_err(|error| error.to_string())?;
-    talk.send(&json[..]).await.map_err(|e| of_talk(&e))?;
+    tell(&mut talk, message).await?;
     Ok(talk)
+}
+
+async fn tell(talk: &mut Talk, message: &Mensagem) -> Result<(), String> {
+    let json = serde_json::to_vec(message).map_err(|error| error.to_string())?;
+    talk.send(&json[..]).await.map_err(|ended| of_talk(&ended))
 }
 
 async fn hear(talk: &mut Talk) -> Result<Option<Mensagem>, String> {

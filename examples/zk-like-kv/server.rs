@@ -13,9 +13,11 @@
 use super::codec::JsonLines;
 use super::console::Console;
 use super::dialect::KEY_AND_VALUE_BYTES_MAX;
+use super::failures::{of_address, of_io};
 use super::forward::Forwarder;
 use super::front::{Front, Role};
 use super::given::Given;
+use super::hearsay::Hearsay;
 use super::recent::Recent;
 use super::registering::Registering;
 use super::registry::{Registry, known};
@@ -23,8 +25,8 @@ use super::slow::Slow;
 use super::store::{Replica, Store};
 use super::table::{Change, Table};
 use super::trio::{LEADER, Trio};
-use super::words::plainly;
-use crate::common::operator::{asked_to_end, attend};
+use super::words::{plainly, told};
+use crate::common::operator::{asked_to_end, attend_news};
 use bytes::BytesMut;
 use kvrep_core::node::{ClientOptions, LocalLink, Node};
 use kvrep_core::transport::Transport;
@@ -73,7 +75,12 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     let console = Arc::new(console);
     let (own, is_leader, leader) = addresses(&settings).await?;
     let registering = match &settings.instead_of {
-        _ if is_leader => None,
+        None if is_leader => None,
+        Some(_) if is_leader => {
+            return Err(format!(
+                "--no-lugar-de é para um seguidor que toma o lugar de outro, e {own} é o líder: inicie-o sem essa opção"
+            ));
+        }
         None => Some(None),
         Some(dead) => Some(Some(resolve(dead).await?[0])),
     };
@@ -84,7 +91,7 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     });
     let listener = TcpListener::bind(own)
         .await
-        .map_err(|error| format!("não é possível escutar em {own}: {error}"))?;
+        .map_err(|error| format!("não é possível escutar em {own}: {}", of_io(&error)))?;
     // Now, so that the operator who is still there hears what is wrong; and not before it is certain that no other leader runs here.
     let given = if is_leader {
         Some(Given::open(&settings.directory, own)?)
@@ -95,13 +102,18 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     let role = if is_leader {
         Role::Leader(Arc::new(Registry::new(own, trio.clone())))
     } else {
-        Role::Follower(Forwarder::to(
+        Role::Follower(Forwarder::new(
+            own,
             leader,
             Arc::clone(&console),
             settings.put_within,
         ))
     };
-    let store = Store::new(Arc::clone(&console), settings.put_within);
+    let hearsay = match &given {
+        Some(given) => Hearsay::at_leader(own, given.origin()),
+        None => Hearsay::at_follower(),
+    };
+    let store = Store::new(Arc::clone(&console), settings.put_within, hearsay);
     let front = Arc::new(Front {
         me: own,
         role,
@@ -134,7 +146,7 @@ async fn run(
     let register = async {
         match registering {
             None => std::future::pending().await,
-            Some(registering) => registering.stay(three).await,
+            Some(registering) => registering.stay(three, front.store.hearsay()).await,
         }
     };
     let replicate = async {
@@ -161,17 +173,15 @@ async fn run(
             node: Arc::clone(&node),
         };
         front.store.open(replica);
-        let ended = attend(&node, |what| {
+        let ended = attend_news(&node, |news| {
             let now = three.borrow();
-            eprintln!(
-                "{}: {}",
-                front.me,
-                plainly(now.as_ref().unwrap_or(&trio), what)
-            );
+            if let Some(what) = told(now.as_ref().unwrap_or(&trio), news) {
+                eprintln!("{}: {what}", front.me);
+            }
         })
         .await;
         drop(early);
-        ended.map_err(|error| error.to_string())
+        ended.map_err(|error| plainly(&trio, &error.to_string()))
     };
     tokio::select! {
         ended = replicate => ended,
@@ -217,7 +227,7 @@ async fn serve_early(
                 }
                 (Ok(_), Err(_)) => {}
                 (Err(error), _) => {
-                    eprintln!("não é possível aceitar conexões: {error}");
+                    eprintln!("não é possível aceitar conexões: {}", of_io(&error));
                     sleep(ACCEPT_AGAIN).await;
                 }
             },
@@ -328,7 +338,7 @@ async fn addresses(settings: &Settings) -> Result<(SocketAddr, bool, SocketAddr)
 /// What a name stands for, IPv4 first; at least one address.
 async fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
     let found = lookup_host(name).await;
-    let found = found.map_err(|error| format!("{name}: {error}; escreva IP e porta"))?;
+    let found = found.map_err(|error| of_address(name, &error))?;
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(|address| !address.is_ipv4());
     if found.is_empty() {

@@ -30,6 +30,8 @@ pub struct Session {
 pub struct Written {
     /// The server that was asked.
     pub server: String,
+    /// What the client had seen of the key when it asked.
+    pub sent: u64,
     /// The write's timestamp.
     pub timestamp: u64,
 }
@@ -86,11 +88,21 @@ impl Session {
     /// # Errors
     /// Why there is no `PUT_OK`, in words for people. Unless they say that nothing was done, the value may have been written.
     pub async fn put(&mut self, key: &str, value: &str) -> Result<Written, String> {
-        let (server, said) = self.ask(&Mensagem::put(key, value, None)).await?;
+        let sent = self.seen(key);
+        let put = Mensagem {
+            // A write gets a timestamp above what its client has seen, also from a leader that knows nothing of that.
+            timestamp: (sent > 0).then_some(sent),
+            ..Mensagem::put(key, value, None)
+        };
+        let (server, said) = self.ask(&put).await?;
         match (said.tipo.as_str(), said.timestamp) {
             ("PUT_OK", Some(timestamp)) => {
                 self.see(key, timestamp);
-                Ok(Written { server, timestamp })
+                Ok(Written {
+                    server,
+                    sent,
+                    timestamp,
+                })
             }
             _ => Err(complaint(&server, said)),
         }

@@ -8,9 +8,10 @@
 //! * Every wait ends: for the three servers, for the group.
 
 use super::console::Console;
+use super::hearsay::Hearsay;
 use super::message::Answer;
 use super::registry::Registry;
-use super::table::{Change, Get, Said, Table};
+use super::table::{Ask, Change, Said, Table};
 use super::trio::Trio;
 use super::words::{plainly, together};
 use kvrep_core::node::{ClientError, Node};
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout_at};
 pub struct Store {
     console: Arc<Console>,
     put_within: Duration,
+    hearsay: Hearsay,
     /// Once the three servers are known.
     replica: watch::Sender<Option<Replica>>,
 }
@@ -47,6 +49,8 @@ pub struct Put {
     pub key: String,
     /// What.
     pub value: String,
+    /// What the client has seen of the key: the write gets a timestamp above it.
+    pub seen: u64,
 }
 
 impl std::fmt::Debug for Replica {
@@ -59,10 +63,11 @@ impl Store {
     /// Without a replica yet: nobody has written anything, as far as this server knows. A PUT may take so long before its
     /// outcome is unknown.
     #[must_use]
-    pub fn new(console: Arc<Console>, put_within: Duration) -> Self {
+    pub fn new(console: Arc<Console>, put_within: Duration, hearsay: Hearsay) -> Self {
         Self {
             console,
             put_within,
+            hearsay,
             replica: watch::Sender::new(None),
         }
     }
@@ -71,6 +76,12 @@ impl Store {
     #[must_use]
     pub fn console(&self) -> &Arc<Console> {
         &self.console
+    }
+
+    /// What was shown to it.
+    #[must_use]
+    pub fn hearsay(&self) -> &Hearsay {
+        &self.hearsay
     }
 
     /// The three servers are known, and this is the replica here.
@@ -91,13 +102,16 @@ impl Store {
             None if timestamp == 0 => Ok(Said::Null),
             None => Ok(Said::Behind(0)),
             Some(replica) => {
-                let query = Get {
+                let ask = Ask::Get {
                     key: key.clone(),
                     timestamp,
                 };
-                replica.client.query(Read::Local, query).await
+                replica.client.query(Read::Local, ask).await
             }
         };
+        if matches!(said, Ok(Said::Behind(_))) {
+            self.shown(timestamp).await;
+        }
         let answer = match said {
             Ok(said) => said.into_answer(key.clone()),
             Err(_) => Answer::Erro {
@@ -109,9 +123,36 @@ impl Store {
         answer
     }
 
+    /// Somebody has seen this timestamp, here or elsewhere.
+    pub async fn shown(&self, timestamp: u64) {
+        if self.hearsay.is_news(timestamp) {
+            let clock = match self.replica() {
+                Some(replica) => clock(&replica).await,
+                None => None,
+            };
+            self.hearsay.heard(timestamp, clock);
+        }
+    }
+
+    /// The leader's: what was shown and never given must not be given any more.
+    async fn leave_out_shown(&self, replica: &Replica) -> Result<(), ClientError> {
+        let Some(up_to) = self.hearsay.to_leave_out() else {
+            return Ok(());
+        };
+        // It may have been shown before there was a replica that knows.
+        self.hearsay.heard(up_to, clock(replica).await);
+        if self.hearsay.is_news(up_to) {
+            let timestamps = 0;
+            let skip = Change::Skip { timestamps, up_to };
+            replica.client.execute_at_most_once(skip).await?;
+            self.hearsay.settle(up_to);
+        }
+        Ok(())
+    }
+
     /// The leader's: writes, and answers when all have it.
     pub async fn put(&self, registry: &Registry, client: SocketAddr, put: Put) -> Answer {
-        let Put { key, value } = put;
+        let Put { key, value, seen } = put;
         self.console.put(client, &key, &value);
         let deadline = Instant::now() + self.put_within;
         let change = Change::Put {
@@ -120,6 +161,8 @@ impl Store {
         };
         let written = async {
             let replica = self.formed().await;
+            self.shown(seen).await;
+            self.leave_out_shown(&replica).await?;
             // It asks again while certainly nothing was done, as when the group is not complete yet.
             replica.client.execute_at_most_once(change).await
         };
@@ -216,6 +259,14 @@ impl Store {
             // The sender is a field of this: it cannot be gone.
             let _ = watched.changed().await;
         }
+    }
+}
+
+/// The highest timestamp that this replica knows of.
+async fn clock(replica: &Replica) -> Option<u64> {
+    match replica.client.query(Read::Local, Ask::Clock).await {
+        Ok(Said::Clock(clock)) => Some(clock),
+        Ok(Said::Written(_) | Said::Value(..) | Said::Null | Said::Behind(_)) | Err(_) => None,
     }
 }
 

@@ -61,13 +61,18 @@ pub enum Change {
     },
 }
 
-/// Asks for a value at least as new as what the client has seen.
+/// What is asked of the table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Get {
-    /// Of which key.
-    pub key: String,
-    /// What the client has seen of it; 0: nothing.
-    pub timestamp: u64,
+pub enum Ask {
+    /// For a value at least as new as what the client has seen.
+    Get {
+        /// Of which key.
+        key: String,
+        /// What the client has seen of it; 0: nothing.
+        timestamp: u64,
+    },
+    /// For the highest timestamp that was ever given or left out.
+    Clock,
 }
 
 /// What the table says.
@@ -81,6 +86,8 @@ pub enum Said {
     Null,
     /// The client has seen something newer than this timestamp, which is the table's.
     Behind(u64),
+    /// The highest timestamp that was ever given or left out.
+    Clock(u64),
 }
 
 impl Table {
@@ -105,13 +112,13 @@ impl Table {
 }
 
 impl State {
-    fn get(&self, query: &Get) -> Said {
-        match self.entries.get(&query.key) {
-            Some(found) if found.timestamp >= query.timestamp => {
+    fn get(&self, key: &str, seen: u64) -> Said {
+        match self.entries.get(key) {
+            Some(found) if found.timestamp >= seen => {
                 Said::Value(found.value.clone(), found.timestamp)
             }
             Some(found) => Said::Behind(found.timestamp),
-            None if query.timestamp == 0 => Said::Null,
+            None if seen == 0 => Said::Null,
             None => Said::Behind(0),
         }
     }
@@ -128,7 +135,7 @@ impl Said {
                 timestamp,
             },
             Self::Null => Answer::Null { key },
-            Self::Behind(timestamp) | Self::Written(timestamp) => {
+            Self::Behind(timestamp) | Self::Written(timestamp) | Self::Clock(timestamp) => {
                 Answer::TryOtherServerOrLater { key, timestamp }
             }
         }
@@ -137,7 +144,7 @@ impl Said {
 
 impl StateMachine for Table {
     type Command = Change;
-    type Query = Get;
+    type Query = Ask;
     type Response = Said;
     type Snapshot = State;
 
@@ -161,8 +168,11 @@ impl StateMachine for Table {
         Said::Written(timestamp)
     }
 
-    fn query(&self, query: Get) -> Said {
-        self.state.get(&query)
+    fn query(&self, ask: Ask) -> Said {
+        match ask {
+            Ask::Get { key, timestamp } => self.state.get(&key, timestamp),
+            Ask::Clock => Said::Clock(self.state.clock),
+        }
     }
 
     fn snapshot(&self) -> State {
@@ -190,7 +200,7 @@ mod tests {
 
     fn get(table: &Table, key: &str, timestamp: u64) -> Said {
         let key = key.into();
-        table.query(Get { key, timestamp })
+        table.query(Ask::Get { key, timestamp })
     }
 
     #[test]
@@ -234,6 +244,7 @@ mod tests {
         // Only ever forwards.
         table.apply(&mut context, skip(0, 5));
         assert_eq!(put(&mut table, "a", "4"), 22);
+        assert_eq!(table.query(Ask::Clock), Said::Clock(22));
     }
 
     #[test]

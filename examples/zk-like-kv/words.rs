@@ -4,7 +4,50 @@
 //! Caveat: what nobody foresaw is told in the library's own words, with addresses; better so than not at all.
 
 use super::trio::Trio;
-use crate::common::operator::without_force;
+use crate::common::operator::{News, sentence, without_force};
+use kvrep_core::node::NodeEvent;
+use kvrep_core::protocol::{Acknowledged, Event};
+use kvrep_core::storage::StorageEvent;
+
+/// What the operator of one of these three hears of some news, if anything.
+#[must_use]
+pub fn told(trio: &Trio, news: News<'_>) -> Option<String> {
+    let event = match news {
+        News::Waits(what) => return Some(plainly(trio, what)),
+        News::Happened(event) => event,
+    };
+    Some(match event {
+        NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, commit }) => {
+            let entries = (commit.0 + 1).saturating_sub(from.0);
+            format!(
+                "PERDA: {entries} entradas do log deste servidor, a partir da {}, que ele tinha por gravadas em todos, não estão na \
+                 história que vale",
+                from.0
+            )
+        }
+        NodeEvent::Protocol(Event::TailTruncated {
+            from,
+            entries,
+            acknowledged,
+        }) => {
+            let then = match acknowledged {
+                Acknowledged::Never => "nenhum cliente recebeu PUT_OK delas, nada se perdeu",
+                Acknowledged::Perhaps => "não se sabe se algum cliente recebeu PUT_OK delas",
+            };
+            format!(
+                "{entries} entradas do log deste servidor, a partir da {}, não estão na história que vale e foram descartadas: {then}",
+                from.0
+            )
+        }
+        NodeEvent::Protocol(Event::RivalRefused { term }) => format!(
+            "recusadas as escritas de {}, que ainda se tem por líder",
+            trio.name_of(term.replica)
+        ),
+        // What was cut off is told already, and a memory sets nothing aside.
+        NodeEvent::Storage(StorageEvent::TailSaved { .. }) => return None,
+        other => plainly(trio, &sentence(other)?),
+    })
+}
 
 /// A sentence of the library, at one of these three.
 #[must_use]

@@ -28,7 +28,7 @@ pub fn read_request(json: &[u8]) -> Result<(Dialect, Request), (Dialect, String)
         (None, Some(command), _) => (Dialect::Command, command.0.clone()),
         (None, None, _) => return Err((Dialect::Mensagem, "falta o campo tipo".into())),
     };
-    request_of(&kind, any)
+    request_of(dialect, &kind, any)
         .map(|request| (dialect, request))
         .map_err(|why| (dialect, why))
 }
@@ -58,7 +58,7 @@ struct AnyDialect<'a> {
 #[derive(Default, Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn request_of(kind: &str, mut any: AnyDialect<'_>) -> Result<Request, String> {
+fn request_of(dialect: Dialect, kind: &str, mut any: AnyDialect<'_>) -> Result<Request, String> {
     if let Some(conteudo) = any.conteudo.take() {
         (any.key, any.value, any.timestamp) = unpack(kind, &conteudo);
     }
@@ -67,11 +67,18 @@ fn request_of(kind: &str, mut any: AnyDialect<'_>) -> Result<Request, String> {
         "PUT" => {
             let (key, value) = (key(&mut any)?, any.value.ok_or("falta o campo value")?);
             bounded(&key, &value)?;
+            let address = |at: Option<Text<'_>>| at.and_then(|at| at.0.parse().ok());
             Ok(Request::Put {
                 key,
                 value,
                 // Whoever cannot be named is shown as the one who is connected.
-                cliente: any.cliente.and_then(|cliente| cliente.0.parse().ok()),
+                cliente: address(any.cliente),
+                passed_on_by: address(any.servidor),
+                // What stands there in other dialects says nothing of what was seen.
+                seen: match dialect {
+                    Dialect::Mensagem => any.timestamp.unwrap_or(0),
+                    Dialect::Conteudo | Dialect::Command => 0,
+                },
             })
         }
         "GET" => {
@@ -97,6 +104,9 @@ fn request_of(kind: &str, mut any: AnyDialect<'_>) -> Result<Request, String> {
             })
         }
         "QUEM" => Ok(Request::Who),
+        "VISTO" => Ok(Request::Seen {
+            timestamp: any.timestamp.unwrap_or(0),
+        }),
         _ => Err(format!("tipo desconhecido: {}", shortened(kind))),
     }
 }
@@ -147,6 +157,15 @@ mod tests {
             key: "k".into(),
             value: "v".into(),
             cliente: cliente.map(|cliente| cliente.parse().unwrap()),
+            passed_on_by: None,
+            seen: 0,
+        };
+        let passed_on = Request::Put {
+            key: "k".into(),
+            value: "v".into(),
+            cliente: Some("10.0.0.7:5".parse().unwrap()),
+            passed_on_by: Some(server()),
+            seen: 4,
         };
         let get = |timestamp| Request::Get {
             key: "k".into(),
@@ -195,7 +214,19 @@ mod tests {
                 r#"{"tipo":"JOIN","servidor":"127.0.0.1:10098","no_lugar_de":"127.0.0.1:10098"}"#,
                 (m, join(Knows::TheLeader, Some(server()))),
             ),
+            (
+                r#"{"tipo":"PUT","key":"k","value":"v","timestamp":4,"cliente":"10.0.0.7:5","servidor":"127.0.0.1:10098"}"#,
+                (m, passed_on),
+            ),
+            (
+                r#"{"command":"PUT","timestamp":99,"key":"k","value":"v"}"#,
+                (o, put(None)),
+            ),
             (r#"{"tipo":"QUEM"}"#, (m, Request::Who)),
+            (
+                r#"{"tipo":"VISTO","timestamp":4}"#,
+                (m, Request::Seen { timestamp: 4 }),
+            ),
         ] {
             assert_eq!(read_request(json.as_bytes()), Ok(expected), "{json}");
         }
