@@ -453,6 +453,8 @@ async fn missing_follower(story: &mut Story) -> Result<(), ProcessError> {
     let mut servers = Servers::new([bound, bound, bound])?;
     servers.start_all().await?;
     let [s1, s3] = [0, 2].map(|n| servers.address(n));
+    // One that has seen nothing: these three have another table.
+    let mut client = Console::start("client 2")?;
     client.init(&servers, [0, 0, 0]).await?;
     let said = client.put("k", "1").await?;
     story.equal("all are there", &said, &put_ok("k", "1", 1, &s1));
