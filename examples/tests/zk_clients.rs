@@ -342,6 +342,37 @@ async fn a_follower_that_was_a_mistake_is_replaced_and_the_table_stays() {
 }
 
 #[tokio::test]
+async fn a_follower_that_is_gone_for_good_is_replaced_although_the_leader_was_started_again_meanwhile()
+ {
+    let bound: &[&str] = &["--limite-put", "2000"];
+    let mut trio = Trio::start(1, [bound; 3]).await;
+    let before = trio.writes(1, "k", "kept").await;
+    let gone = trio.addresses[2].clone();
+    trio.servers[2].kill().await.unwrap();
+    trio.servers[1].kill().await.unwrap();
+    trio.servers[1] = trio.server(1, 1, bound);
+    trio.said(&format!("falta {gone}")).await;
+    trio.move_to_another_port(2);
+    let options = [bound, &["--no-lugar-de", &gone]].concat();
+    trio.servers[2] = trio.server(2, 1, &options);
+    let written = trio.writes(2, "other", "new").await;
+    assert!(written > before);
+    for server in 0..3 {
+        let mut session = trio.session(&[server], 1);
+        for (key, value) in [("k", "kept"), ("other", "new")] {
+            let found = session.get(key).await.unwrap();
+            assert_eq!(found.value, Value::Of(value.into()), "at {server}");
+        }
+    }
+    trio.said(&format!("{} toma o lugar de {gone}", trio.addresses[2]))
+        .await;
+    // The three are a group like any other from here on.
+    trio.servers[1].kill().await.unwrap();
+    trio.servers[1] = trio.server(1, 1, bound);
+    assert!(trio.writes(0, "k", "again").await > written);
+}
+
+#[tokio::test]
 async fn a_registration_from_an_address_where_no_such_server_is_counts_for_nothing() {
     let mut trio = Trio::prepared();
     let bound: &[&str] = &["--limite-put", "300"];

@@ -283,6 +283,14 @@ impl Front {
         let (Some(old), Some(by)) = (trio.id_of(dead), new.id_of(servidor)) else {
             return Err(they_are(&trio));
         };
+        if !self.store.is_open() {
+            // The leader was started again and waits for all that belong: without this one it would for ever.
+            if confirm(dead).await.is_ok() {
+                return Err(format!("{dead} está no ar: pare-o primeiro"));
+            }
+            registry.is_gone(dead);
+            self.store.opened_within(BEGIN_WITHIN).await?;
+        }
         self.store.replace(&trio, old, by).await?;
         eprintln!("{}: {servidor} toma o lugar de {dead}", self.me);
         registry.replaced(new);
@@ -347,6 +355,8 @@ const MANNERS: Manners = Manners {
     message: Duration::from_secs(5),
     write: Duration::from_secs(5),
 };
+/// How long one that takes another's place waits for the leader to serve. It asks again.
+const BEGIN_WITHIN: Duration = Duration::from_secs(30);
 /// Of what another server passes on: carried out at once.
 const IN_FLIGHT_MAX: usize = 1_024;
 /// And its keys and values together; one more may be larger.

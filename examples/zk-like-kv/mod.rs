@@ -23,6 +23,7 @@ pub mod registry;
 pub mod server;
 pub mod session;
 pub mod slow;
+pub mod standin;
 pub mod store;
 pub mod table;
 pub mod trio;

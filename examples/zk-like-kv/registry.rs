@@ -28,6 +28,8 @@ pub struct Registry {
     known: watch::Sender<Option<Trio>>,
     /// A follower had a replica before this leader knew of it.
     had_earlier_life: AtomicBool,
+    /// A follower that does not return, though this leader does not serve yet.
+    gone: watch::Sender<Option<SocketAddr>>,
 }
 
 /// A registration that lasts as long as its connection.
@@ -46,6 +48,7 @@ impl Registry {
             candidates: Mutex::default(),
             known,
             had_earlier_life: AtomicBool::new(false),
+            gone: watch::Sender::new(None),
         }
     }
 
@@ -89,6 +92,23 @@ impl Registry {
     /// One of the three was replaced: these are the three now.
     pub fn replaced(&self, trio: Trio) {
         self.known.send_replace(Some(trio));
+    }
+
+    /// An operator says that this follower does not return.
+    pub fn is_gone(&self, follower: SocketAddr) {
+        self.gone.send_replace(Some(follower));
+    }
+
+    /// Waits until an operator says that a follower does not return.
+    pub async fn gone(&self) -> SocketAddr {
+        let mut watched = self.gone.subscribe();
+        loop {
+            if let Some(follower) = *watched.borrow_and_update() {
+                return follower;
+            }
+            // The sender is a field of this: it cannot be gone.
+            let _ = watched.changed().await;
+        }
     }
 
     /// The followers that are registered now.

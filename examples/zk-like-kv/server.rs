@@ -22,6 +22,7 @@ use super::recent::Recent;
 use super::registering::Registering;
 use super::registry::{Registry, known};
 use super::slow::Slow;
+use super::standin::stand_in;
 use super::store::{Replica, Store};
 use super::table::{Change, Table};
 use super::trio::{LEADER, Trio};
@@ -165,7 +166,8 @@ async fn run(
                 0
             };
             if timestamps.max(up_to) > 0 {
-                leave_out(&node, &client, Change::Skip { timestamps, up_to }).await?;
+                let skip = Change::Skip { timestamps, up_to };
+                begin_again(&node, &client, skip, registry, &trio).await?;
             }
         }
         let replica = Replica {
@@ -187,6 +189,32 @@ async fn run(
         ended = replicate => ended,
         () = register => Ok(()),
     }
+}
+
+/// Leaves timestamps out as soon as the group begins, and helps it to begin where an operator says that a follower does not return.
+async fn begin_again(
+    node: &Node,
+    client: &Client<Table>,
+    skip: Change,
+    registry: &Registry,
+    trio: &Trio,
+) -> Result<(), String> {
+    let mut played = None;
+    let mut leaving_out = std::pin::pin!(leave_out(node, client, skip));
+    let left_out = loop {
+        tokio::select! {
+            left_out = &mut leaving_out => break left_out,
+            gone = registry.gone(), if played.is_none() => match stand_in(trio, gone).await {
+                Ok(node) => played = Some(node),
+                Err(why) => return Err(format!("sem {gone} não é possível começar: {why}")),
+            },
+        }
+    };
+    if let Some(played) = played {
+        // It belongs no more from here on; whoever takes its place asks for that.
+        let _ = played.shutdown().await;
+    }
+    left_out
 }
 
 /// A leader that was killed may have shown writes that it had not shipped, and all three may have been stopped. Their timestamps
@@ -304,7 +332,7 @@ async fn start(
 }
 
 /// What the three servers agree on.
-fn group(trio: &Trio) -> GroupConfig {
+pub(super) fn group(trio: &Trio) -> GroupConfig {
     let members = trio.members().map(|(id, _)| id);
     let mut group = GroupConfig::new(members, Authority::Alone);
     group.ack = Ack::All;

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// The table at this server. See the [module](self).
 #[derive(Debug)]
@@ -87,6 +87,22 @@ impl Store {
     /// The three servers are known, and this is the replica here.
     pub fn open(&self, replica: Replica) {
         self.replica.send_replace(Some(replica));
+    }
+
+    /// Whether this server serves.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.replica.borrow().is_some()
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// When it does not in time, in words for an operator.
+    pub async fn opened_within(&self, within: Duration) -> Result<(), String> {
+        let opened = timeout_at(Instant::now() + within, self.formed()).await;
+        let waits = |_| format!("o líder ainda espera pelos outros servidores, há {within:?}");
+        opened.map(drop).map_err(waits)
     }
 
     /// Serves nobody any more.
@@ -234,7 +250,19 @@ impl Store {
             // The answer to an earlier attempt was lost.
             return Ok(());
         }
-        match replica.client.manage(Manage::Replace { dead, by }).await {
+        let deadline = Instant::now() + SEEN_GONE_WITHIN;
+        let asked = loop {
+            match replica.client.manage(Manage::Replace { dead, by }).await {
+                // One that has just ended is not seen to be gone at once.
+                Err(ClientError::Refused(why))
+                    if why.contains("lives") && Instant::now() < deadline =>
+                {
+                    sleep(ASK_AGAIN).await;
+                }
+                other => break other,
+            }
+        };
+        match asked {
             Ok(_) => Ok(()),
             Err(ClientError::Refused(why)) if why.contains("lives") => {
                 let dead = trio.name_of(dead);
@@ -288,5 +316,8 @@ pub fn nothing_done(key: String, why: String) -> Answer {
     }
 }
 
+/// How long a server that has ended may seem to live.
+const SEEN_GONE_WITHIN: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// So that the replica's own word about the deadline, which knows more, comes first.
 const OWN_SLACK: Duration = Duration::from_millis(300);

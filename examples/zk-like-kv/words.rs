@@ -8,6 +8,7 @@ use crate::common::operator::{News, sentence, without_force};
 use kvrep_core::node::NodeEvent;
 use kvrep_core::protocol::{Acknowledged, Event};
 use kvrep_core::storage::StorageEvent;
+use std::net::SocketAddr;
 
 /// What the operator of one of these three hears of some news, if anything.
 #[must_use]
@@ -57,10 +58,11 @@ pub fn plainly(trio: &Trio, text: &str) -> String {
         Some(why) => ("não atende: ", why),
         None => ("", &*text),
     };
-    format!("{serves}{}", translated(text))
+    let [leader, ..] = trio.servers();
+    format!("{serves}{}", translated(leader, text))
 }
 
-fn translated(text: &str) -> String {
+fn translated(leader: SocketAddr, text: &str) -> String {
     if let Some(missing) = listed(text, "writes wait for [") {
         return if text.contains("which answer") {
             format!(
@@ -71,8 +73,14 @@ fn translated(text: &str) -> String {
         };
     }
     if let Some(missing) = listed(text, "missing: [") {
+        // Nobody takes the leader's place.
+        let remedy = if missing.contains(&leader.to_string()) {
+            "inicie-o nesse endereço"
+        } else {
+            REMEDY
+        };
         return format!(
-            "as escritas começam quando todos estiverem no ar; falta {missing}: inicie-o nesse endereço"
+            "as escritas começam quando todos estiverem no ar; falta {missing}: {remedy}"
         );
     }
     let known = [
@@ -125,7 +133,6 @@ const REMEDY: &str = "inicie-o de novo nesse endereço, ou outro com --no-lugar-
 mod tests {
     use super::*;
     use crate::zk_like_kv::trio::LEADER;
-    use std::net::SocketAddr;
 
     #[test]
     fn an_operator_hears_of_addresses_in_the_language_of_the_system() {
