@@ -74,7 +74,7 @@ fn translated(leader: SocketAddr, text: &str) -> String {
     }
     if let Some(missing) = listed(text, "missing: [") {
         // Nobody takes the leader's place.
-        let remedy = if missing.contains(&leader.to_string()) {
+        let remedy = if missing.split(AND).any(|name| name == leader.to_string()) {
             "inicie-o nesse endereço"
         } else {
             REMEDY
@@ -124,9 +124,10 @@ fn listed(text: &str, behind: &str) -> Option<String> {
 #[must_use]
 pub fn together<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
-    names.join(" e ")
+    names.join(AND)
 }
 
+const AND: &str = " e ";
 const REMEDY: &str = "inicie-o de novo nesse endereço, ou outro com --no-lugar-de e esse endereço";
 
 #[cfg(test)]
