@@ -4,12 +4,14 @@
 //! [monitor] and the [client] are programs beside the group; everything else is the library's active scheme under the policies that [`server`]
 //! chooses. The [stories](play) are played on a [stage] of real processes.
 
+pub mod brokers;
 pub mod client;
 pub mod connection;
 pub mod dialect;
 pub mod machine;
 pub mod monitor;
 pub mod play;
+pub mod probe;
 pub mod server;
 pub mod stage;
 pub mod topics;

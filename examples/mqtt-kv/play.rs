@@ -1,7 +1,9 @@
 //! R0.40, R0.41: normal operation and failures, played with real processes and checked.
 
+use super::brokers::Broker;
 use super::dialect::request::hash;
-use super::stage::{Answer, Broker, Probe, Stage, Stuck, TIMEOUT, WITHIN, all_equal, key_of};
+use super::probe::{Answer, Probe, key_of};
+use super::stage::{Stage, Stuck, TIMEOUT, WITHIN, all_equal};
 use crate::common::story::Story;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -374,7 +376,7 @@ async fn false_suspicion(story: &mut Story, broker: Broker) -> Result<(), Stuck>
     let changed = probe.put(&key, "2").await?;
     story.equal("e insere", &changed.value.as_deref(), &Some("2"));
     stage.server(1)?.resume()?;
-    stage.server(1)?.line("servindo a partir", WITHIN).await?;
+    stage.serves(1).await?;
     all_drained(&mut probe, 3).await?;
     let answer = probe.get(&key).await?;
     story.equal(

@@ -5,9 +5,9 @@
 )]
 
 use kvrep_examples::common::processes::{Process, Program};
-use kvrep_examples::mqtt_kv::stage::{
-    Broker, RAW_ANSWERS, Stage, TIMEOUT, WITHIN, all_equal, key_of,
-};
+use kvrep_examples::mqtt_kv::brokers::Broker;
+use kvrep_examples::mqtt_kv::probe::{RAW_ANSWERS, key_of};
+use kvrep_examples::mqtt_kv::stage::{Stage, TIMEOUT, WITHIN, all_equal};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::ordered::{Event, OrderedTopic};
 use serde_json::{Value, json};
@@ -62,17 +62,7 @@ fn r0_40_r0_41_every_check_of_the_story_holds_on_mosquitto_with_default_settings
 #[tokio::test]
 async fn c0_3_c0_4_a_foreign_monitors_word_has_the_unanswered_queries_replayed_once() {
     let mut stage = Stage::new(Broker::Embutido, 3, &[]).await.unwrap();
-    for id in 0..3 {
-        stage.start_server(id, &[]).unwrap();
-    }
-    for id in 0..3 {
-        stage
-            .server(id)
-            .unwrap()
-            .line("servindo a partir", WITHIN)
-            .await
-            .unwrap();
-    }
+    stage.start_servers().await.unwrap();
     let mut probe = stage.probe().await.unwrap();
     let keys: Vec<_> = (0..3).map(|server| key_of(server, 3, 1)).collect();
     for key in &keys {
@@ -141,12 +131,7 @@ async fn a0_14_c0_8_one_after_the_other_fails_until_one_is_left_and_all_return_a
         stage.start_server(id, &["--novo"]).unwrap();
     }
     for id in [0, 1] {
-        stage
-            .server(id)
-            .unwrap()
-            .line("servindo a partir", WITHIN)
-            .await
-            .unwrap();
+        stage.serves(id).await.unwrap();
         assert_eq!(
             probe.get(&key_of(id, 3, 2)).await.unwrap().server,
             id as u64
@@ -162,17 +147,7 @@ async fn a0_14_c0_8_one_after_the_other_fails_until_one_is_left_and_all_return_a
 #[tokio::test]
 async fn c0_9_one_that_is_back_before_it_was_missed_gets_its_state_and_its_queries_are_answered() {
     let mut stage = Stage::new(Broker::Embutido, 3, &[]).await.unwrap();
-    for id in 0..3 {
-        stage.start_server(id, &[]).unwrap();
-    }
-    for id in 0..3 {
-        stage
-            .server(id)
-            .unwrap()
-            .line("servindo a partir", WITHIN)
-            .await
-            .unwrap();
-    }
+    stage.start_servers().await.unwrap();
     let mut probe = stage.probe().await.unwrap();
     let key = key_of(2, 3, 1);
     probe.put(&key, "v").await.unwrap();
@@ -284,17 +259,7 @@ async fn c0_11_a_restarted_monitor_finds_the_dead_and_a_restarted_broker_is_serv
 #[tokio::test]
 async fn a0_10_the_monitor_has_a_dead_server_started_again() {
     let mut stage = Stage::new(Broker::Embutido, 2, &[]).await.unwrap();
-    for id in 0..2 {
-        stage.start_server(id, &[]).unwrap();
-    }
-    for id in 0..2 {
-        stage
-            .server(id)
-            .unwrap()
-            .line("servindo a partir", WITHIN)
-            .await
-            .unwrap();
-    }
+    stage.start_servers().await.unwrap();
     let called = stage.file("called");
     let command = format!("echo {{id}} $IDSERV >>{}", called.display());
     stage

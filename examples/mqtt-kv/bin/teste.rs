@@ -3,8 +3,8 @@
 use clap::Parser;
 use kvrep_examples::common::operator::asked_to_end;
 use kvrep_examples::common::story::{Printed, Story};
+use kvrep_examples::mqtt_kv::brokers::Broker;
 use kvrep_examples::mqtt_kv::play::{self, Scale};
-use kvrep_examples::mqtt_kv::stage::Broker;
 use std::process::ExitCode;
 
 /// Joga operação normal e falhas com processos de verdade, mostra o que vê passo a passo e confere tudo.
