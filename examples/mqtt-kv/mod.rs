@@ -2,12 +2,13 @@
 //!
 //! What is this system's own: the [table](machine), and the [dialect] in which servers, clients and the monitor speak on the topics. The
 //! [monitor] and the [client] are programs beside the group; everything else is the library's active scheme under the policies that [`server`]
-//! chooses. The [stories](play) are played on a [stage] of real processes.
+//! chooses. The [stories](play) (and those of the broker's [faults]) are played on a [stage] of real processes.
 
 pub mod brokers;
 pub mod client;
 pub mod connection;
 pub mod dialect;
+pub mod faults;
 pub mod machine;
 pub mod monitor;
 pub mod play;

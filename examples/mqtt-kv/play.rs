@@ -2,6 +2,7 @@
 
 use super::brokers::Broker;
 use super::dialect::request::hash;
+use super::faults;
 use super::probe::{Answer, Probe, key_of};
 use super::stage::{Stage, Stuck, TIMEOUT, WITHIN, all_equal};
 use crate::common::story::Story;
@@ -17,6 +18,10 @@ pub struct Scale {
     pub pairs: u64,
     /// For how long reads and writes go on around a failure.
     pub load_for: Duration,
+    /// Insertions that a stopped server misses.
+    pub missed: u64,
+    /// How often the broker is killed and started again.
+    pub restarts: u32,
 }
 
 impl Scale {
@@ -27,6 +32,8 @@ impl Scale {
             groups: 7,
             pairs: 100_000,
             load_for: Duration::from_secs(3),
+            missed: 5_000,
+            restarts: 10,
         }
     }
 
@@ -37,6 +44,8 @@ impl Scale {
             groups: 3,
             pairs: 3_000,
             load_for: Duration::from_secs(1),
+            missed: 300,
+            restarts: 2,
         }
     }
 }
@@ -51,7 +60,8 @@ pub async fn all(story: &mut Story, broker: Broker, scale: Scale) -> Result<(), 
     }
     killed_owner(story, broker, scale).await?;
     hand_over_under_load(story, broker, scale).await?;
-    false_suspicion(story, broker).await
+    false_suspicion(story, broker).await?;
+    faults::all(story, broker, scale).await
 }
 
 /// (a) Normal operation: each query is answered once, by the server that its key names.
@@ -227,7 +237,7 @@ async fn killed_owner(story: &mut Story, broker: Broker, scale: Scale) -> Result
 }
 
 /// 200 reads a second of the key, a write of the next number before every tenth; notes what each read must give at least.
-async fn load(
+pub(super) async fn load(
     probe: &mut Probe,
     key: &str,
     reads: &mut Vec<(u64, u64)>,
@@ -401,7 +411,7 @@ async fn false_suspicion(story: &mut Story, broker: Broker) -> Result<(), Stuck>
     Ok(())
 }
 
-fn number(answer: &Answer) -> Option<u64> {
+pub(super) fn number(answer: &Answer) -> Option<u64> {
     answer.value.as_deref()?.parse().ok()
 }
 
@@ -412,7 +422,7 @@ fn found(happened: &Result<(), Stuck>, detail: String) -> Result<String, String>
         .map_err(ToString::to_string)
 }
 
-fn none_of(wrong: &[String], of: usize) -> Result<String, String> {
+pub(super) fn none_of(wrong: &[String], of: usize) -> Result<String, String> {
     match wrong.first() {
         None => Ok(format!("{of}")),
         Some(first) => Err(format!("{} de {of}, por exemplo {first}", wrong.len())),

@@ -8,9 +8,10 @@ use kvrep_transport_mqtt::ordered::{Event, OrderedTopic, Publisher};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// Publishes requests and keeps every answer.
 #[derive(Debug)]
@@ -44,7 +45,6 @@ struct Heard {
     /// Everything else: by topic.
     others: Mutex<Vec<(String, Bytes)>>,
     connected: Mutex<bool>,
-    acknowledged: Mutex<u64>,
     more: Notify,
 }
 
@@ -90,9 +90,9 @@ impl Probe {
     ///
     /// # Errors
     /// When the broker does not take it in time.
-    pub async fn connect(broker: &str) -> Result<Self, Stuck> {
+    pub async fn connect(config: MqttConfig) -> Result<Self, Stuck> {
         let topics = Topics::default();
-        let opened = OrderedTopic::new(MqttConfig::new(broker))
+        let opened = OrderedTopic::new(config)
             .subscribe(ANSWERS)
             .subscribe(RAW_ANSWERS)
             .subscribe(&topics.monitor)
@@ -106,7 +106,6 @@ impl Probe {
             while let Some(event) = deliveries.next().await {
                 match event {
                     Event::Connected { .. } => *lock(&keeping.connected) = true,
-                    Event::Acknowledged(_) => *lock(&keeping.acknowledged) += 1,
                     Event::Delivered {
                         topic,
                         payload,
@@ -180,6 +179,13 @@ impl Probe {
         .await
     }
 
+    /// Waits for an answer to this request, but not for long: whether there is one.
+    pub async fn is_answered_soon(&self, id: u64) -> bool {
+        let is_there = |heard: &Heard| lock(&heard.answers).get(&id).map(|_| ());
+        let soon = Instant::now() + AGAIN_AFTER;
+        self.found_by(soon, is_there).await.is_some()
+    }
+
     /// Asks, and waits.
     ///
     /// # Errors
@@ -196,6 +202,60 @@ impl Probe {
     pub async fn put(&mut self, key: &str, value: &str) -> Result<Answer, Stuck> {
         let id = self.insert(key, value)?;
         self.answer(id).await
+    }
+
+    /// Inserts, waits, and inserts the same again where no answer comes: the broker may have lost the insertion or its answer.
+    ///
+    /// # Errors
+    /// When no answer comes in time.
+    pub async fn put_surely(&mut self, key: &str, value: &str) -> Result<Answer, Stuck> {
+        let mut tried = Vec::new();
+        let deadline = Instant::now() + WITHIN;
+        while Instant::now() < deadline {
+            tried.push(self.insert(key, value)?);
+            let again_at = Instant::now() + AGAIN_AFTER;
+            let first = |heard: &Heard| {
+                let answers = lock(&heard.answers);
+                let answer = tried.iter().find_map(|id| answers.get(id)?.first());
+                answer.cloned()
+            };
+            if let Some(answer) = self.found_by(again_at, first).await {
+                return Ok(answer);
+            }
+        }
+        Err(Stuck::Otherwise(format!(
+            "a inserção de {key:?} não teve resposta em {WITHIN:?}, publicada {} vezes",
+            tried.len()
+        )))
+    }
+
+    /// Waits until each of these servers answers for itself, asking again and again.
+    ///
+    /// # Errors
+    /// When one does not in time.
+    pub async fn each_answers(&mut self, servers: usize) -> Result<(), Stuck> {
+        let deadline = Instant::now() + WITHIN;
+        for server in 0..servers {
+            let key = key_of(server, servers, 0);
+            loop {
+                let id = self.query(&key)?;
+                let by = |heard: &Heard| {
+                    let answers = lock(&heard.answers);
+                    answers.get(&id).map(|answers| answers[0].server)
+                };
+                let by = self.found_by(Instant::now() + AGAIN_AFTER, by).await;
+                if by == Some(server as u64) {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    return Err(Stuck::Otherwise(format!(
+                        "o servidor {server} não responde em {WITHIN:?}"
+                    )));
+                }
+                sleep(ASKED_EVERY).await;
+            }
+        }
+        Ok(())
     }
 
     /// All answers to this request so far.
@@ -246,17 +306,23 @@ impl Probe {
     }
 
     async fn until<T>(&self, what: &str, found: impl Fn(&Heard) -> Option<T>) -> Result<T, Stuck> {
-        let deadline = Instant::now() + WITHIN;
+        let found = self.found_by(Instant::now() + WITHIN, found).await;
+        found.ok_or_else(|| Stuck::Otherwise(format!("{what} não veio em {WITHIN:?}")))
+    }
+
+    async fn found_by<T>(
+        &self,
+        deadline: Instant,
+        found: impl Fn(&Heard) -> Option<T>,
+    ) -> Option<T> {
         loop {
             // Registered before looking, so that nothing comes in between.
             let mut more = std::pin::pin!(self.heard.more.notified());
             more.as_mut().enable();
             if let Some(found) = found(&self.heard) {
-                return Ok(found);
+                return Some(found);
             }
-            if timeout_at(deadline, more).await.is_err() {
-                return Err(Stuck::Otherwise(format!("{what} não veio em {WITHIN:?}")));
-            }
+            timeout_at(deadline, more).await.ok()?;
         }
     }
 }
@@ -286,3 +352,5 @@ pub const ANSWERS: &str = "resp-sonda";
 /// Where answers go that are kept as they are.
 pub const RAW_ANSWERS: &str = "resp-sonda-crua";
 const OTHERS_MAX: usize = 100_000;
+const ASKED_EVERY: Duration = Duration::from_millis(20);
+const AGAIN_AFTER: Duration = Duration::from_secs(2);

@@ -3,6 +3,7 @@
 use super::brokers::{Broker, OPEN_TO_ALL, RunningBroker};
 use super::probe::Probe;
 use crate::common::processes::{Process, ProcessError, Program};
+use kvrep_transport_mqtt::MqttConfig;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,6 +31,16 @@ pub struct Stage {
     servers: Vec<Option<Process>>,
     monitor: Option<Process>,
     options: Vec<String>,
+    login: Option<Login>,
+}
+
+/// Under which name everybody of a stage speaks to its broker.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// `--usuario`.
+    pub user: String,
+    /// `MQTT_SENHA`.
+    pub password: String,
 }
 
 impl Stage {
@@ -59,7 +70,15 @@ impl Stage {
             servers: (0..servers).map(|_| None).collect(),
             monitor: None,
             options: options.iter().map(ToString::to_string).collect(),
+            login: None,
         })
+    }
+
+    /// Has everybody log in at the broker.
+    #[must_use]
+    pub fn logged_in(mut self, login: Login) -> Self {
+        self.login = Some(login);
+        self
     }
 
     /// Starts the broker (again).
@@ -127,9 +146,9 @@ impl Stage {
     /// # Errors
     /// When the system does not.
     pub fn start_server(&mut self, id: usize, more: &[&str]) -> Result<(), Stuck> {
-        let program = Program::beside(format!("servidor {id}"), "mqtt-kv-server")?
+        let program = self
+            .program(format!("servidor {id}"), "mqtt-kv-server")?
             .args([id.to_string(), self.servers.len().to_string()])
-            .args(["--broker", &self.address()])
             .args(["--periodo", &PERIOD.as_millis().to_string()])
             .args(["--timeout", &TIMEOUT.as_millis().to_string()])
             .arg("--despejo")
@@ -154,15 +173,29 @@ impl Stage {
     /// # Errors
     /// When it does not in time.
     pub async fn start_monitor(&mut self, more: &[&str]) -> Result<(), Stuck> {
-        let program = Program::beside("monitor", "mqtt-kv-monitor")?
+        self.start_monitor_at(&self.address(), more).await
+    }
+
+    /// The same over another way to the broker.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn start_monitor_at(&mut self, broker: &str, more: &[&str]) -> Result<(), Stuck> {
+        let program = self
+            .program_at(broker, "monitor", "mqtt-kv-monitor")?
             .arg(self.servers.len().to_string())
-            .args(["--broker", &self.address()])
             .args(["--timeout", &TIMEOUT.as_millis().to_string()])
             .args(more);
         let mut monitor = program.start()?;
         monitor.line("conectado ao broker", WITHIN).await?;
         self.monitor = Some(monitor);
         Ok(())
+    }
+
+    /// How many servers there are.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.servers.len()
     }
 
     /// A server.
@@ -224,7 +257,11 @@ impl Stage {
     /// # Errors
     /// When the broker does not take it in time.
     pub async fn probe(&self) -> Result<Probe, Stuck> {
-        Probe::connect(&self.address()).await
+        let mut config = MqttConfig::new(self.address());
+        if let Some(login) = &self.login {
+            config = config.login(&login.user, &login.password);
+        }
+        Probe::connect(config).await
     }
 
     /// The client program, with these arguments.
@@ -232,8 +269,23 @@ impl Stage {
     /// # Errors
     /// When it is not built.
     pub fn client(&self, arguments: &[&str]) -> Result<Program, Stuck> {
-        let program = Program::beside("cliente", "mqtt-kv-client")?;
-        Ok(program.args(["--broker", &self.address()]).args(arguments))
+        let program = self.program("cliente".into(), "mqtt-kv-client")?;
+        Ok(program.args(arguments))
+    }
+
+    /// One of our programs, which knows the broker.
+    fn program(&self, name: String, file: &str) -> Result<Program, Stuck> {
+        self.program_at(&self.address(), &name, file)
+    }
+
+    fn program_at(&self, broker: &str, name: &str, file: &str) -> Result<Program, Stuck> {
+        let program = Program::beside(name, file)?.args(["--broker", broker]);
+        Ok(match &self.login {
+            Some(login) => program
+                .args(["--usuario", &login.user])
+                .env("MQTT_SENHA", &login.password),
+            None => program,
+        })
     }
 }
 

@@ -1,0 +1,144 @@
+//! System 0 on a broker that drops, dies, forgets or refuses: real processes, and mosquitto where it is installed.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says why it stops"
+)]
+
+use kvrep_examples::common::processes::Program;
+use kvrep_examples::common::story::{Printed, Story};
+use kvrep_examples::mqtt_kv::brokers::{Broker, mosquitto, program};
+use kvrep_examples::mqtt_kv::faults::{self, Watched};
+use kvrep_examples::mqtt_kv::stage::{Login, Stage, Stuck, WITHIN};
+
+/// Whether mosquitto is here; says so where it is not.
+fn has_mosquitto() -> bool {
+    let here = mosquitto().is_some();
+    if !here {
+        eprintln!("mosquitto is not installed: this part did not run");
+    }
+    here
+}
+
+/// Plays a part of a story; every check in it must hold.
+async fn holds(name: &str, part: impl AsyncFnOnce(&mut Story) -> Result<(), Stuck>) {
+    let mut story = Story::begin(name, Printed::Text);
+    let told = part(&mut story).await.map_err(|why| why.to_string());
+    assert!(story.end(told), "see above what does not hold");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_for_which_the_broker_dropped_messages_notices_rejoins_and_never_answers_wrongly()
+{
+    if has_mosquitto() {
+        holds("slow", async |story| {
+            faults::slow_server(story, 5_000, Watched::ByMonitor).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_does_so_too_where_nobody_declares_it_dead_and_its_queries_are_answered_in_the_end() {
+    if has_mosquitto() {
+        holds("slow, unnoticed", async |story| {
+            faults::slow_server(story, 300, Watched::ByNobody).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_two_confirmations_ten_restarts_of_a_broker_without_a_disk_lose_nothing_acknowledged()
+{
+    if has_mosquitto() {
+        holds("restarts", async |story| {
+            faults::forgetful_broker(story, Broker::Mosquitto, 10, 2).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_confirmation_restarts_of_a_broker_without_a_disk_are_survived_and_losses_are_said()
+ {
+    if has_mosquitto() {
+        holds("restarts, one confirmation", async |story| {
+            faults::forgetful_broker(story, Broker::Mosquitto, 5, 1).await
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_server_alone_had_acknowledged_and_the_broker_lost_is_reported() {
+    if has_mosquitto() {
+        holds("alone", async |story| faults::answered_by_one(story).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_session_another_client_took_and_cleaned_recovers_without_an_operator() {
+    if has_mosquitto() {
+        for watched in [Watched::ByMonitor, Watched::ByNobody] {
+            holds("session", async |story| {
+                faults::lost_session(story, watched).await
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_credentials_are_said_and_end_every_program_with_a_code_and_right_ones_work() {
+    let (true, Some(maker)) = (has_mosquitto(), program("mosquitto_passwd")) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("passwords");
+    let mut made = Program::at("mosquitto_passwd", maker)
+        .args(["-b", "-c"])
+        .arg(&file)
+        .args(["ana", "certa"])
+        .start()
+        .unwrap();
+    assert!(made.ended(WITHIN).await.unwrap().success());
+    let settings = format!("allow_anonymous false\npassword_file {}", file.display());
+    let stage = Stage::set(Broker::Mosquitto, &settings, 2, &[])
+        .await
+        .unwrap();
+    let address = stage.address();
+    for login in [None, Some(("ana", "errada")), Some(("eva", "certa"))] {
+        for arguments in [
+            &["mqtt-kv-server", "0", "2"][..],
+            &["mqtt-kv-monitor", "2"],
+            &["mqtt-kv-client", "consulta", "cor"],
+        ] {
+            let mut program = Program::beside(arguments[0], arguments[0])
+                .unwrap()
+                .args(["--broker", &address])
+                .args(&arguments[1..]);
+            if let Some((user, password)) = login {
+                program = program
+                    .args(["--usuario", user])
+                    .env("MQTT_SENHA", password);
+            }
+            let mut process = program.start().unwrap();
+            let status = process.ended(WITHIN).await.unwrap();
+            let said = process.printed().join("\n");
+            assert_eq!(status.code(), Some(5), "{arguments:?} {login:?}: {said}");
+            for word in ["usuário", "senha", "MQTT_SENHA", &address] {
+                assert!(said.contains(word), "{word} in {said}");
+            }
+            assert!(!said.contains("errada"), "{said}");
+        }
+    }
+    let mut stage = stage.logged_in(Login {
+        user: "ana".into(),
+        password: "certa".into(),
+    });
+    stage.start_all().await.unwrap();
+    let mut probe = stage.probe().await.unwrap();
+    assert_eq!(probe.put("cor", "azul").await.unwrap().status, "ok");
+    let mut client = stage.client(&["consulta", "cor"]).unwrap().start().unwrap();
+    client.line("azul", WITHIN).await.unwrap();
+}
