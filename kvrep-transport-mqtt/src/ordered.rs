@@ -59,7 +59,9 @@ use bytes::Bytes;
 use kvrep_core::transport::TransportError;
 use std::sync::Arc;
 
-pub use crate::link::{AckToken, BrokerLimits, Event, PublicationId, PublishError, Rejection};
+pub use crate::link::{
+    AckToken, BrokerLimits, Event, PublicationId, PublishError, Refusal, Rejection,
+};
 
 /// Settings of an ordered stream. See the [module](self).
 #[derive(Clone, Debug)]

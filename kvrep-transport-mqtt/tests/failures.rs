@@ -4,7 +4,7 @@ mod common;
 
 use common::{AnyBroker, Mosquitto, PATIENCE, await_event, connected, prefix, until};
 use kvrep_transport_mqtt::ordered::{
-    Deliveries, Event, OrderedTopic, PublicationId, PublishError, Publisher, Rejection,
+    Deliveries, Event, OrderedTopic, PublicationId, PublishError, Publisher, Refusal, Rejection,
 };
 use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig, MqttLimits, MqttTiming};
 use std::collections::{BTreeMap, BTreeSet};
@@ -347,9 +347,10 @@ async fn wrong_credentials_are_told_and_tried_again_slowly() {
                 _ => None,
             })
             .await;
-            let Rejection::Connection { why } = rejection else {
+            let Rejection::Connection { refusal, why } = rejection else {
                 panic!("{rejection:?}");
             };
+            assert_eq!(refusal, Refusal::Credentials);
             assert!(why.contains("check user and password"), "{why}");
             let retry_in = retry_in(&mut deliveries, "").await;
             assert!(retry_in >= Duration::from_secs(1), "{retry_in:?}");

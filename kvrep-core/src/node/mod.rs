@@ -181,6 +181,14 @@ pub enum NodeError {
     /// The node cannot go on.
     #[error("{0}")]
     Fatal(String),
+    /// Of the active scheme: a member that is there has another configuration of the group. Start this replica with the same one.
+    #[error(
+        "{0} is there and has another configuration of this group: start this replica with the same one"
+    )]
+    ConfiguredOtherwise(ReplicaId),
+    /// Of the active scheme: another process runs in this replica's name. Stop one of them.
+    #[error("another process runs in this replica's name: stop one of them")]
+    Superseded,
     /// A panic, most likely in the state machine.
     #[error("the node panicked: {0}")]
     Panicked(String),

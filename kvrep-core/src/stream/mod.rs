@@ -92,8 +92,9 @@ pub trait OrderedStream: Send + 'static {
     /// Answers a client.
     fn answer(&mut self, number: AnswerNumber, reply_to: &Bytes, outcome: &Outcome);
 
-    /// What is published does not come back: gives the connection up and makes another, if there is one; then tells of a
-    /// [`Reset`](StreamEvent::Reset).
+    /// What is published does not come back: gives the connection up and makes another, if there is one, and says so
+    /// ([`Trouble`](StreamEvent::Trouble)); then tells of a [`Reset`](StreamEvent::Reset). Where there is none it is being made already: nothing
+    /// is done or said.
     fn reconnect(&mut self) {}
 
     /// Sends what waits, as far as that is soon done, and ends.

@@ -1,6 +1,6 @@
 //! What a broker says of itself: its limits, and why it refuses.
 
-use super::event::Rejection;
+use super::event::{Refusal, Rejection};
 use rumqttc::mqttbytes;
 use rumqttc::{
     ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, PubAckReason, StateError,
@@ -95,11 +95,11 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
     match error {
         ConnectionError::ConnectionRefused(code)
         | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
-            let why = refusal(*code);
+            let (refusal, why) = refusal(*code);
             if is_passing(*code) {
                 Ended::Lost(format!("{broker} refuses for now: {why}"))
             } else {
-                Ended::Refused(Rejection::Connection { why })
+                Ended::Refused(Rejection::Connection { refusal, why })
             }
         }
         ConnectionError::Io(error) => Ended::Lost(io(error, broker)),
@@ -155,20 +155,24 @@ fn io(error: &std::io::Error, broker: &str) -> String {
     }
 }
 
-fn refusal(code: ConnectReturnCode) -> String {
-    let remedy = match code {
+fn refusal(code: ConnectReturnCode) -> (Refusal, String) {
+    let (refusal, remedy) = match code {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-            "check user and password"
+            (Refusal::Credentials, "check user and password")
         }
         ConnectReturnCode::RefusedProtocolVersion
-        | ConnectReturnCode::UnsupportedProtocolVersion => "it must speak MQTT 5",
-        ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
-            "choose another client id"
+        | ConnectReturnCode::UnsupportedProtocolVersion => {
+            (Refusal::Protocol, "it must speak MQTT 5")
         }
-        ConnectReturnCode::RetainNotSupported => "it must keep retained messages",
-        _ => "see its log",
+        ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
+            (Refusal::ClientId, "choose another client id")
+        }
+        ConnectReturnCode::RetainNotSupported => {
+            (Refusal::Otherwise, "it must keep retained messages")
+        }
+        _ => (Refusal::Otherwise, "see its log"),
     };
-    format!("{code:?}; {remedy}")
+    (refusal, format!("{code:?}; {remedy}"))
 }
 
 /// Whether the broker may say otherwise soon.

@@ -63,6 +63,8 @@ pub enum Rejection {
     /// The connection. It is tried again, after the longest wait.
     #[error("the broker refuses the connection: {why}")]
     Connection {
+        /// In which respect.
+        refusal: Refusal,
         /// Why, and what to do.
         why: String,
     },
@@ -82,6 +84,20 @@ pub enum Rejection {
         /// Why.
         why: String,
     },
+}
+
+/// In which respect a broker refuses a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It does not know this user, or not with this password, or does not let them in.
+    Credentials,
+    /// It does not speak this version of MQTT.
+    Protocol,
+    /// It does not take this name of a client.
+    ClientId,
+    /// In another one.
+    Otherwise,
 }
 
 /// Acknowledges one delivered message to the broker.

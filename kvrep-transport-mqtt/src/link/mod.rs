@@ -22,7 +22,7 @@ mod outbox;
 mod receipts;
 
 pub use broker::BrokerLimits;
-pub use event::{AckToken, Event, PublicationId, PublishError, Rejection};
+pub use event::{AckToken, Event, PublicationId, PublishError, Refusal, Rejection};
 pub(crate) use outbox::{Kept, Payload, Publication};
 
 use crate::config::MqttConfig;

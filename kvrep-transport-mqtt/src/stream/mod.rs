@@ -251,8 +251,12 @@ impl OrderedStream for MqttStream {
                 (open.link, open.reader) = (link, reader);
                 (open.ack, open.connected) = (None, false);
                 open.unacknowledged.all_again();
+                open.ready.push_back(StreamEvent::Trouble(ANEW.into()));
             }
-            Err(why) => warn!(%why, "cannot connect anew"),
+            Err(why) => {
+                let why = format!("cannot connect anew: {why}");
+                open.ready.push_back(StreamEvent::Trouble(why));
+            }
         }
     }
 
@@ -461,5 +465,7 @@ impl fmt::Debug for MqttStream {
     }
 }
 
+/// What an operator is told when a connection is given up.
+const ANEW: &str = "what this replica publishes does not come back to it: it connects anew";
 /// Answers that are held back at once.
 const JOINED_MAX: usize = 64;

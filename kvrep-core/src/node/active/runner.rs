@@ -158,20 +158,14 @@ impl Runner {
             StreamEvent::Reset => self.active.on_stream_reset(now, wall, &mut self.out),
             StreamEvent::ConfiguredOtherwise(other) => {
                 if self.active.status().at.is_none() {
-                    return Err(NodeError::Fatal(format!(
-                        "{other} is there and has another configuration of this group: start this replica with the same one"
-                    )));
+                    return Err(NodeError::ConfiguredOtherwise(other));
                 }
                 if self.strangers.insert(other) {
                     tracing::warn!(%other, "has another configuration and is not believed");
                     self.tell(ActiveEvent::ConfiguredOtherwise(other));
                 }
             }
-            StreamEvent::Superseded => {
-                return Err(NodeError::Fatal(
-                    "another process runs in this replica's name: stop one of them".into(),
-                ));
-            }
+            StreamEvent::Superseded => return Err(NodeError::Superseded),
             StreamEvent::Trouble(why) => {
                 tracing::warn!(%why, "the ordered stream");
                 self.tell(ActiveEvent::Trouble(why));
@@ -200,12 +194,7 @@ impl Runner {
                 Effect::SetAside { at, state } => {
                     self.keeping.keep(at, state, &self.events);
                 }
-                Effect::Reconnect => {
-                    let why =
-                        "what this replica publishes does not come back to it: it connects anew";
-                    self.tell(ActiveEvent::Trouble(why.into()));
-                    self.stream.reconnect();
-                }
+                Effect::Reconnect => self.stream.reconnect(),
                 Effect::Event(event) => {
                     tracing::info!(?event, "active");
                     if matches!(event, Event::Fenced { .. }) {
