@@ -6,7 +6,7 @@
 //! A query without an answer is published again under the same `idpedido`. An insertion is not: it would be carried out a second time, perhaps over
 //! what somebody else has written meanwhile. Only where the broker may have lost it, it is.
 
-use super::connection::{Attempts, Once, trouble};
+use super::connection::{Attempts, Once, is_final, trouble};
 use super::dialect::request;
 use super::topics::Topics;
 use bytes::Bytes;
@@ -259,7 +259,7 @@ impl Client {
         let Some(why) = trouble(&self.broker, event) else {
             return Ok(());
         };
-        if self.attempts == Attempts::Once {
+        if is_final(self.attempts, event) {
             return Err(Failed::NoBroker(why));
         }
         if self.said.is_news(&why) {

@@ -2,17 +2,17 @@
 
 use clap::Args;
 use kvrep_transport_mqtt::MqttConfig;
-use kvrep_transport_mqtt::ordered::{Event, OrderedTopic, Rejection};
+use kvrep_transport_mqtt::ordered::{Event, OrderedTopic, Refusal, Rejection};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Exit code where the broker could not be reached and was to be tried once.
+/// Exit code where the broker refuses user or password, or could not be reached and was to be tried once.
 pub const NO_BROKER: u8 = 5;
 
 /// Why a program ends that should go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
-    /// The broker was to be tried once.
+    /// The broker refuses user or password, or was to be tried once.
     #[error("{0}")]
     NoBroker(String),
     /// Anything else.
@@ -41,13 +41,18 @@ impl From<String> for Ended {
 #[derive(Args, Clone, Debug)]
 pub struct BrokerArgs {
     /// Onde está o broker MQTT.
-    #[arg(long, value_name = "HOST:PORTA", default_value = "127.0.0.1:1883")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "HOST:PORTA",
+        default_value = "127.0.0.1:1883"
+    )]
     pub broker: String,
     /// Nome de usuário no broker; a senha vem da variável de ambiente MQTT_SENHA.
-    #[arg(long, value_name = "NOME")]
+    #[arg(long, global = true, value_name = "NOME")]
     pub usuario: Option<String>,
-    /// Se o broker não pode ser alcançado, termina com o código 5 em vez de tentar de novo.
-    #[arg(long)]
+    /// Se o broker não pode ser alcançado, termina com o código 5 em vez de tentar de novo (como sempre faz se ele recusa usuário e senha).
+    #[arg(long, global = true)]
     pub once: bool,
 }
 
@@ -100,9 +105,29 @@ pub fn trouble(broker: &str, event: &Event) -> Option<String> {
         Event::Rejected(Rejection::Publication { why, .. }) => {
             Some(format!("o broker {broker} recusa uma publicação: {why}"))
         }
+        Event::Rejected(Rejection::Connection {
+            refusal: Refusal::Credentials,
+            why,
+        }) => Some(format!(
+            "o broker {broker} recusa a conexão: confira o usuário (--usuario) e a senha (variável de ambiente MQTT_SENHA); ele diz {}",
+            why.split(';').next().unwrap_or(why)
+        )),
         Event::Rejected(rejection) => Some(not_reached(broker, &rejection.to_string(), None)),
         _ => None,
     }
+}
+
+/// Whether a program that has not reached its broker yet ends at this [`trouble`]: it was to try once, or would never be let in.
+#[must_use]
+pub fn is_final(attempts: Attempts, event: &Event) -> bool {
+    let credentials = matches!(
+        event,
+        Event::Rejected(Rejection::Connection {
+            refusal: Refusal::Credentials,
+            ..
+        })
+    );
+    credentials || attempts == Attempts::Once
 }
 
 fn not_reached(broker: &str, why: &str, retry_in: Option<Duration>) -> String {
@@ -149,7 +174,7 @@ pub async fn reach(
             return Ok(());
         }
         if let Some(why) = trouble(&config.broker, &event) {
-            if attempts == Attempts::Once {
+            if is_final(attempts, &event) {
                 return Err(Ended::NoBroker(why));
             }
             if said.is_news(&why) {

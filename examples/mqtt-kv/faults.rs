@@ -5,14 +5,15 @@
 //! at least, and all tables with what was acknowledged.
 
 use super::brokers::{Broker, OPEN_TO_ALL};
-use super::play::{Scale, load, none_of, number};
+use super::play::{Scale, none_of, number};
 use super::probe::{Probe, key_of};
 use super::stage::{Stage, Stuck, WITHIN, all_equal};
 use crate::common::story::Story;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// Who finds out that a server is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub async fn all(story: &mut Story, broker: Broker, scale: Scale) -> Result<(), 
 ///
 /// # Errors
 /// As [`all`].
-pub async fn slow_server(story: &mut Story, missed: u64, watched: Watched) -> Result<(), Stuck> {
+pub async fn slow_server(story: &mut Story, missed: usize, watched: Watched) -> Result<(), Stuck> {
     story.step(format!(
         "max_queued_messages 10: o servidor 1 de 3 é parado (SIGSTOP) durante {missed} inserções e continua (SIGCONT){}",
         words(watched)
@@ -52,19 +53,18 @@ pub async fn slow_server(story: &mut Story, missed: u64, watched: Watched) -> Re
     let settings = format!("{OPEN_TO_ALL}\nmax_queued_messages 10");
     let mut stage = start(Broker::Mosquitto, &settings, &[], watched).await?;
     let mut probe = stage.probe().await?;
-    let mut reads = Reads::of(key_of(1, 3, 1));
+    let mut reads = Reads::of(key_of(1, 3, 1), Floor::Published);
     reads.go_on(&mut probe, SHORT).await?;
     probe.answer(reads.last()).await?;
     stage.server(1)?.pause()?;
-    let mut inserted = Vec::new();
-    for n in 0..missed {
-        // Those that are answered by others, so that each is known to be carried out before the next: nobody but the stopped one falls behind.
-        let key = format!("{}-{n}", key_of(2 * (n % 2) as usize, 3, 1));
-        inserted.push((key, n.to_string()));
-    }
+    // Of others, who answer: a few are known to be carried out before the next, so nobody but the stopped one falls behind.
+    let inserted: Vec<_> = (0..missed)
+        .map(|n| (key_of(2 * (n % 2), 3, n + 2), n.to_string()))
+        .collect();
     for together in inserted.chunks(AT_ONCE) {
         put_together(&mut probe, together).await?;
-        reads.ask(&mut probe)?;
+        reads.write(&mut probe)?;
+        reads.read(&mut probe)?;
     }
     stage.server(1)?.resume()?;
     let noticed = stage.server(1)?.line("retém as respostas", WITHIN).await;
@@ -108,7 +108,7 @@ pub async fn forgetful_broker(
     let options = ["--confirmacoes", &confirmations.to_string()];
     let mut stage = start(broker, OPEN_TO_ALL, &options, Watched::ByMonitor).await?;
     let mut probe = stage.probe().await?;
-    let mut reads = Reads::of(key_of(1, 3, 1));
+    let mut reads = Reads::of(key_of(1, 3, 1), Floor::Acknowledged);
     let mut said = Vec::new();
     for restart in 0..restarts {
         for turn in 0..LOAD_TURNS {
@@ -167,13 +167,13 @@ pub async fn forgetful_broker(
     Ok(())
 }
 
-/// With one confirmation: two servers are stopped, the third answers alone, and the broker dies with what the others were to get.
+/// With one confirmation: one server answers alone, and then sleeps while the broker dies with what the others were to get.
 ///
 /// # Errors
 /// As [`all`].
 pub async fn answered_by_one(story: &mut Story) -> Result<(), Stuck> {
     story.step(
-        "Com uma confirmação: só o servidor 0 de 3 corre e responde; o broker é morto com o que os outros receberiam",
+        "Com uma confirmação: só o servidor 0 de 3 corre e responde, e é parado; o broker é morto com o que os outros receberiam",
     );
     let mut stage = start(Broker::Mosquitto, OPEN_TO_ALL, &[], Watched::ByNobody).await?;
     let mut probe = stage.probe().await?;
@@ -184,20 +184,30 @@ pub async fn answered_by_one(story: &mut Story) -> Result<(), Stuck> {
     for server in [1, 2] {
         stage.server(server)?.pause()?;
     }
-    let mut inserted = Vec::new();
-    for n in 0..ALONE {
-        let pair = (key_of(0, 3, n + 1), n.to_string());
-        probe.put(&pair.0, &pair.1).await?;
-        inserted.push(pair);
+    let inserted: Vec<_> = (0..ALONE)
+        .map(|n| (key_of(0, 3, n + 1), n.to_string()))
+        .collect();
+    for together in inserted.chunks(AT_ONCE) {
+        put_together(&mut probe, together).await?;
     }
+    stage.server(0)?.pause()?;
     stage.kill_broker().await?;
     stage.start_broker().await?;
     for server in [1, 2] {
         stage.server(server)?.resume()?;
     }
+    stage.start_monitor(&[]).await?;
+    stage.monitor()?.line("servidor 0 falhou", WITHIN).await?;
+    let after = probe.put_surely(&key_of(0, 3, 0), "depois").await?;
+    story.equal(
+        "os outros dois seguem com o que têm",
+        &after.status.as_str(),
+        &"ok",
+    );
+    stage.server(0)?.resume()?;
     let recovered = probe.each_answers(3).await;
     story.check(
-        "todos voltam a servir sem operador",
+        "quem esteve parado entra de novo sem operador",
         recovered
             .map(|()| String::new())
             .map_err(|why| why.to_string()),
@@ -208,7 +218,7 @@ pub async fn answered_by_one(story: &mut Story) -> Result<(), Stuck> {
     story.check("todos têm a mesma tabela", all_equal(&tables));
     let missing = count_missing(&tables, &inserted);
     story.check(
-        "vale a história que a maioria tem: algo do que só um respondeu se perdeu",
+        "algo do que só um tinha respondido se perdeu",
         if missing > 0 {
             Ok(format!("{missing} de {ALONE}"))
         } else {
@@ -230,17 +240,17 @@ pub async fn lost_session(story: &mut Story, watched: Watched) -> Result<(), Stu
     ));
     let mut stage = start(Broker::Mosquitto, OPEN_TO_ALL, &[], watched).await?;
     let mut probe = stage.probe().await?;
-    let mut reads = Reads::of(key_of(1, 3, 1));
+    let mut reads = Reads::of(key_of(1, 3, 1), Floor::Published);
     reads.go_on(&mut probe, SHORT).await?;
     let name = name_at_broker(&stage, 1)?;
     let thief = take_the_name(&stage.address(), &name).await?;
-    let mut inserted = Vec::new();
-    for n in 0..ALONE as u64 {
-        inserted.push((key_of(0, 3, n as usize + 1), n.to_string()));
-    }
+    let inserted: Vec<_> = (0..WITHOUT_NAME)
+        .map(|n| (key_of(2 * (n % 2), 3, n + 2), n.to_string()))
+        .collect();
     for together in inserted.chunks(AT_ONCE) {
         put_together(&mut probe, together).await?;
-        reads.ask(&mut probe)?;
+        reads.write(&mut probe)?;
+        reads.read(&mut probe)?;
     }
     // It takes its name back, and what was published meanwhile is not there.
     let noticed = stage.server(1)?.line("retém as respostas", WITHIN).await;
@@ -266,27 +276,73 @@ pub async fn lost_session(story: &mut Story, watched: Watched) -> Result<(), Stu
 /// Reads of one key, with what each must give at least: what was written to it before, in the stream.
 struct Reads {
     key: String,
+    /// Whether what was published may be lost.
+    floor: Floor,
     asked: Vec<(u64, u64)>,
     written: u64,
+    /// Insertions that are not known to be carried out, with their numbers.
+    open: VecDeque<(u64, u64)>,
+    acknowledged: u64,
+}
+
+/// What a read must give at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Floor {
+    /// What was published before it.
+    Published,
+    /// What was answered before it was published: the broker may lose the rest.
+    Acknowledged,
 }
 
 impl Reads {
-    fn of(key: String) -> Self {
+    fn of(key: String, floor: Floor) -> Self {
         Self {
             key,
+            floor,
             asked: Vec::new(),
             written: 0,
+            open: VecDeque::new(),
+            acknowledged: 0,
         }
     }
 
+    /// 200 reads a second, a write of the next number before every tenth.
     async fn go_on(&mut self, probe: &mut Probe, lasts: Duration) -> Result<(), Stuck> {
-        load(probe, &self.key, &mut self.asked, &mut self.written, lasts).await
+        let mut tick = interval(Duration::from_millis(5));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = Instant::now() + lasts;
+        while Instant::now() < end {
+            tick.tick().await;
+            if self.asked.len().is_multiple_of(10) {
+                self.write(probe)?;
+            }
+            self.read(probe)?;
+        }
+        Ok(())
     }
 
-    fn ask(&mut self, probe: &mut Probe) -> Result<(), Stuck> {
+    fn write(&mut self, probe: &mut Probe) -> Result<(), Stuck> {
         self.written += 1;
-        probe.insert(&self.key, &self.written.to_string())?;
-        self.asked.push((probe.query(&self.key)?, self.written));
+        let id = probe.insert(&self.key, &self.written.to_string())?;
+        self.open.push_back((id, self.written));
+        Ok(())
+    }
+
+    fn read(&mut self, probe: &mut Probe) -> Result<(), Stuck> {
+        let at_least = match self.floor {
+            Floor::Published => self.written,
+            Floor::Acknowledged => {
+                for (id, number) in &self.open {
+                    if !probe.answers(*id).is_empty() {
+                        self.acknowledged = self.acknowledged.max(*number);
+                    }
+                }
+                let acknowledged = self.acknowledged;
+                self.open.retain(|(_, number)| *number > acknowledged);
+                acknowledged
+            }
+        };
+        self.asked.push((probe.query(&self.key)?, at_least));
         Ok(())
     }
 
@@ -376,7 +432,7 @@ async fn until_it_serves(
     probe: &mut Probe,
     reads: &mut Reads,
 ) -> Result<(), String> {
-    let deadline = tokio::time::Instant::now() + WITHIN;
+    let deadline = Instant::now() + WITHIN;
     loop {
         let turn = reads.go_on(probe, Duration::from_millis(50)).await;
         turn.map_err(|why| why.to_string())?;
@@ -386,7 +442,7 @@ async fn until_it_serves(
             .await
         {
             Ok(_) => return Ok(()),
-            Err(silent) if tokio::time::Instant::now() >= deadline => {
+            Err(silent) if Instant::now() >= deadline => {
                 return Err(silent.to_string());
             }
             Err(_) => {}
@@ -430,7 +486,7 @@ fn all_reported(missing: usize, lines: &[String]) -> Result<String, String> {
         .iter()
         .filter(|line| line.contains("PERDIDO"))
         .filter_map(|line| {
-            line.split("não vale; ")
+            line.split("não vale; até ")
                 .nth(1)?
                 .split(' ')
                 .next()?
@@ -490,8 +546,10 @@ async fn take_the_name(broker: &str, name: &str) -> Result<TcpStream, Stuck> {
 
 /// Insertions that wait for their answers together: fewer than what makes a server that keeps up fall behind at the broker.
 const AT_ONCE: usize = 5;
-/// Insertions while a server is alone, or without its name: more than a broker has under way for one that does not answer.
-const ALONE: usize = 200;
+/// Insertions while a server is alone: more than what mosquitto has under way for one that is stopped, and what our connections take unread.
+const ALONE: usize = 1_500;
+/// Insertions while another client has a server's name.
+const WITHOUT_NAME: usize = 200;
 /// Of load, before and after a fault.
 const SHORT: Duration = Duration::from_millis(300);
 /// Of load around each restart of the broker.

@@ -8,6 +8,7 @@ pub mod brokers;
 pub mod client;
 pub mod connection;
 pub mod dialect;
+pub mod ears;
 pub mod faults;
 pub mod machine;
 pub mod monitor;

@@ -5,18 +5,21 @@
 //! A server that was declared dead is not watched until a later life of it is heard (a restart, or another join of the same start): one
 //! `falhaserv` a failure, also while a suspected server goes on sending signs of its old life. What says nothing of lives counts as a later one.
 //!
-//! Times in which this monitor could not hear (no connection, or it did not run itself) count against nobody: all timers begin anew.
+//! Times in which this monitor could not hear (no connection, or it did not run itself) count against nobody: all timers begin anew. Nor does
+//! anybody count as dead while it has a connection and hears nothing through it: its [ears](super::ears).
 
-use super::connection::{Attempts, Ended, Once, trouble};
+use super::connection::{Attempts, Ended, Once, is_final, trouble};
 use super::dialect::beside::{Sign, read_heartbeat};
 use super::dialect::items;
+use super::ears::Ears;
 use super::topics::Topics;
 use crate::common::operator::asked_to_end;
 use kvrep_core::protocol::active::{Item, Life, Published};
 use kvrep_core::{ReplicaId, Timestamp};
 use kvrep_transport_mqtt::MqttConfig;
-use kvrep_transport_mqtt::ordered::{Event, OrderedTopic, PublicationId, Publisher};
+use kvrep_transport_mqtt::ordered::{Deliveries, Event, OrderedTopic, PublicationId, Publisher};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Command;
@@ -191,12 +194,10 @@ impl Timers {
 /// Why it could not start, in words for its operator.
 pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), Ended> {
     let mut asked = std::pin::pin!(asked_to_end().map_err(|error| error.to_string())?);
-    let topics = &settings.topics;
-    let opened = OrderedTopic::new(settings.config.clone())
-        .subscribe(&topics.monitor)
-        .open();
-    let (publisher, mut deliveries) = opened.map_err(|error| error.to_string())?;
+    let (publisher, mut deliveries) = connect(&settings)?;
     let mut timers = Timers::new(&settings, Instant::now(), wall());
+    let me = RandomState::new().hash_one(std::process::id());
+    let mut ears = Ears::new(me, settings.timeout, Instant::now());
     let mut reporting = Reporting {
         settings: &settings,
         publisher,
@@ -210,16 +211,31 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
         if now - awake > settings.timeout / 2 {
             tell("este monitor esteve parado: os temporizadores recomeçam");
             timers.afresh(now);
+            ears.afresh(now);
         }
         awake = now;
         if connected {
-            for failure in timers.late(now) {
-                reporting.report(failure, &mut tell);
+            if ears.hears(now) {
+                for failure in timers.late(now) {
+                    reporting.report(failure, &mut tell);
+                }
+            }
+            if let Some(word) = ears.say(now) {
+                // If the queue is full, it is asked again.
+                let topic = settings.topics.monitor.as_str();
+                let _ = reporting.publisher.publish(topic, word);
+            }
+            if ears.is_deaf(now) {
+                tell("este monitor está conectado e não ouve nem a si mesmo: conecta-se de novo");
+                connected = false;
+                let publisher;
+                (publisher, deliveries) = connect(&settings)?;
+                reporting.over(publisher);
             }
         }
         // Looks at the clock often enough to notice that it was stopped.
         let at_latest = now + settings.timeout / 4;
-        let next = timers.next().filter(|_| connected);
+        let next = timers.next().filter(|_| connected && ears.hears(now));
         let alarm = sleep_until(next.map_or(at_latest, |next| next.min(at_latest)));
         let event = tokio::select! {
             biased;
@@ -231,7 +247,7 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
             return Err(Ended::Otherwise("a conexão com o broker terminou".into()));
         };
         if let Some(why) = trouble(&settings.config.broker, &event) {
-            if !ever && settings.attempts == Attempts::Once {
+            if !ever && is_final(settings.attempts, &event) {
                 return Err(Ended::NoBroker(why));
             }
             if troubles.is_news(&why) {
@@ -244,6 +260,7 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
                 troubles.well();
                 (connected, ever) = (true, true);
                 timers.afresh(Instant::now());
+                ears.afresh(Instant::now());
             }
             Event::Disconnected { .. } => connected = false,
             Event::Acknowledged(id) => drop(reporting.under_way.remove(&id)),
@@ -259,9 +276,10 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
                 ..
             } => {
                 ack.acknowledge();
-                if retained {
+                if retained || ears.take_echo(&payload) {
                     continue;
                 }
+                ears.heard(Instant::now());
                 let (server, life) = match read_heartbeat(&payload) {
                     Ok(Sign::Ours { heartbeat, .. }) => (heartbeat.replica.0, Some(heartbeat.life)),
                     Ok(Sign::Alive { server, life }) => (server, life),
@@ -293,6 +311,13 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
     }
     deliveries.close().await;
     Ok(())
+}
+
+fn connect(settings: &Settings) -> Result<(Publisher, Deliveries), Ended> {
+    let opened = OrderedTopic::new(settings.config.clone())
+        .subscribe(&settings.topics.monitor)
+        .open();
+    Ok(opened.map_err(|error| error.to_string())?)
 }
 
 struct Reporting<'a> {
@@ -327,6 +352,14 @@ impl Reporting<'_> {
                     server.0
                 )),
             }
+        }
+    }
+
+    /// Another connection takes the place of the one that was.
+    fn over(&mut self, publisher: Publisher) {
+        self.publisher = publisher;
+        for said in std::mem::take(&mut self.under_way).into_values() {
+            self.say(said);
         }
     }
 

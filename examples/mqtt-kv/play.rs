@@ -18,8 +18,10 @@ pub struct Scale {
     pub pairs: u64,
     /// For how long reads and writes go on around a failure.
     pub load_for: Duration,
+    /// How long after a death the substitute has answered at the latest; `None` where the machine may have other things to do.
+    pub substitute_within: Option<Duration>,
     /// Insertions that a stopped server misses.
-    pub missed: u64,
+    pub missed: usize,
     /// How often the broker is killed and started again.
     pub restarts: u32,
 }
@@ -32,6 +34,7 @@ impl Scale {
             groups: 7,
             pairs: 100_000,
             load_for: Duration::from_secs(3),
+            substitute_within: Some(TIMEOUT + Duration::from_millis(50)),
             missed: 5_000,
             restarts: 10,
         }
@@ -44,7 +47,8 @@ impl Scale {
             groups: 3,
             pairs: 3_000,
             load_for: Duration::from_secs(1),
-            missed: 300,
+            substitute_within: None,
+            missed: 1_500,
             restarts: 2,
         }
     }
@@ -150,13 +154,20 @@ async fn killed_owner(story: &mut Story, broker: Broker, scale: Scale) -> Result
     stage.monitor()?.line("servidor 1 falhou", WITHIN).await?;
     let first = reads[dead].0;
     let answer = probe.answer(first).await?;
-    let after = probe.answered_at(first).map(|at| (at - killed).as_millis());
+    let after = probe.answered_at(first).map(|at| at - killed);
+    let after = after.unwrap_or_default();
     story.saw(format!(
         "a primeira consulta depois da morte teve resposta do servidor {}, {} ms depois dela (--timeout {})",
         answer.server,
-        after.unwrap_or_default(),
+        after.as_millis(),
         TIMEOUT.as_millis()
     ));
+    // R0.22: the timer runs from the last sign of life, which came up to one period before the death.
+    if let Some(within) = scale.substitute_within {
+        let said = format!("{} ms", after.as_millis());
+        let found = if after <= within { Ok(said) } else { Err(said) };
+        story.check("R0.22, R0.24: até --timeout + 50 ms depois da morte", found);
+    }
     load(&mut probe, &key, &mut reads, &mut value, scale.load_for).await?;
     stage.replace(1).await?;
     let back = reads.len();
@@ -237,7 +248,7 @@ async fn killed_owner(story: &mut Story, broker: Broker, scale: Scale) -> Result
 }
 
 /// 200 reads a second of the key, a write of the next number before every tenth; notes what each read must give at least.
-pub(super) async fn load(
+async fn load(
     probe: &mut Probe,
     key: &str,
     reads: &mut Vec<(u64, u64)>,

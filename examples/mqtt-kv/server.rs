@@ -9,8 +9,9 @@ use super::dialect::{Insertions, Json, PIECE_BYTES, Refused};
 use super::machine::Table;
 use super::topics::Topics;
 use crate::common::operator::{Said, asked_to_end};
+use kvrep_core::node::NodeError;
 use kvrep_core::node::active::ActiveEvent;
-use kvrep_core::protocol::active::{Config, Create, Event, Responder, Timing, Watch};
+use kvrep_core::protocol::active::{Config, Create, Doubt, Event, Fence, Responder, Timing, Watch};
 use kvrep_core::{ActiveNode, ReplicaId};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::stream::MqttStream;
@@ -135,7 +136,7 @@ pub async fn serve(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(),
     if let Some(file) = settings.dump.as_deref().filter(|_| ended.is_ok()) {
         dump(&node, file, &mut tell).await;
     }
-    let closed = node.shutdown().await.map_err(|error| error.to_string());
+    let closed = node.shutdown().await.map_err(|error| ended_by(&error));
     Ok(ended.and(closed)?)
 }
 
@@ -153,7 +154,7 @@ async fn attend(
     counted.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            ended = node.wait() => return ended.map_err(|error| error.to_string()),
+            ended = node.wait() => return ended.map_err(|error| ended_by(&error)),
             event = events.recv() => match event {
                 Ok(event) => {
                     let what = sentence(&event);
@@ -164,7 +165,7 @@ async fn attend(
                 }
                 Err(RecvError::Lagged(events)) => tell(&format!("{events} acontecimentos não foram contados aqui")),
                 Err(RecvError::Closed) => {
-                    return node.wait().await.map_err(|error| error.to_string());
+                    return node.wait().await.map_err(|error| ended_by(&error));
                 }
             },
             _ = counted.tick() => {
@@ -211,10 +212,13 @@ fn sentence(event: &ActiveEvent) -> String {
             format!("servindo a partir da posição {}", from.0)
         }
         ActiveEvent::Protocol(Event::Fenced { why }) => {
-            format!("não responde até entrar de novo: {why}")
+            format!("não responde até entrar de novo: {}", fenced(*why))
         }
         ActiveEvent::Protocol(Event::Holding { why }) => {
-            format!("retém as respostas até que uma marca confirme o que tem: {why}")
+            format!(
+                "retém as respostas até que uma marca confirme o que tem: {}",
+                doubted(*why)
+            )
         }
         ActiveEvent::Protocol(Event::Agreed { at }) => {
             format!("confirmado até a posição {}", at.0)
@@ -235,7 +239,7 @@ fn sentence(event: &ActiveEvent) -> String {
             upto,
             acknowledged,
         }) => format!(
-            "PERDIDO: a história deste servidor de {} a {} não vale; {acknowledged} inserções respondidas por ele se perderam",
+            "PERDIDO: a história deste servidor de {} a {} não vale; até {acknowledged} inserções respondidas por ele se perderam",
             agreed.0, upto.0
         ),
         ActiveEvent::Protocol(Event::Expired(requests)) => {
@@ -249,6 +253,47 @@ fn sentence(event: &ActiveEvent) -> String {
         ),
         ActiveEvent::Trouble(why) => format!("broker: {why}"),
         other => format!("{other:?}"),
+    }
+}
+
+fn fenced(why: Fence) -> String {
+    let why = match why {
+        Fence::DeclaredDead => "foi dado como morto",
+        Fence::SaidNotToServe => "os outros dizem que não serve, e a ordem não lhe disse isso",
+        Fence::DecisionMissed => "uma decisão sobre histórias diferentes passou sem ele",
+        Fence::NotChosen => "a sua história não vale",
+        Fence::OlderHistoryServed => {
+            "uma história mais antiga do que a que ele começou é servida por outros"
+        }
+        Fence::Differs => "a sua história é outra do que a dos outros",
+        unknown => return unknown.to_string(),
+    };
+    why.into()
+}
+
+fn doubted(why: Doubt) -> String {
+    let why = match why {
+        Doubt::Slept => "este processo esteve parado",
+        Doubt::Disconnected => "a conexão com o broker se perdeu",
+        Doubt::Gap => "falta algo que um servidor publicou",
+        Doubt::Differs => "outro servidor tem outra história",
+        Doubt::Decided => "as histórias eram diferentes",
+        unknown => return unknown.to_string(),
+    };
+    why.into()
+}
+
+/// Why it ended by itself.
+fn ended_by(error: &NodeError) -> String {
+    match error {
+        NodeError::ConfiguredOtherwise(server) => format!(
+            "o servidor {} está no grupo com outras opções: inicie este com o mesmo N, --periodo, --timeout e --confirmacoes",
+            server.0
+        ),
+        NodeError::Superseded => {
+            "outro processo corre com o número deste servidor: termine um dos dois".into()
+        }
+        other => other.to_string(),
     }
 }
 
@@ -307,6 +352,31 @@ mod tests {
             insertions: Insertions::Answered,
             dump: None,
             set_aside: None,
+        }
+    }
+
+    #[test]
+    fn what_happens_is_told_in_the_language_of_the_text() {
+        let fences = [
+            Fence::DeclaredDead,
+            Fence::SaidNotToServe,
+            Fence::DecisionMissed,
+            Fence::NotChosen,
+            Fence::OlderHistoryServed,
+            Fence::Differs,
+        ];
+        let doubts = [
+            Doubt::Slept,
+            Doubt::Disconnected,
+            Doubt::Gap,
+            Doubt::Differs,
+            Doubt::Decided,
+        ];
+        let theirs =
+            (fences.iter().map(ToString::to_string)).chain(doubts.iter().map(ToString::to_string));
+        let ours = fences.map(fenced).into_iter().chain(doubts.map(doubted));
+        for (ours, theirs) in ours.zip(theirs) {
+            assert_ne!(ours, theirs);
         }
     }
 

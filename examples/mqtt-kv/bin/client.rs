@@ -19,7 +19,7 @@ use tokio::runtime::Builder;
     after_help = "Exemplos:\n  mqtt-kv-client insere cor azul\n  mqtt-kv-client consulta cor\n  mqtt-kv-client\n      interativo\n  printf \
                   'insere cor azul\\nconsulta cor\\n' | mqtt-kv-client --broker 10.0.0.1:1883\n\nO valor sai na saída padrão, o resto na saída de \
                   erros. Código de saída: 0; 1 se a chave não existe; 2 para opções erradas; 3 se o servidor respondeu com um erro; 4 sem \
-                  resposta (não se sabe se o pedido foi executado); 5 se o broker não pode ser alcançado. De vários pedidos conta o maior código."
+                  resposta (não se sabe se o pedido foi executado); 5 se o broker não pode ser alcançado ou recusa usuário e senha. De vários pedidos conta o maior código."
 )]
 struct Args {
     #[command(flatten)]

@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
     name = "mqtt-kv-monitor",
     after_help = "Exemplos:\n  mqtt-kv-monitor 3\n  mqtt-kv-monitor 3 --broker 10.0.0.1:1883 --timeout 2000\n  mqtt-kv-monitor 3 --relancar \
                   'mqtt-kv-server {id} 3 --novo >>servidor-{id}.log 2>&1'\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para \
-                  opções erradas; 5 se o broker não pode ser alcançado e --once foi dado."
+                  opções erradas; 5 se o broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado."
 )]
 struct Args {
     /// Quantos servidores há; seus números são 0 a N-1.

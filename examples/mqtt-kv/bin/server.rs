@@ -23,7 +23,7 @@ use tokio::runtime::Builder;
     after_help = "Exemplos:\n  mqtt-kv-server 0 3\n      o servidor 0 de três, na primeira vez\n  mqtt-kv-server 0 3 --novo\n      de novo, \
                   depois de uma falha: recebe o estado do substituto\n  mqtt-kv-server 1 3 --confirmacoes 2\n      só responde o que dois \
                   servidores têm\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para opções erradas; 5 se o \
-                  broker não pode ser alcançado e --once foi dado."
+                  broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado."
 )]
 struct Args {
     /// O número deste servidor, de 0 a N-1.

@@ -8,7 +8,13 @@ use kvrep_examples::common::processes::Program;
 use kvrep_examples::common::story::{Printed, Story};
 use kvrep_examples::mqtt_kv::brokers::{Broker, mosquitto, program};
 use kvrep_examples::mqtt_kv::faults::{self, Watched};
+use kvrep_examples::mqtt_kv::probe::key_of;
 use kvrep_examples::mqtt_kv::stage::{Login, Stage, Stuck, WITHIN};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 
 /// Whether mosquitto is here; says so where it is not.
 fn has_mosquitto() -> bool {
@@ -41,7 +47,7 @@ async fn a_server_for_which_the_broker_dropped_messages_notices_rejoins_and_neve
 async fn it_does_so_too_where_nobody_declares_it_dead_and_its_queries_are_answered_in_the_end() {
     if has_mosquitto() {
         holds("slow, unnoticed", async |story| {
-            faults::slow_server(story, 300, Watched::ByNobody).await
+            faults::slow_server(story, 1_500, Watched::ByNobody).await
         })
         .await;
     }
@@ -84,6 +90,94 @@ async fn a_server_whose_session_another_client_took_and_cleaned_recovers_without
                 faults::lost_session(story, watched).await
             })
             .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r0_22_a_monitor_that_hears_nothing_declares_nobody_dead_says_so_and_connects_anew() {
+    let mut stage = Stage::new(Broker::Embutido, 2, &[]).await.unwrap();
+    stage.start_servers().await.unwrap();
+    let way = Way::to(stage.address()).await;
+    stage.start_monitor_at(&way.address, &[]).await.unwrap();
+    let mut probe = stage.probe().await.unwrap();
+    probe.put(&key_of(0, 2, 1), "v").await.unwrap();
+    way.deafen();
+    let monitor = stage.monitor().unwrap();
+    monitor.line("conecta-se de novo", WITHIN).await.unwrap();
+    monitor.line("conectado ao broker", WITHIN).await.unwrap();
+    let printed = monitor.printed().join("\n");
+    assert!(!printed.contains("falhou"), "{printed}");
+    probe.each_answers(2).await.unwrap();
+    // It hears again: who dies now is missed, also when all do and nobody is left to be heard.
+    for id in [0, 1] {
+        stage.kill(id).await.unwrap();
+        let said = format!("servidor {id} falhou");
+        stage.monitor().unwrap().line(&said, WITHIN).await.unwrap();
+    }
+}
+
+/// A way to the broker on which those that are connected can be made deaf: what they publish goes through, and nothing that is published comes.
+struct Way {
+    address: String,
+    /// Connections with a lower number are deaf.
+    deaf_below: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
+}
+
+impl Way {
+    async fn to(broker: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let way = Self {
+            address: listener.local_addr().unwrap().to_string(),
+            deaf_below: Arc::default(),
+            opened: Arc::default(),
+        };
+        let (deaf_below, opened) = (Arc::clone(&way.deaf_below), Arc::clone(&way.opened));
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let number = opened.fetch_add(1, Ordering::SeqCst);
+                let deaf_below = Arc::clone(&deaf_below);
+                let Ok(far) = TcpStream::connect(&broker).await else {
+                    continue;
+                };
+                let (near_read, near_write) = near.into_split();
+                let (far_read, far_write) = far.into_split();
+                tokio::spawn(pass(near_read, far_write, || false));
+                let is_deaf = move || number < deaf_below.load(Ordering::SeqCst);
+                tokio::spawn(pass(far_read, near_write, is_deaf));
+            }
+        });
+        way
+    }
+
+    fn deafen(&self) {
+        let opened = self.opened.load(Ordering::SeqCst);
+        self.deaf_below.store(opened, Ordering::SeqCst);
+    }
+}
+
+/// Passes packets of MQTT on, but no publications to one who is deaf.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, is_deaf: impl Fn() -> bool) {
+    while let Ok(first) = from.read_u8().await {
+        let mut packet = vec![first];
+        let (mut length, mut shift) = (0_usize, 0);
+        while let Ok(byte) = from.read_u8().await {
+            packet.push(byte);
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 || shift > 21 {
+                break;
+            }
+        }
+        let head = packet.len();
+        packet.resize(head + length, 0);
+        if from.read_exact(&mut packet[head..]).await.is_err() {
+            return;
+        }
+        let is_publication = first >> 4 == 3;
+        if !(is_publication && is_deaf()) && to.write_all(&packet).await.is_err() {
+            return;
         }
     }
 }
