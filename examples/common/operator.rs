@@ -169,26 +169,50 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
                 from.0
             ))
         }
-        NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, commit }) => Some(format!(
-            "ACKNOWLEDGED WRITES ARE LOST: {} of this replica, which it took for decided, are not in the history that counts",
-            span(from.0, (commit.0 + 1).saturating_sub(from.0))
+        NodeEvent::Protocol(Event::AcknowledgedWritesLost {
+            from,
+            writes: Some(0),
+            ..
+        }) => Some(format!(
+            "this replica's history is not the one that counts from entry {} on, though it took it for decided. There is no write in it, so nothing is lost",
+            from.0
+        )),
+        NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, writes, .. }) => Some(format!(
+            "ACKNOWLEDGED WRITES ARE LOST: {} of this replica (from entry {} on), which it took for decided, {} not in the history that counts",
+            counted(*writes),
+            from.0,
+            is(*writes)
         )),
         NodeEvent::Protocol(Event::TailTruncated {
+            writes: Some(0), ..
+        }) => None,
+        NodeEvent::Protocol(Event::TailTruncated {
             from,
-            entries,
+            writes,
             acknowledged: Acknowledged::Never,
+            ..
         }) => Some(format!(
-            "{} are not in the history that counts, and are cut off: nobody was ever told that they are done, so nothing is lost",
-            span(from.0, *entries)
+            "{} of this replica (from entry {} on) {} not in the history that counts, and cut off: nobody was ever told that {} done, so nothing is lost",
+            counted(*writes),
+            from.0,
+            is(*writes),
+            if *writes == Some(1) {
+                "it is"
+            } else {
+                "they are"
+            }
         )),
         NodeEvent::Protocol(Event::TailTruncated {
             from,
-            entries,
+            writes,
             acknowledged: Acknowledged::Perhaps,
+            ..
         }) => Some(format!(
-            "{} are not in the history that counts, and are cut off. They are not known to be acknowledged; what this replica \
+            "{} of this replica (from entry {} on) {} not in the history that counts, and cut off. None of that is known to be acknowledged; what this replica \
              took while it led without the others was, and is LOST",
-            span(from.0, *entries)
+            counted(*writes),
+            from.0,
+            is(*writes)
         )),
         NodeEvent::Protocol(Event::RivalRefused { term }) => Some(format!(
             "refused the writes of {}, which still took itself for the primary (in term {}): it must follow now",
@@ -196,30 +220,34 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
         )),
         NodeEvent::Protocol(Event::Refused(why)) => Some(format!("serves nothing: {why}")),
         // What is cut off of a memory is set aside nowhere.
-        NodeEvent::Storage(StorageEvent::TailSaved {
-            from,
-            entries,
-            path,
-        }) if path.as_os_str().is_empty() => Some(format!(
-            "{} were in memory only: they are gone, for there is no log to set them aside in",
-            span(from.0, *entries)
-        )),
-        NodeEvent::Storage(StorageEvent::TailSaved {
-            from,
-            entries,
-            path,
-        }) => Some(format!(
-            "{} are set aside in {}",
-            span(from.0, *entries),
+        NodeEvent::Storage(StorageEvent::TailSaved { from, path, .. })
+            if path.as_os_str().is_empty() =>
+        {
+            Some(format!(
+                "what this replica had from entry {} on was in memory only: it is gone, for there is no log to set it aside in",
+                from.0
+            ))
+        }
+        NodeEvent::Storage(StorageEvent::TailSaved { from, path, .. }) => Some(format!(
+            "what this replica had from entry {} on is set aside in {}",
+            from.0,
             path.display()
         )),
         _ => None,
     }
 }
 
-/// So many entries, beginning with this one.
-fn span(from: u64, entries: u64) -> String {
-    format!("entries from {from} on ({entries} in all)")
+/// So many writes. Entries that nobody wrote (a reign begins with one, a session too) are not counted.
+fn counted(writes: Option<u64>) -> String {
+    match writes {
+        Some(1) => "1 write".into(),
+        Some(writes) => format!("{writes} writes"),
+        None => "the writes".into(),
+    }
+}
+
+fn is(writes: Option<u64>) -> &'static str {
+    if writes == Some(1) { "is" } else { "are" }
 }
 
 /// A sentence of the library without the advice to force a replica, for programs that have no such option.
@@ -275,13 +303,45 @@ mod tests {
         assert!(!memory.ends_with("in "), "{memory}");
     }
 
-    fn cut(acknowledged: Acknowledged) -> String {
+    fn cut_off(acknowledged: Acknowledged, writes: Option<u64>) -> Option<String> {
         let cut = Event::TailTruncated {
             from: Index(7),
-            entries: 1,
+            entries: 3,
+            writes,
             acknowledged,
         };
-        sentence(&NodeEvent::Protocol(cut)).expect("it is told")
+        sentence(&NodeEvent::Protocol(cut))
+    }
+
+    fn cut(acknowledged: Acknowledged) -> String {
+        cut_off(acknowledged, Some(1)).expect("it is told")
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_in_writes_and_what_nobody_wrote_is_no_loss() {
+        let lost = |writes| {
+            let (from, commit) = (Index(7), Index(20));
+            let lost = Event::AcknowledgedWritesLost {
+                from,
+                commit,
+                writes,
+            };
+            sentence(&NodeEvent::Protocol(lost)).expect("it is told")
+        };
+        for (writes, words) in [
+            (Some(1), "LOST: 1 write of"),
+            (Some(2), "LOST: 2 writes of"),
+            (None, "LOST: the writes of"),
+        ] {
+            assert!(lost(writes).contains(words), "{}", lost(writes));
+        }
+        assert!(lost(Some(0)).contains("nothing is lost"));
+        for acknowledged in [Acknowledged::Never, Acknowledged::Perhaps] {
+            assert_eq!(cut_off(acknowledged, Some(0)), None);
+            let told = cut_off(acknowledged, None).expect("it is told");
+            assert!(told.contains("the writes of"), "{told}");
+            assert!(cut(acknowledged).contains("1 write of this replica (from entry 7 on) is"));
+        }
     }
 
     #[test]
@@ -296,7 +356,6 @@ mod tests {
         let told = cut(Acknowledged::Never);
         assert!(told.contains("nothing is lost"), "{told}");
         assert!(!told.contains("LOST"), "{told}");
-        assert!(!told.contains("1 entries"), "{told}");
     }
 
     #[test]

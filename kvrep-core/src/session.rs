@@ -139,6 +139,14 @@ impl Envelope {
         })
     }
 
+    /// Whether the payload of an entry is a command of the state machine. What cannot be read counts as one.
+    pub(crate) fn is_command(payload: &[u8]) -> bool {
+        match Opened::of(payload) {
+            Ok(Opened::Plain(_) | Opened::Command { .. }) | Err(_) => true,
+            Ok(Opened::Open | Opened::Close(_)) => false,
+        }
+    }
+
     pub(crate) fn command_bytes(&self) -> usize {
         match self {
             Self::Plain(command) | Self::Command { command, .. } => command.len(),

@@ -244,9 +244,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn remedy(kind: ErrorKind) -> &'static str {
     match kind {
-        ErrorKind::AddrInUse => {
-            "Another process listens there: stop it, or choose another port (port 0 takes a free one)."
-        }
+        ErrorKind::AddrInUse => "Another process listens there: stop it, or choose another port.",
         ErrorKind::AddrNotAvailable => {
             "This machine has no such address: listen on one of its own, or on 0.0.0.0 for all."
         }

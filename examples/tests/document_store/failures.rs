@@ -136,11 +136,11 @@ async fn c2_5_an_old_leaders_unacknowledged_tail_is_cut_off_set_aside_and_report
 
     stage.resume(old).unwrap();
     let reported = stage
-        .hears(old, "are not in the history that counts")
+        .hears(old, "not in the history that counts")
         .await
         .unwrap();
     assert!(reported.contains("so nothing is lost"), "{reported}");
-    let aside = stage.hears(old, "are set aside in").await.unwrap();
+    let aside = stage.hears(old, "is set aside in").await.unwrap();
     let file = aside.rsplit_once("set aside in ").expect("a file").1;
     assert!(stage.directory().join(file).exists(), "{aside}");
     stage.active(&[old, one, other]).await.unwrap();

@@ -243,8 +243,12 @@ impl Host for TokioHost {
             Event::TailTruncated { from, entries, .. } => {
                 tracing::warn!(%from, entries, "an uncommitted tail was cut off");
             }
-            Event::AcknowledgedWritesLost { from, commit } => {
-                tracing::error!(%from, %commit, "ACKNOWLEDGED WRITES ARE LOST");
+            Event::AcknowledgedWritesLost {
+                from,
+                commit,
+                writes,
+            } => {
+                tracing::error!(%from, %commit, writes, "ACKNOWLEDGED WRITES ARE LOST");
             }
             Event::Refused(why) => tracing::warn!(%why, "refused to serve"),
             Event::Forced {

@@ -44,6 +44,7 @@ pub mod active;
 mod builder;
 pub mod client;
 mod copy;
+mod events;
 mod feed;
 mod guard;
 mod host;
@@ -78,10 +79,11 @@ use crate::manage::Manage;
 use crate::protocol::{Event, ProtocolStatus};
 use crate::storage::{StorageError, StorageEvent};
 use crate::transport::TransportCounters;
+use events::{Ended, Events};
 use local::Requests;
 use runner::{Control, Stop};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::time::Instant;
@@ -110,11 +112,9 @@ pub struct Node {
     identity: NodeIdentity,
     requests: Requests,
     status: watch::Receiver<NodeStatus>,
-    events: broadcast::Sender<NodeEvent>,
-    /// From the start on, for the first who asks.
-    events_from_start: Mutex<Option<broadcast::Receiver<NodeEvent>>>,
+    events: Events<NodeEvent>,
     feed: Arc<feed::Registry>,
-    ended: watch::Receiver<Option<Result<(), NodeError>>>,
+    ended: Ended,
 }
 
 /// Who a node is.
@@ -246,9 +246,7 @@ impl Node {
     /// ```
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
-        let mut first = self.events_from_start.lock();
-        let first = first.as_mut().ok().and_then(|first| first.take());
-        first.unwrap_or_else(|| self.events.subscribe())
+        self.events.receiver()
     }
 
     /// Asks this replica, and only it, once. For exactly-once commands and failover use a [`Client`].
@@ -289,11 +287,7 @@ impl Node {
     /// # Errors
     /// When it ended by itself: why.
     pub async fn wait(&self) -> Result<(), NodeError> {
-        let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or(Ok(())),
-            Err(_) => Err(NodeError::Panicked("its runtime was shut down".into())),
-        }
+        self.ended.wait().await
     }
 
     /// Ends the node in good order: takes no more requests, answers those under way, makes everything durable, closes

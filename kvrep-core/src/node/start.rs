@@ -1,5 +1,6 @@
 //! How a node comes up, and how it goes down.
 
+use super::events::{Ended, Events};
 use super::feed::{Publisher, Registry};
 use super::guard::{Fault, Guard, Guarded};
 use super::host::{Log, TokioHost};
@@ -23,9 +24,9 @@ use crate::time::Time;
 use crate::transport::{Inbox, LocalPeer, Transport, TransportError};
 use crate::wire;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
 use tracing::Instrument;
@@ -185,7 +186,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         peers_max: options.peer_queue_max,
         requests_max: options.request_queue_max,
     });
-    let (events, from_start) = broadcast::channel(EVENTS_KEPT);
+    let (happens, events) = Events::channel();
     let feed = Arc::new(Registry::default());
     let origin = Instant::now();
     let (log, log_end) = match opened.durability {
@@ -215,7 +216,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         log,
         opened.snapshots,
         Telemetry::new(&group, replica),
-        (events.clone(), Publisher::new(Arc::clone(&feed))),
+        (happens, Publisher::new(Arc::clone(&feed))),
         mailbox.clone(),
     );
     host.fault = fault;
@@ -243,7 +244,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         synced: PersistToken(0),
     });
     let runner = tokio::spawn(runner::run(core, mail).instrument(span.clone()));
-    let (ended, end_seen) = watch::channel(None);
+    let (ends, ended) = Ended::channel();
     let supervisor = Supervisor {
         transport,
         log_end,
@@ -252,7 +253,7 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
     tokio::spawn(
         async move {
             let result = supervisor.watch(runner).await;
-            ended.send_replace(Some(result));
+            ends.send_replace(Some(result));
         }
         .instrument(span),
     );
@@ -261,9 +262,8 @@ pub(super) async fn start(plan: Plan) -> Result<Node, StartError> {
         requests: Requests { mailbox, origin },
         status: watched,
         events,
-        events_from_start: Mutex::new(Some(from_start)),
         feed,
-        ended: end_seen,
+        ended,
     })
 }
 
@@ -384,6 +384,3 @@ pub(super) fn panic_text(error: tokio::task::JoinError) -> String {
         Err(_) => "its runtime was shut down".into(),
     }
 }
-
-/// Events kept for a receiver that does not keep up.
-const EVENTS_KEPT: usize = 1_024;

@@ -291,6 +291,8 @@ pub enum Event {
         from: Index,
         /// How many.
         entries: u64,
+        /// How many of them are commands that somebody gave, if they were here to be counted: the others begin a reign or a session.
+        writes: Option<u64>,
         /// Whether a client may have been told of them.
         acknowledged: Acknowledged,
     },
@@ -303,6 +305,8 @@ pub enum Event {
         from: Index,
         /// This replica's commit point.
         commit: Index,
+        /// How many of the entries from `from` to `commit` are commands that somebody gave, if they were here to be counted.
+        writes: Option<u64>,
     },
     /// This replica may not serve and says why.
     Refused(String),

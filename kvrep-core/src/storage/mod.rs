@@ -156,7 +156,7 @@ pub enum StorageError {
         remedy: String,
     },
     /// The file system refused. After this nothing more is written.
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {source}{}", remedy(.source.kind()))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -172,6 +172,19 @@ pub enum StorageError {
     /// The operations do not fit what is stored: a bug of the caller.
     #[error("storage used wrongly: {0}")]
     Misuse(String),
+}
+
+/// What to do about it, where that is plain.
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ". The disk is full: make room on it, or move the directory as a whole to a larger one, and start again from there; nothing that was acknowledged is lost"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ". The file system is read-only: see to its disk, mount it for writing, and start again; nothing that was acknowledged is lost"
+        }
+        _ => "",
+    }
 }
 
 /// A report of what a write did that the operator should hear of.

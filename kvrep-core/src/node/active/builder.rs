@@ -1,6 +1,7 @@
 //! What a replica of the active scheme is made of.
 
 use super::super::builder::this_life;
+use super::super::events::{Ended, Events};
 use super::super::start::StartError;
 use super::runner::{self, Keeping, Runner};
 use super::{ActiveIdentity, ActiveNode};
@@ -11,9 +12,8 @@ use crate::state_machine::{RawStateMachine, StateMachine, Typed};
 use crate::stream::{OrderedStream, StreamMember};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -207,9 +207,9 @@ impl ActiveBuilder {
         stream.open(me).await?;
 
         let (asked, questions) = mpsc::channel(QUESTIONS_MAX);
-        let (events, from_start) = broadcast::channel(EVENTS_KEPT);
+        let (happens, events) = Events::channel();
         let (status, watched) = watch::channel(active.status());
-        let (ended, end_seen) = watch::channel(None);
+        let (ends, ended) = Ended::channel();
         let identity = ActiveIdentity {
             group: group.clone(),
             replica,
@@ -221,7 +221,7 @@ impl ActiveBuilder {
             stream,
             (&group, replica),
             keeping,
-            (status, events.clone()),
+            (status, happens),
         );
         let span = tracing::info_span!("node", %group, %replica);
         let running = tokio::spawn(runner.run(questions).instrument(span));
@@ -233,15 +233,14 @@ impl ActiveBuilder {
                 }
                 Err(error) => Err(runner::panicked(error)),
             };
-            ended.send_replace(Some(result));
+            ends.send_replace(Some(result));
         });
         Ok(ActiveNode {
             identity,
             asked,
             status: watched,
             events,
-            events_from_start: Mutex::new(Some(from_start)),
-            ended: end_seen,
+            ended,
         })
     }
 }
@@ -254,5 +253,3 @@ impl fmt::Debug for ActiveBuilder {
 
 /// Looks and digests that wait.
 const QUESTIONS_MAX: usize = 64;
-/// Events kept for a receiver that does not keep up.
-const EVENTS_KEPT: usize = 1_024;

@@ -25,6 +25,7 @@ mod runner;
 
 pub use builder::ActiveBuilder;
 
+use super::events::{Ended, Events};
 use super::look::look_at;
 use super::{LocalReadError, NodeError};
 use crate::id::{Incarnation, Index, ReplicaId};
@@ -32,7 +33,6 @@ use crate::protocol::active::{Event, Status};
 use runner::Asked;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 /// A running replica of the active scheme. Dropped, it ends at once; [`shutdown`](Self::shutdown) ends it in good order.
@@ -61,10 +61,8 @@ pub struct ActiveNode {
     identity: ActiveIdentity,
     asked: mpsc::Sender<Asked>,
     status: watch::Receiver<Status>,
-    events: broadcast::Sender<ActiveEvent>,
-    /// From the start on, for the first who asks.
-    events_from_start: Mutex<Option<broadcast::Receiver<ActiveEvent>>>,
-    ended: watch::Receiver<Option<Result<(), NodeError>>>,
+    events: Events<ActiveEvent>,
+    ended: Ended,
 }
 
 /// Who a replica is.
@@ -134,9 +132,7 @@ impl ActiveNode {
     /// behind is told so and misses some.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<ActiveEvent> {
-        let mut first = self.events_from_start.lock();
-        let first = first.as_mut().ok().and_then(|first| first.take());
-        first.unwrap_or_else(|| self.events.subscribe())
+        self.events.receiver()
     }
 
     /// The digest of the state and where it was taken. As expensive as writing a snapshot, on the replica's own task. `None` when the
@@ -188,11 +184,7 @@ impl ActiveNode {
     /// # Errors
     /// When it ended by itself: why.
     pub async fn wait(&self) -> Result<(), NodeError> {
-        let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or(Ok(())),
-            Err(_) => Err(NodeError::Panicked("its runtime was shut down".into())),
-        }
+        self.ended.wait().await
     }
 
     /// Ends the replica: answers those whose answers are ready, closes the stream. The others notice by its silence, or by what the stream

@@ -11,12 +11,17 @@
 //! * for the others it is a member that has come back without anything, whatever it says of itself: no primary, and its
 //!   configuration is none of this group's.
 //!
+//! A founder that was *dropped* since is counted with no storage at all, and has no reason to speak to anybody: so a primary that was told of it alone when it
+//! joined goes on telling it of its reign while it is silent ([`may_have_begun_anew`]). Whoever reigns in the first term there is, and is shown a later reign of members that it does not
+//! even know, to which it belongs without counting, yields as well.
+//!
 //! So the holders of the older state go on, by the ordinary rules of a takeover; what was taken meanwhile by the one that had begun anew
 //! is refuted when it follows them, set aside and reported there.
 //!
 //! Caveat: it takes somebody who knows. Until the first of them is heard the one that begins anew serves an empty state; and after a
 //! restart of its own (which begins a higher term) the others cannot tell any more that it does not belong.
 
+use super::local::Local;
 use super::message::{Posture, Standing};
 use super::succession::Rest;
 use super::{Part, Passive};
@@ -48,6 +53,23 @@ pub(super) fn taken(
         posture: Posture::Restarting,
         ..standing
     }
+}
+
+/// Whether `id`, which is silent, may be there in another life that does not know this group any more: it began the group by itself, perhaps, for this
+/// primary was told of it alone when it joined, and it has been dropped since. Then it never speaks to this replica by itself, and without a witness
+/// nothing else tells it.
+pub(super) fn may_have_begun_anew(
+    local: &Local,
+    now: Time,
+    id: ReplicaId,
+    agreed: &Configuration,
+) -> bool {
+    let mut told_of = local.group.members.iter().filter(|one| **one != local.me);
+    let founder = told_of.all(|one| *one == id) && local.group.members.contains(&id);
+    local.is_alone()
+        && founder
+        && !agreed.in_sync.contains_key(&id)
+        && !local.detector.verdict(now, id).is_live()
 }
 
 impl Passive {

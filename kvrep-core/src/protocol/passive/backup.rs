@@ -116,7 +116,7 @@ impl Backup {
                     return;
                 }
                 local.reset(at, out);
-                local.introduce(self.primary, out);
+                local.report_to(self.primary, out);
                 self.matched = Index::ZERO;
                 self.mismatch(local, Index::ZERO, out);
             }
@@ -352,6 +352,7 @@ fn splice(
 ) -> Vec<StorageOp> {
     let mut ops = Vec::new();
     if let Some(at) = conflict {
+        let writes = local.log.writes(at, local.log.last().index);
         let cut = local.log.truncate(at);
         local.durable.truncated(at);
         ops.push(StorageOp::TruncateSuffix {
@@ -361,6 +362,7 @@ fn splice(
         out.push(Action::Event(Event::TailTruncated {
             from: at,
             entries: cut,
+            writes,
             acknowledged: local.acknowledged(),
         }));
     }

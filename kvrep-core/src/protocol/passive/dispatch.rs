@@ -341,7 +341,7 @@ impl Passive {
             local.dropped += 1;
             let known = |c: &Configuration| c.in_sync.contains_key(&local.me) && !counts(c);
             if local.is_alone() && is_plausible(&new) && known(&new) {
-                local.introduce(from, out);
+                local.report_to(from, out);
             }
             return;
         }

@@ -5,7 +5,7 @@ use super::awake::Awake;
 use super::durable::Durable;
 use super::handover::Yielded;
 use super::hard_state::HardState;
-use super::log::Log;
+use super::log::{Log, is_write};
 use super::members::Join;
 use super::message::{Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
@@ -13,7 +13,6 @@ use super::mutation::Mutation;
 use super::repair::Digests;
 use crate::config::{Ack, Authority, Confirm, GroupConfig, Takeover, Token, Visibility};
 use crate::detector::FailureDetector;
-use crate::entry::EntryKind;
 use crate::error::ReadError;
 use crate::id::{
     Configuration, Incarnation, Index, Nonce, PersistToken, ReplicaId, StoreId, Term, Ticket,
@@ -270,11 +269,19 @@ impl Local {
         counted.is_some_and(|store| *store != self.store)
     }
 
-    /// Tells a primary who this is: it counts, or will count, another storage.
-    pub(super) fn introduce(&mut self, primary: ReplicaId, out: &mut Outbox) {
+    /// Tells the primary who this is, and asks the same: it counts, or will count, another storage, or is silent.
+    pub(super) fn report_to(&mut self, primary: ReplicaId, out: &mut Outbox) {
         let nonce = self.next_nonce();
         let standing = self.standing(Posture::Following);
         self.send(primary, &Message::Probe { nonce, standing }, out);
+    }
+
+    /// Tells whatever life of `to` there is that this replica is primary, and asks who that one is: it is not known here, or does not
+    /// know this reign.
+    pub(super) fn introduce(&mut self, to: ReplicaId, out: &mut Outbox) {
+        let nonce = self.next_nonce();
+        let standing = self.standing(Posture::Primary);
+        self.send_to_any_life(to, &Message::Probe { nonce, standing }, out);
     }
 
     pub(super) fn hard_op(&self) -> StorageOp {
@@ -448,6 +455,7 @@ impl Local {
         out.push(Action::Event(Event::AcknowledgedWritesLost {
             from,
             commit,
+            writes: self.log.writes(from, commit),
         }));
         self.waiting_for = stopped_words(from);
         out.push(Action::Event(Event::Refused(self.waiting_for.clone())));
@@ -460,6 +468,7 @@ impl Local {
             out.push(Action::Event(Event::AcknowledgedWritesLost {
                 from,
                 commit: self.commit,
+                writes: self.log.writes(from, self.commit),
             }));
         }
         self.begin_anew(out);
@@ -478,11 +487,11 @@ impl Local {
 
     /// Whether there is a write in what is committed here: a reign that took none has lost none.
     fn holds_writes(&self) -> bool {
-        let is_write = |index: u64| {
+        let holds = |index: u64| {
             let entry = self.log.get(Index(index));
-            entry.is_none_or(|e| e.kind == EntryKind::Command)
+            entry.is_none_or(is_write)
         };
-        (1..=self.commit.0).any(is_write)
+        (1..=self.commit.0).any(holds)
     }
 
     /// Empty again, in memory.

@@ -4,8 +4,9 @@
 //! It is kept in the runs in which it was appended, so that storage, state machine and backups share its entries. Nearly
 //! every question is about its end; the others find their run by bisection.
 
-use crate::entry::{Entry, Run};
+use crate::entry::{Entry, EntryKind, Run};
 use crate::id::{Index, LogPoint, Term};
+use crate::session::Envelope;
 use std::cell::Cell;
 use std::collections::VecDeque;
 
@@ -146,6 +147,16 @@ impl Log {
             bytes_max,
             is_first: true,
         }
+    }
+
+    /// How many of the entries from `from` to `upto` somebody wrote; `None` if some of them are not here to be counted.
+    pub(super) fn writes(&self, from: Index, upto: Index) -> Option<u64> {
+        if from <= self.base.index || upto > self.last.index {
+            return None;
+        }
+        let runs = self.runs(from, upto, u64::MAX);
+        let writes = runs.map(|run| run.iter().filter(|entry| is_write(entry)).count());
+        Some(writes.sum::<usize>() as u64)
     }
 
     /// Encoded bytes in the entries after `from` up to and including `to`.
@@ -311,6 +322,14 @@ impl Runs<'_> {
 const NEAR_CHUNKS: usize = 8;
 /// How many entries of a recovered log share their memory.
 const CHUNK_ENTRIES: usize = 1_024;
+
+/// Whether it is what somebody wrote, and not the beginning of a reign or of a session.
+pub(super) fn is_write(entry: &Entry) -> bool {
+    match entry.kind {
+        EntryKind::Noop => false,
+        EntryKind::Command => Envelope::is_command(&entry.payload),
+    }
+}
 
 #[cfg(test)]
 #[path = "log_tests.rs"]

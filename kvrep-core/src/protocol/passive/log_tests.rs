@@ -147,3 +147,36 @@ proptest! {
         assert!(entries.iter().all(|e| log.get(e.index) == Some(e)));
     }
 }
+
+#[test]
+fn only_what_somebody_wrote_is_counted_and_only_where_it_is_here() {
+    use crate::id::{Seq, SessionId};
+    let command = Envelope::Command {
+        session: SessionId(7),
+        seq: Seq(1),
+        done_below: Seq(1),
+        command: Bytes::from_static(b"c"),
+    };
+    let term = Term::ZERO.next_for(ReplicaId(1));
+    let payloads = [
+        (EntryKind::Noop, Bytes::new()),
+        (EntryKind::Command, Envelope::Open.encode()),
+        (EntryKind::Command, command.encode()),
+        (EntryKind::Command, Envelope::Plain(Bytes::new()).encode()),
+        (EntryKind::Command, Envelope::Close(SessionId(7)).encode()),
+    ];
+    let mut entries: Vec<Entry> = Vec::new();
+    for (kind, payload) in payloads {
+        let prev = entries.last().map_or(LogPoint::ZERO, Entry::point);
+        entries.push(Entry::following(prev, term, Timestamp(0), 0, kind, payload));
+    }
+    let mut log = Log::new(LogPoint::ZERO, entries);
+    let all = log.last().index;
+    assert_eq!(log.writes(Index(1), all), Some(2));
+    assert_eq!(log.writes(Index(4), all), Some(1));
+    assert_eq!(log.writes(Index(5), all), Some(0));
+    assert_eq!(log.writes(Index(1), all.next()), None);
+    log.purge(Index(3));
+    assert_eq!(log.writes(Index(3), all), None);
+    assert_eq!(log.writes(Index(4), all), Some(1));
+}

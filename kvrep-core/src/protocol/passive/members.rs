@@ -18,7 +18,7 @@
 use super::authority::Change;
 use super::handover::Afterwards;
 use super::local::Local;
-use super::message::{MEMBERS_MAX, Message, Posture, is_plausible};
+use super::message::{MEMBERS_MAX, Message, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::primary::Primary;
@@ -309,9 +309,7 @@ impl Passive {
         let local = &mut self.local;
         if primary.configuration.members.contains_key(&from) {
             // It belongs, and does not know it yet.
-            let standing = local.standing(Posture::Primary);
-            let nonce = local.next_nonce();
-            local.send_to_any_life(from, &Message::Probe { nonce, standing }, out);
+            local.introduce(from, out);
             return;
         }
         let change = match join.replaces {
@@ -404,7 +402,7 @@ impl Passive {
             self.local.send(primary, &Message::Leave, out);
         }
         if self.local.is_mistaken() {
-            self.local.introduce(primary, out);
+            self.local.report_to(primary, out);
         }
     }
 

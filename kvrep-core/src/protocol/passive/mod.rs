@@ -325,13 +325,8 @@ impl Passive {
             Part::Backup(backup) => {
                 self.local.asked = true;
                 if backup.may_probe(&self.local, now) {
-                    let (nonce, standing) = (
-                        self.local.next_nonce(),
-                        self.local.standing(Posture::Following),
-                    );
                     let primary = backup.primary;
-                    self.local
-                        .send(primary, &Message::Probe { nonce, standing }, out);
+                    self.local.report_to(primary, out);
                 }
             }
         }

@@ -1,9 +1,10 @@
 //! What the primary sends to whom: entries as fast as a peer takes them, a snapshot where the log does not reach back far
 //! enough, heartbeats; and what the peers say of how far they are.
 
+use super::anew::may_have_begun_anew;
 use super::authority::Change;
 use super::local::Local;
-use super::message::{Message, Posture, Standing};
+use super::message::Standing;
 use super::primary::Primary;
 use super::progress::{Pace, Progress};
 use super::repeated::{Advance, Reign};
@@ -195,25 +196,14 @@ impl Primary {
         let stale = local.group.timing.resend_every;
         for id in local.others() {
             if !self.is_known(local, id) || matches!(self.peers[&id].pace, Pace::Snapshot(_)) {
-                let standing = local.standing(Posture::Primary);
-                let nonce = local.next_nonce();
-                local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
-            } else if let Some(peer) = self.peers.get_mut(&id) {
-                let dropped = !self.configuration.in_sync.contains_key(&id);
-                // The one that this replica was told of when it joined: it began the group by itself, perhaps.
-                let mut told_of = local.group.members.iter().filter(|one| **one != local.me);
-                let founder = told_of.all(|one| *one == id) && local.group.members.contains(&id);
-                if dropped
-                    && founder
-                    && local.is_alone()
-                    && !local.detector.verdict(now, id).is_live()
-                {
-                    // It may be there in another life, and not know this group any more: then it never speaks to this replica by itself, and without a
-                    // witness nothing else tells it.
-                    let standing = local.standing(Posture::Primary);
-                    let nonce = local.next_nonce();
-                    local.send_to_any_life(id, &Message::Probe { nonce, standing }, out);
+                local.introduce(id, out);
+            } else {
+                if may_have_begun_anew(local, now, id, &self.configuration) {
+                    local.introduce(id, out);
                 }
+                let Some(peer) = self.peers.get_mut(&id) else {
+                    continue;
+                };
                 let lost = peer.matched.next() < peer.next && now - peer.moved_at >= stale;
                 if lost && matches!(peer.pace, Pace::Streaming) {
                     peer.next = peer.matched.next();

@@ -220,6 +220,7 @@ fn doubtful_tail(local: &Local, meta: SnapshotMeta, out: &mut Outbox) -> Tail {
     out.push(Action::Event(Event::TailTruncated {
         from: Index(1),
         entries: last.index.0,
+        writes: local.log.writes(Index(1), last.index),
         acknowledged: local.acknowledged(),
     }));
     Tail::SaveAside
