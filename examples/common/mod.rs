@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod conversation;
+pub mod logging;
 pub mod open_files;
 pub mod operator;
 pub mod processes;

@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use kvrep_core::protocol::active::Create;
+use kvrep_examples::common::logging::log_to_stderr;
 use kvrep_examples::common::runtime;
 use kvrep_examples::mqtt_kv::connection::BrokerArgs;
 use kvrep_examples::mqtt_kv::dialect::Insertions;
@@ -62,13 +63,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
-        )
-        .init();
+    log_to_stderr("error");
     let id = args.id;
     let settings = settings(args).and_then(|settings| settings.group().map(|_| settings));
     let settings = match settings {

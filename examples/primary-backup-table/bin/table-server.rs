@@ -1,6 +1,7 @@
 //! `table-server`: one of the two servers of a replicated table.
 
 use clap::Parser;
+use kvrep_examples::common::logging::log_to_stderr;
 use kvrep_examples::common::runtime;
 use kvrep_examples::primary_backup_table::arguments::{address, addresses, seconds};
 use kvrep_examples::primary_backup_table::message::Dialect;
@@ -13,7 +14,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::runtime::Builder;
-use tracing_subscriber::EnvFilter;
 
 /// One of the two servers of a replicated key-value table. Typing `print` shows the table and the server's role.
 #[derive(Parser)]
@@ -78,13 +78,7 @@ More is logged to standard error with RUST_LOG=info.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("off,kvrep_transport_tcp=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    log_to_stderr("off,kvrep_transport_tcp=error");
     let options = match options(cli) {
         Ok(options) => options,
         Err(why) => {

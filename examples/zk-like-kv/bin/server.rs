@@ -1,6 +1,7 @@
 //! A server of system 3. See `examples/zk-like-kv/README.md`.
 
 use clap::Parser;
+use kvrep_examples::common::logging::log_to_stderr;
 use kvrep_examples::zk_like_kv::server::{DELAY_MAX, Settings, serve};
 use std::io::{BufRead, IsTerminal, Write};
 use std::num::NonZeroU16;
@@ -56,13 +57,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env()
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error")),
-        )
-        .init();
+    log_to_stderr("error");
     match settings(args).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
