@@ -1,7 +1,7 @@
 //! What a typed line means.
 //!
 //! A line is a command, a collection and *terms* such as `age>10` or `name="John Smith"`. Terms are separated by blanks,
-//! commas or both; a quoted value keeps its blanks and commas. Where one list of terms follows another, in
+//! commas or both; what is quoted keeps its blanks and commas: a value, the name of an attribute or of a collection. Where one list of terms follows another, in
 //! `update <col> <query> {key=val,}+`, terms joined by commas belong together: the query is the first such group, with those
 //! after it that begin with a comparison (`age>10 age<20 name=a`), and what follows are the changes.
 //!
@@ -89,7 +89,8 @@ pub fn parse(line: &str) -> Result<Line, String> {
 
 fn request(command: Command, rest: &str) -> Result<Json, String> {
     let usage = |what: &str| format!("write: {what}");
-    let (collection, terms) = word(rest);
+    let (collection, terms) = name(rest)?;
+    let collection = collection.as_str();
     let alone = collection.is_empty();
     match command {
         Command::Describe if alone => return Ok(json!(["describe"])),
@@ -173,6 +174,16 @@ impl Command {
     }
 }
 
+/// The first word, or what is quoted there, and what follows it.
+fn name(text: &str) -> Result<(String, &str), String> {
+    let text = text.trim_start();
+    if quote(text).is_some() {
+        return quoted(text);
+    }
+    let (word, rest) = word(text);
+    Ok((word.to_owned(), rest))
+}
+
 /// The first word and what follows it.
 fn word(text: &str) -> (&str, &str) {
     let text = text.trim_start();
@@ -203,15 +214,23 @@ fn groups(text: &str) -> Result<Vec<Group>, String> {
 /// The term at the beginning, and what is behind it.
 fn term(text: &str) -> Result<(Term, &str), String> {
     let ends = |c: char| c.is_whitespace() || c == ',';
-    let key_ends = text.find(|c: char| "=<>!".contains(c) || ends(c));
-    let key = &text[..key_ends.unwrap_or(text.len())];
+    let (star, name) = match text.strip_prefix('*') {
+        Some(name) if quote(name).is_some() => ("*", name),
+        Some(_) | None => ("", text),
+    };
+    let (key, behind) = if quote(name).is_some() {
+        quoted(name)?
+    } else {
+        let key_ends = text.find(|c: char| "=<>!".contains(c) || ends(c));
+        let (key, behind) = text.split_at(key_ends.unwrap_or(text.len()));
+        (key.to_owned(), behind)
+    };
     let wrong = || {
         let shown = text.split(ends).next().unwrap_or(text);
         format!(
             "{shown:?} is no key=val (in a query also != < <= > >=), without blanks around the sign"
         )
     };
-    let behind = &text[key.len()..];
     // The longer signs first.
     let sign = ["==", "!=", "<=", ">=", "=", "<", ">"]
         .into_iter()
@@ -222,7 +241,7 @@ fn term(text: &str) -> Result<(Term, &str), String> {
     };
     let (value, behind) = value(&behind[sign.len()..])?;
     let term = Term {
-        key: key.to_owned(),
+        key: format!("{star}{key}"),
         operator,
         value,
     };
@@ -232,10 +251,26 @@ fn term(text: &str) -> Result<(Term, &str), String> {
 /// The value at the beginning, quoted or not, and what is behind it.
 fn value(text: &str) -> Result<(String, &str), String> {
     let ends = |c: char| c.is_whitespace() || c == ',';
-    let Some(quote) = text.chars().next().filter(|c| "\"'".contains(*c)) else {
+    if quote(text).is_none() {
         let end = text.find(ends).unwrap_or(text.len());
         return Ok((text[..end].to_owned(), &text[end..]));
-    };
+    }
+    let (value, behind) = quoted(text)?;
+    if behind.is_empty() || behind.starts_with(ends) {
+        return Ok((value, behind));
+    }
+    let shown = &text[..text.len() - behind.len()];
+    Err(format!("put a blank or a comma behind {shown}"))
+}
+
+/// The quote with which this begins, if it does.
+fn quote(text: &str) -> Option<char> {
+    text.chars().next().filter(|c| "\"'".contains(*c))
+}
+
+/// What is quoted at the beginning, and what is behind it.
+fn quoted(text: &str) -> Result<(String, &str), String> {
+    let quote = quote(text).unwrap_or('"');
     let mut value = String::new();
     let mut characters = text.char_indices().skip(1);
     while let Some((at, character)) = characters.next() {
@@ -245,13 +280,7 @@ fn value(text: &str) -> Result<(String, &str), String> {
                 Some((_, other)) => value.extend(['\\', other]),
                 None => break,
             },
-            end if end == quote => {
-                let behind = &text[at + 1..];
-                if behind.is_empty() || behind.starts_with(ends) {
-                    return Ok((value, behind));
-                }
-                return Err(format!("put a blank or a comma behind {}", &text[..=at]));
-            }
+            end if end == quote => return Ok((value, &text[at + 1..])),
             other => value.push(other),
         }
     }
@@ -415,6 +444,30 @@ mod tests {
             update("_id=x email=c age=19"),
             r#"["update","users",{"_id":"x"},{"email":"c","age":"19"}]"#
         );
+    }
+
+    #[test]
+    fn names_with_blanks_are_quoted() {
+        let sent = |line: &str| match parse(line) {
+            Ok(Line::Ask { request, .. }) => serde_json::from_str::<Json>(&request).expect("JSON"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            sent(r#"addcol "my col" *"first name"=str,'a,b'=int"#),
+            json!(["create", "my col", {"first name": {"type": "str", "index": true}, "a,b": {"type": "int", "index": false}}])
+        );
+        assert_eq!(
+            sent(r#"add "my col" "first name"="John Smith" 'a,b'=1"#),
+            json!(["insert", "my col", {"first name": "John Smith", "a,b": "1"}])
+        );
+        assert_eq!(
+            sent(r#"search 'my col' "first name"!=x"#),
+            json!(["search", "my col", {"first name": {"!=": "x"}}])
+        );
+        assert_eq!(sent(r#"rmcol 'a "b"'"#), json!(["destroy", "a \"b\""]));
+        for wrong in [r#"rmcol "a"#, r#"add c "a b" =1"#, r#"rmcol "a" b"#] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

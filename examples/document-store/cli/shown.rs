@@ -27,24 +27,32 @@ pub fn shown(command: Command, result: &Json) -> String {
                 list.unwrap_or_default().contains(node)
             };
             let nodes = result["nodes"].as_array().map(Vec::as_slice);
-            nodes
-                .unwrap_or_default()
-                .iter()
-                .fold("Nodes:".into(), |text: String, node| {
-                    let how = if *node == result["leader"] {
-                        "leader"
-                    } else if is(node, "active_nodes") {
-                        "active"
-                    } else {
-                        "away"
-                    };
-                    format!("{text}\n- {}: {how}", plain(node))
-                })
+            // What was agreed on last says nothing of who lives, when nobody leads.
+            let (head, active, away) = if result["leader"].is_null() {
+                (
+                    "Nodes, as they were last (nobody leads now):",
+                    "was active",
+                    "was away",
+                )
+            } else {
+                ("Nodes:", "active", "away")
+            };
+            let nodes = nodes.unwrap_or_default().iter();
+            nodes.fold(head.into(), |text: String, node| {
+                let how = if *node == result["leader"] {
+                    "leader"
+                } else if is(node, "active_nodes") {
+                    active
+                } else {
+                    away
+                };
+                format!("{text}\n- {}: {how}", plain(node))
+            })
         }
         Command::Describe => match result.as_object().filter(|all| !all.is_empty()) {
             None => "No cols.".into(),
             Some(all) => all.iter().fold("Cols:".into(), |text, (name, schema)| {
-                format!("{text}\n- {}: {}", tame(name), schema_words(schema))
+                format!("{text}\n- {}: {}", typed(name), schema_words(schema))
             }),
         },
     }
@@ -75,9 +83,20 @@ fn schema_words(schema: &Json) -> String {
     let attributes = schema.as_object().unwrap_or(&empty).iter();
     let words = attributes.map(|(name, described)| {
         let star = if described["index"] == true { "*" } else { "" };
-        format!("{star}{}={}", tame(name), plain(&described["type"]))
+        format!("{star}{}={}", typed(name), plain(&described["type"]))
     });
     words.collect::<Vec<_>>().join(",")
+}
+
+/// A name as it is typed: quoted, where it has what would end it.
+fn typed(name: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || ",=<>!\"'*".contains(c);
+    if name.contains(ends) {
+        let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("\"{}\"", tame(&escaped))
+    } else {
+        tame(name)
+    }
 }
 
 fn plain(value: &Json) -> String {
@@ -146,6 +165,12 @@ mod tests {
             "Nodes:\n- a:1: active\n- b:2: leader\n- c:3: away"
         );
         assert_eq!(shown(Command::RemoveNode, &Json::Null), "Node removed.");
+        let nobody_leads =
+            json!({"nodes": ["a:1", "b:2"], "leader": null, "active_nodes": ["a:1"]});
+        assert_eq!(
+            shown(Command::Nodes, &nobody_leads),
+            "Nodes, as they were last (nobody leads now):\n- a:1: was active\n- b:2: was away"
+        );
     }
 
     #[test]
@@ -154,6 +179,12 @@ mod tests {
         assert_eq!(
             shown(Command::Describe, &all),
             "Cols:\n- users: *email=str,age=int"
+        );
+        let blanks = json!({"my col": {"a \"b": {"type": "str", "index": true}}});
+        assert_eq!(
+            shown(Command::Describe, &blanks),
+            r#"Cols:
+- "my col": *"a \"b"=str"#
         );
         assert_eq!(shown(Command::Describe, &json!({})), "No cols.");
     }

@@ -219,6 +219,19 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
         )
         .into());
     }
+    if let (Some(said), Some(leader), Some(known)) =
+        (&args.leader, leader, node.status().protocol.configuration)
+        && !args.force
+        && !leader
+            .replica()
+            .is_ok_and(|id| known.members.contains_key(&id))
+    {
+        let nodes = known.members.keys().map(|id| place.of(*id).to_string());
+        hearing.tell(&format!(
+            "{said} is not followed, unless it has joined since: this node belongs to the store of {}, as it was agreed on last, and goes on there. To join another store, choose another path",
+            nodes.collect::<Vec<_>>().join(", ")
+        ));
+    }
     Ok(Started {
         node,
         place,

@@ -161,7 +161,7 @@ impl Service {
                     waits_for => plainly(self.place, waits_for),
                 };
                 Err(format!(
-                    "this node reaches no leader now, so what it has may be old ({waits_for}): ask another one, or later"
+                    "this node reaches no leader now, so what it has may be old: ask another one, or later. What it waits for: {waits_for}"
                 ))
             }
         }

@@ -87,7 +87,7 @@ pub async fn unreachable(place: Place, mine: &Alike, trouble: Unreachable) -> St
 }
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 18] = [
+const PHRASES: [(&str, &str); 19] = [
     (
         "While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group. Otherwise restore the directory from a copy",
         "If another node has the data, move this node's directory away and start it with that node as its leader: it gets everything from there. Otherwise restore the directory from a copy",
@@ -95,6 +95,10 @@ const PHRASES: [(&str, &str); 18] = [
     (
         "stop it, or start it again to join",
         "stop it, or start it again with the leader's HOST:PORT behind its own to join",
+    ),
+    (
+        " lives: stop it, or remove it first",
+        " lives: stop it first, and then remove it (docstore-cli: rmnode HOST:PORT)",
     ),
     (
         "as many as allowed; remove or replace one first",

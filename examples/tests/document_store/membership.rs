@@ -81,6 +81,23 @@ async fn a_store_of_its_own_does_not_become_a_follower_by_an_argument() {
 }
 
 #[tokio::test]
+async fn a_node_of_one_store_that_is_given_another_ones_leader_says_that_it_does_not_follow_it() {
+    let (mut stage, [leader, follower]) = Stage::with().await.unwrap();
+    ok(leader, NUMBERS).await;
+    let [stranger] = free_ports().unwrap();
+    for node in [follower, leader] {
+        stage.kill(node).await.unwrap();
+    }
+    for node in [follower, leader] {
+        stage.enter(node, Some(stranger)).await.unwrap();
+        let told = stage.node(node).unwrap().printed().join("\n");
+        assert!(told.contains("is not followed"), "{told}");
+        assert!(told.contains(&at(leader)), "{told}");
+    }
+    stage.active(&[leader, follower]).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_first_command_that_was_wrong_leaves_nothing_behind() {
     let mut stage = Stage::empty().unwrap();
     let [node, nobody] = free_ports().unwrap();
