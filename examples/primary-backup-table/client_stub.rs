@@ -76,18 +76,39 @@ impl ClientStub {
         })
     }
 
-    /// All keys.
+    /// All keys. Where they are more than one answer holds, they are read in pieces: a key that is written or removed meanwhile may or may not be
+    /// among them, and every other one is there once.
     ///
     /// # Errors
     /// [`NoAnswer`].
     pub async fn get_keys(&mut self) -> Result<Outcome<Vec<Bytes>>, NoAnswer> {
-        Ok(
-            match self.ask(opcode::GET_KEYS, Content::Result(0)).await? {
-                Content::Keys(keys) => Outcome::Done(keys),
-                // So do some servers tell an empty list.
-                _ => Outcome::Done(Vec::new()),
-            },
-        )
+        if let Content::Keys(keys) = self.ask(opcode::GET_KEYS, Content::Result(0)).await? {
+            return Ok(Outcome::Done(keys));
+        }
+        // So do some servers tell an empty list, and ours one that is too long.
+        match self.size().await? {
+            Outcome::Done(0) => Ok(Outcome::Done(Vec::new())),
+            Outcome::Done(_) => self.keys_in_pieces().await,
+            Outcome::Failed => Ok(Outcome::Failed),
+        }
+    }
+
+    async fn keys_in_pieces(&mut self) -> Result<Outcome<Vec<Bytes>>, NoAnswer> {
+        let (mut keys, mut behind) = (Vec::new(), Content::Result(0));
+        loop {
+            let Content::Keys(more) = self.ask(opcode::KEYS_AFTER, behind).await? else {
+                return Ok(Outcome::Failed);
+            };
+            let Some(last) = more.last() else {
+                return Ok(Outcome::Done(keys));
+            };
+            // Whoever goes round in circles is not listened to for ever.
+            if keys.last().is_some_and(|before| before >= last) {
+                return Ok(Outcome::Failed);
+            }
+            behind = Content::Key(last.clone());
+            keys.extend(more);
+        }
     }
 
     async fn write(&mut self, code: i16, content: Content) -> Result<Outcome<()>, NoAnswer> {

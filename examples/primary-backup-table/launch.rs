@@ -1,6 +1,8 @@
 //! Starts a server as [`plan`] says: who it is, whom it asks, with what policies it runs.
 
+use super::loss::{each, has_nothing, may_serve};
 use super::policy::{self, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within};
+use super::roll::{Answer, Roll, call};
 use super::server::{Notes, Options, Server, tell};
 use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
@@ -13,6 +15,7 @@ use kvrep_core::protocol::passive::Join;
 use kvrep_core::transport::Transport as _;
 use kvrep_core::{Authority, Configuration, GroupId, Node, ReplicaId};
 use kvrep_transport_tcp::{LinkLimits, TcpConfig, TcpLimits, TcpLink, TcpTransport};
+use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
@@ -25,7 +28,9 @@ use tokio::time::{Instant, sleep};
 /// Why it cannot start, and what to do.
 pub(super) async fn start(options: &Options) -> Result<Server, String> {
     let dir = StateDir::open(&options.data).map_err(|e| e.to_string())?;
+    port_is_free(options)?;
     let found = dir.read().map_err(|e| e.to_string())?;
+    let is_first = found.is_none();
     let plan = plan(found.as_ref(), &options.wanted)?;
     let mut record = found.unwrap_or_else(|| {
         Record::new(options.wanted.port, draw(&plan), options.wanted.durability)
@@ -56,40 +61,102 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             peer = Some((met.replica, address));
         }
         Plan::Return { peer: known } => {
-            // Another server may have taken its place meanwhile, and be dead by now.
-            let place = match status_of(&known.1).await {
-                Ok((replica, status)) => {
-                    if began_anew(me, &status) {
-                        tell(&another_table(&known.1, &record));
-                    }
-                    place_for(me, replica, status)
-                }
-                Err(_) => Join::full(),
-            };
-            (members, join) = (vec![known.0], Some(place));
-            peer = Some(known);
+            let answers = call(me, record.known()).await;
+            let (asked, place) = whom_to_join(me, known, answers, &record);
+            (members, join) = (vec![asked.0], Some(place));
+            peer = Some(asked);
         }
         Plan::Force { peer: known } => {
-            if let Some((id, address)) = &known {
-                refuse_if_alive(*id, address, &record).await?;
-                members.push(*id);
-            }
             let has_log = record.durable && dir.log().exists();
-            tell(&format!("FORCED: {}", consequence(has_log, &record)));
+            let answers = call(me, record.known()).await;
+            for answer in &answers {
+                refuse_if_alive(me, answer, has_log)?;
+            }
+            members.extend(known.iter().map(|(id, _)| *id));
+            let asked = asked(&answers);
+            tell(&format!(
+                "FORCED: {}. {asked}",
+                consequence(has_log, &record)
+            ));
             peer = known;
         }
     }
-    let forced = options.wanted.force == Force::Yes;
-    run(options, dir, record, members, peer, (join, forced)).await
+    // A table that has not begun leaves nothing behind.
+    let begins = is_first && peer.is_none();
+    let join = match (join, options.wanted.force) {
+        (join, Force::No) => Enter::As(join),
+        (_, Force::Yes) => Enter::Forced,
+    };
+    run(options, (dir, record, begins), members, peer, join).await
+}
+
+/// How a node enters its group.
+enum Enter {
+    /// As a founder, or as one that goes on; or as one that joins.
+    As(Option<Join>),
+    Forced,
+}
+
+/// Who is asked for a place, and how: the other one of the pair; another server that answers and has the table, if that one is dead or has nothing. Another
+/// server may have taken this one's place meanwhile, and be dead by now.
+fn whom_to_join(
+    me: ReplicaId,
+    known: (ReplicaId, String),
+    answers: Vec<Answer>,
+    record: &Record,
+) -> ((ReplicaId, String), Join) {
+    let said = |answer: Answer| Some(((answer.replica, answer.address), answer.said?));
+    let mut said: Vec<_> = answers.into_iter().filter_map(said).collect();
+    said.sort_by_key(|((id, at), status)| {
+        (!may_serve(*id, status), has_nothing(status), *at != known.1)
+    });
+    match said.into_iter().next() {
+        Some(((replica, address), status)) => {
+            if began_anew(me, &status) {
+                tell(&another_table(&address, record));
+            }
+            ((replica, address), place_for(me, replica, status))
+        }
+        None => (known, Join::full()),
+    }
+}
+
+/// Who was asked before force, and what else there may be.
+fn asked(answers: &[Answer]) -> String {
+    let silent = answers.iter().filter(|a| a.said.is_none());
+    let silent: Vec<_> = silent.map(|a| a.address.clone()).collect();
+    let silent = match silent.as_slice() {
+        [] => String::new(),
+        silent => format!(
+            "No answer came from {}, and what it has is not known. ",
+            each(silent)
+        ),
+    };
+    format!(
+        "{silent}A server of which this one was never told may have more; if there is one, stop this one"
+    )
+}
+
+/// Said at once, before anything else is decided or said.
+fn port_is_free(options: &Options) -> Result<(), String> {
+    let listen = SocketAddr::new(options.listen, options.wanted.port);
+    std::net::TcpListener::bind(listen).map(drop).map_err(|e| {
+        let what = match e.kind() {
+            ErrorKind::AddrInUse => "another process, perhaps another table-server, listens there: stop it first, or choose another port",
+            ErrorKind::AddrNotAvailable => "this machine has no such address: choose one of its own with --listen",
+            ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose a higher one",
+            _ => "check the port and --listen",
+        };
+        format!("cannot listen on {listen}: {e}; {what}. This server was not started, and changed nothing")
+    })
 }
 
 async fn run(
     options: &Options,
-    dir: StateDir,
-    record: Record,
+    (dir, record, begins): (StateDir, Record, bool),
     members: Vec<ReplicaId>,
     peer: Option<(ReplicaId, String)>,
-    (join, forced): (Option<Join>, bool),
+    enter: Enter,
 ) -> Result<Server, String> {
     let me = ReplicaId(record.replica);
     let authority = match options.witness {
@@ -114,10 +181,14 @@ async fn run(
     let ask = Arc::clone(&known);
     let address_of = move |id| ask.of(id);
     let witness = options.witness.as_deref();
-    let words = Arc::new(Words::new((me, durability), witness, address_of));
+    let begins_with = witness.filter(|_| begins);
+    let words = Words::new((me, durability), witness, address_of).begins_with(begins_with);
+    let words = Arc::new(words);
     let told = Arc::clone(&words);
     let listen = SocketAddr::new(options.listen, options.wanted.port);
-    let service = Arc::new(Service::new(options.dialect));
+    let roll = Arc::new(Roll::of(record.known()));
+    let within = request_within(options.timeout);
+    let service = Arc::new(Service::new(options.dialect, within, Arc::clone(&roll)));
     let mut config = TcpConfig::new(listen.to_string())
         .limits(limits)
         .on_unreachable(move |trouble| {
@@ -134,33 +205,41 @@ async fn run(
     }
     let transport = TcpTransport::bind(config)
         .await
-        // A port that others must know is not taken as it comes.
-        .map_err(|e| e.to_string().replace(" (port 0 takes a free one)", ""))?;
+        .map_err(|e| e.to_string())?;
     let transport = Arc::new(transport);
     // It is set once, here.
     let _ = known.transport.set(Arc::downgrade(&transport));
-    // The port is this server's now, and nothing is served yet: whoever has begun once does not begin again.
-    dir.write(&record).map_err(|e| e.to_string())?;
+    let data = dir.log();
+    let durable = record.durable;
+    let told = (options.wanted.force, roll);
+    let mut notes = Notes::new((dir, record), told, Arc::clone(&transport));
+    if !begins {
+        // The port is this server's now, and nothing is served yet.
+        notes.begin()?;
+    }
     let mut builder = Node::builder(GROUP, me)
         .group(group)
         .transport(Arc::clone(&transport))
         .shutdown_within(SHUTDOWN_WITHIN)
         .state_machine(Table::default());
-    if record.durable {
-        builder = builder.data_dir(dir.log());
+    if durable {
+        builder = builder.data_dir(data);
     }
-    builder = match (join, forced) {
-        (_, true) => builder.forced(),
-        (Some(join), false) => builder.join(join),
-        (None, false) => builder,
+    builder = match enter {
+        Enter::Forced => builder.forced(),
+        Enter::As(Some(join)) => builder.join(join),
+        Enter::As(None) => builder,
     };
     let node = builder.start().await;
     let node = node.map_err(|e| words.plainly(&e.to_string()))?;
-    service.begin(&node, request_within(options.timeout));
+    if !begins {
+        service.begin(&node);
+    }
     Ok(Server {
         node,
-        notes: Notes::new((dir, record), options.wanted.force, transport),
+        notes,
         words,
+        service,
     })
 }
 
@@ -303,18 +382,30 @@ fn consequence(has_log: bool, record: &Record) -> String {
     )
 }
 
-/// Force is not for a server whose partner is there with the table.
-async fn refuse_if_alive(id: ReplicaId, address: &str, record: &Record) -> Result<(), String> {
-    match status_of(address).await {
-        Ok((replica, status)) if replica == id && status.last.index.0 > 0 && !record.durable => {
-            Err(format!(
-                "the other server, at {address}, has the table: start this one without --force"
-            ))
-        }
-        Ok((_, status)) if status.serving => Err(format!(
-            "the other server, at {address}, serves: start this one without --force"
-        )),
-        Ok(_) | Err(_) => Ok(()),
+/// Force is not for a server while another one is there that has more.
+fn refuse_if_alive(me: ReplicaId, answer: &Answer, has_log: bool) -> Result<(), String> {
+    let Some(status) = &answer.said else {
+        return Ok(());
+    };
+    let at = &answer.address;
+    let may_serve = may_serve(answer.replica, status);
+    let agreed = status.configuration.as_ref();
+    // With a log whoever has more of it is found by the library, where both had the table when that was last agreed on.
+    let without_me = !has_log || agreed.is_some_and(|c| !c.in_sync.contains_key(&me));
+    if status.serving {
+        Err(format!(
+            "nothing is forced: the server at {at} serves this table; start this one without --force"
+        ))
+    } else if may_serve && without_me && !has_nothing(status) {
+        Err(format!(
+            "nothing is forced: the server at {at} has the table, and serves it as soon as a client asks that server (or one that knows it); start this one without --force"
+        ))
+    } else if !has_log && !has_nothing(status) {
+        Err(format!(
+            "nothing is forced: the server at {at} has more of the table than this one, which has nothing of it, though perhaps not all. Start that one with --force to go on with what it has; or stop it first if that is to be given up"
+        ))
+    } else {
+        Ok(())
     }
 }
 

@@ -1,27 +1,95 @@
 //! Whether the table is lost: in memory it lives as long as a server that had all of it runs.
 //!
-//! A server that starts again without its table waits for the other one to give it. If that one has nothing either, or only an
-//! older table than was acknowledged, both would wait for each other for ever; so the operator is told what is lost, and
-//! what he can do. A pure function of what the two servers say of themselves, and of what this one wrote down.
+//! A server that starts again without its table waits for another one to give it. If none has it, or only an
+//! older table than was acknowledged, they would wait for each other for ever; so the operator is told what is lost, as far as this server
+//! knows, and what he can do. A pure function of what the servers say of themselves, and of what this one wrote down. It knows those
+//! that it was told of, and not who may have been given a place while it was dead: it says so.
 
+use super::roll::Answer;
 use kvrep_core::ReplicaId;
 use kvrep_core::protocol::ProtocolStatus;
 
-/// What the operator is told; nothing while somebody may still have the table. `was_alone`: when this server ended, it alone had
-/// everything, as far as its directory knows. `other`: what the other one answers.
-pub(super) fn told_of_loss(
-    me: &ProtocolStatus,
-    was_alone: bool,
-    other: Option<(ReplicaId, &ProtocolStatus)>,
-) -> Option<&'static str> {
-    if !has_nothing(me) {
+/// What is lost. Servers by where they listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// All that are known were asked, and have nothing either.
+    Nobody { asked: Vec<String> },
+    /// Nobody who answers has it.
+    Silent {
+        silent: Vec<String>,
+        without: Vec<String>,
+        /// When this server ended, it alone had everything, as far as its directory knows.
+        was_alone: bool,
+    },
+    /// This server alone had it as it was last; the one there has an older one.
+    Older { at: String },
+}
+
+/// What the operator is to be told; nothing while somebody may still give this server the table.
+pub(super) fn loss(me: &ProtocolStatus, was_alone: bool, answers: &[Answer]) -> Option<Loss> {
+    let said = || {
+        let said = answers.iter();
+        said.filter_map(|a| Some((a, a.said.as_ref()?)))
+    };
+    if !has_nothing(me) || said().any(|(who, status)| may_serve(who.replica, status)) {
         return None;
     }
-    match other {
-        Some((_, status)) if has_nothing(status) => Some(NOBODY),
-        Some((id, status)) if was_alone && !may_serve(id, status) => Some(OLDER),
-        None if was_alone => Some(ALONE),
-        Some(_) | None => None,
+    let silent = answers.iter().filter(|a| a.said.is_none());
+    let silent: Vec<_> = silent.map(|a| a.address.clone()).collect();
+    let without = said().filter(|(_, status)| has_nothing(status));
+    let without: Vec<_> = without.map(|(who, _)| who.address.clone()).collect();
+    let older = said().find(|(_, status)| !has_nothing(status));
+    match older {
+        Some((who, _)) if was_alone && silent.is_empty() => Some(Loss::Older {
+            at: who.address.clone(),
+        }),
+        // What it waits for it says itself.
+        Some(_) => None,
+        None if silent.is_empty() => {
+            let known = was_alone || !without.is_empty();
+            known.then_some(Loss::Nobody { asked: without })
+        }
+        None => (was_alone || !without.is_empty()).then_some(Loss::Silent {
+            silent,
+            without,
+            was_alone,
+        }),
+    }
+}
+
+impl Loss {
+    /// In words. `heard`: when the server there was heard last, said of one that is silent.
+    pub(super) fn told(&self, heard: impl Fn(&str) -> String) -> String {
+        match self {
+            Self::Nobody { asked } => {
+                let others = match asked.as_slice() {
+                    [] => "knows of no other".into(),
+                    asked => format!("so was the server at {}", asked.join(", and the one at ")),
+                };
+                format!(
+                    "nobody that this server knows of has the table any more: this one was started again without it, and {others}. {UNKNOWN}; if there is none, start one of them with --force to begin with an EMPTY table"
+                )
+            }
+            Self::Silent {
+                silent,
+                without,
+                was_alone,
+            } => {
+                let silent = silent.iter().map(|at| format!("{at} ({})", heard(at)));
+                let silent = each(&silent.collect::<Vec<_>>());
+                let what = match (was_alone, without.as_slice()) {
+                    (true, _) => "the table is LOST as it was last, as far as this server knows: it was in its memory alone when it ended, for the other one was DOWN".into(),
+                    (false, without) => format!("this server has no table, nor has {}", each(without)),
+                };
+                format!(
+                    "{what}. No answer comes from {silent}: see to it that it runs and can be reached, for it may have the table. {UNKNOWN}; if nobody has it, start one of those that answer with --force to begin with an EMPTY table"
+                )
+            }
+            Self::Older { at } => format!(
+                "the table is LOST as it was last: it was in this server's memory alone when it ended, for the other one was DOWN. The server at {at} has an older table: start that one with --force to go on \
+                 with it, without what was written since; or stop that one, and start this one with --force to begin with an EMPTY table"
+            ),
+        }
     }
 }
 
@@ -31,16 +99,29 @@ pub(super) fn has_nothing(status: &ProtocolStatus) -> bool {
 }
 
 /// Whether it serves, or had everything when that was last agreed on.
-fn may_serve(id: ReplicaId, status: &ProtocolStatus) -> bool {
+pub(super) fn may_serve(id: ReplicaId, status: &ProtocolStatus) -> bool {
     let agreed = status.configuration.as_ref();
     status.serving || status.primary.is_some() || agreed.is_some_and(|c| c.has(id, status.store))
 }
 
-const NOBODY: &str = "nobody has the table any more: both servers were started again without it. Start one of them with --force to begin with an EMPTY table";
-const ALONE: &str = "nobody has the table any more, as far as this server knows: it was in its memory alone when it ended, for the other one was DOWN, and that one does not answer. If it runs \
-     after all, see to it that it can be reached; if not, start this one with --force to begin with an EMPTY table";
-const OLDER: &str = "the table is LOST as it was last: it was in this server's memory alone when it ended, for the other one was DOWN. The other one has an older table: start that one with --force to \
-     go on with it, without what was written since; or this one, to begin with an EMPTY table";
+/// Where one is that has the table, when nobody serves.
+pub(super) fn has_table(answers: &[Answer]) -> Option<&str> {
+    let said = || answers.iter().filter_map(|a| Some((a, a.said.as_ref()?)));
+    if said().any(|(_, status)| status.serving) {
+        return None;
+    }
+    let has = |(who, status): &(&Answer, &ProtocolStatus)| {
+        !has_nothing(status) && may_serve(who.replica, status)
+    };
+    said().find(has).map(|(who, _)| who.address.as_str())
+}
+
+/// Each of these servers, in words.
+pub(super) fn each(at: &[String]) -> String {
+    format!("the server at {}", at.join(", nor the one at "))
+}
+
+const UNKNOWN: &str = "Whether a server of which this one was never told has it, it does not know";
 
 #[cfg(test)]
 mod tests {
@@ -60,23 +141,73 @@ mod tests {
         }
     }
 
+    fn answer(id: u32, said: Option<ProtocolStatus>) -> Answer {
+        Answer {
+            replica: ReplicaId(id),
+            address: format!("h:{id}"),
+            said,
+        }
+    }
+
+    fn told(loss: &Option<Loss>) -> String {
+        loss.as_ref().expect("a loss").told(|_| "not heard".into())
+    }
+
     /// A1.6: the last one that had the table in its memory comes back without it, and says what is lost and what to do.
     #[test]
     fn the_last_one_that_had_the_table_is_told_that_it_is_lost() {
         let empty = status(10, None);
-        let other = |status: ProtocolStatus, was_alone| {
-            told_of_loss(&empty, was_alone, Some((ReplicaId(2), &status)))
-        };
-        assert_eq!(told_of_loss(&empty, true, None), Some(ALONE));
-        assert_eq!(told_of_loss(&empty, false, None), None);
+        let other =
+            |status: ProtocolStatus, was_alone| loss(&empty, was_alone, &[answer(2, Some(status))]);
+        let silent = [answer(2, None)];
+        let alone = loss(&empty, true, &silent);
+        assert!(
+            told(&alone).contains("memory alone when it ended"),
+            "{alone:?}"
+        );
+        assert_eq!(loss(&empty, false, &silent), None);
         for was_alone in [true, false] {
-            assert_eq!(other(status(20, None), was_alone), Some(NOBODY));
+            let nobody = other(status(20, None), was_alone);
+            assert!(
+                told(&nobody).contains("so was the server at h:2"),
+                "{nobody:?}"
+            );
             // It counts, with the storage that it has: it will serve.
             assert_eq!(other(status(20, Some((2, 20))), was_alone), None);
         }
-        assert_eq!(other(status(20, Some((1, 10))), true), Some(OLDER));
+        let at = "h:2".into();
+        assert_eq!(
+            other(status(20, Some((1, 10))), true),
+            Some(Loss::Older { at })
+        );
         assert_eq!(other(status(20, Some((1, 10))), false), None);
         // Whoever has been given a table has lost none.
-        assert_eq!(told_of_loss(&status(10, Some((1, 10))), true, None), None);
+        assert_eq!(loss(&status(10, Some((1, 10))), true, &silent), None);
+    }
+
+    /// Not while a third server has it, or may have it.
+    #[test]
+    fn nobody_is_said_to_have_the_table_only_when_all_that_are_known_have_said_so() {
+        let empty = status(10, None);
+        let without = || answer(2, Some(status(20, None)));
+        let third = answer(3, Some(status(30, Some((3, 30)))));
+        let has = [without(), third];
+        assert_eq!(loss(&empty, true, &has), None);
+        assert_eq!(has_table(&has), Some("h:3"));
+        assert_eq!(has_table(&[without()]), None);
+        let unheard = loss(&empty, false, &[without(), answer(3, None)]);
+        let unheard = told(&unheard);
+        assert!(!unheard.contains("nobody that"), "{unheard}");
+        for words in [
+            "the server at h:3 (not heard)",
+            "nor has the server at h:2",
+            "never told",
+        ] {
+            assert!(unheard.contains(words), "{words}: {unheard}");
+        }
+        let all = [without(), answer(3, Some(status(30, None)))];
+        let nobody = told(&loss(&empty, false, &all));
+        assert!(nobody.contains("h:2, and the one at h:3"), "{nobody}");
+        assert!(nobody.contains("never told"), "{nobody}");
     }
 }

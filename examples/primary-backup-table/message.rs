@@ -2,14 +2,16 @@
 //!
 //! A frame is an `int32` length and a message: `OPCODE int16`, `C_TYPE int16`, content. All integers are big-endian.
 //!
-//! Besides the operations of every table server there are two of ours, which carry a request's identity so that a write that
-//! is sent again after a failover gets its first answer. A server that does not know them answers with an error or hangs
-//! up, and a client then does without.
+//! Besides the operations of every table server there are some of ours. Two carry a request's identity, so that a write that
+//! is sent again after a failover gets its first answer; with one a long list of keys is read in pieces; one is for servers. A server that does not know them
+//! answers with an error or hangs up, and a client then does without.
 //!
 //! | opcode | request | reply |
 //! |---|---|---|
 //! | `OC_SESSION` 110 | `CT_RESULT` (value ignored): a new session | 111, `CT_VALUE`: its 8 bytes |
 //! | `OC_ONCE` 120 | `CT_ONCE` 600: `SESSION int64`, `SEQ int64`, `DONE_BELOW int64`, then one PUT, CPUT or DEL as it would be sent alone | as for that alone; 99, `CT_RESULT`, −2: the session is not known (any more), nothing was done now |
+//! | `OC_SERVERS` 130 | `CT_RESULT` (value ignored): which other servers this one knows of; answered by any server, whatever it has | 131, `CT_KEYS`: for each its number, a blank and its `ip:port` |
+//! | `OC_KEYS_AFTER` 140 | `CT_RESULT` (value ignored): the first keys in the order of their bytes, as many as fit; or `CT_KEY`: those behind this one | 141, `CT_KEYS`; 0 keys: there are no more |
 //!
 //! Nothing that was read is believed: sizes are compared with the bytes that are there before anything is allocated, and a
 //! frame that is too large ends the conversation. Large ones share a [`Room`].
@@ -41,6 +43,10 @@ pub mod opcode {
     pub const SESSION: i16 = 110;
     /// Ours: a write with its identity.
     pub const ONCE: i16 = 120;
+    /// Ours: which other servers this one knows of.
+    pub const SERVERS: i16 = 130;
+    /// Ours: some of the keys.
+    pub const KEYS_AFTER: i16 = 140;
 }
 
 /// One message.

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod primary_backup;
 pub mod requests;
 mod roles;
+mod roll;
 pub mod room;
 pub mod server;
 pub mod server_console;

@@ -1,28 +1,31 @@
 //! `table-server`: starts as its directory and arguments say, serves clients, listens to the keyboard.
 
 use super::keyboard::Keyboard;
-use super::launch::{start, status_of};
-use super::loss::{has_nothing, told_of_loss};
+use super::launch::start;
+use super::loss::{has_nothing, has_table, loss};
 use super::message::Dialect;
 use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
 use super::roles::Known;
+use super::roll::{Roll, call};
 use super::server_console::printed;
+use super::service::Service;
 use super::start::{Force, Wanted};
 use super::state_dir::{Record, StateDir};
 use super::words::Words;
 use crate::common::open_files::raise_open_files;
-use crate::common::operator::{asked_to_end, attend};
-use kvrep_core::Node;
+use crate::common::operator::{Said, asked_to_end, attend};
 use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::transport::Transport as _;
+use kvrep_core::{Node, ReplicaId};
 use kvrep_transport_tcp::TcpTransport;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 /// What a server is told.
 #[derive(Clone, Debug)]
@@ -64,6 +67,7 @@ pub async fn serve(options: Options) -> Result<(), String> {
         node,
         mut notes,
         words,
+        service,
     } = loop {
         tokio::select! {
             started = &mut starting => break started?,
@@ -77,7 +81,7 @@ pub async fn serve(options: Options) -> Result<(), String> {
         notes.dir.path().display()
     ));
     tokio::select! {
-        ended = tend(&node, &mut notes, &words, &mut keyboard) => return ended,
+        ended = tend(&node, (&mut notes, &service), &words, &mut keyboard) => return ended,
         () = &mut end => {}
     }
     node.shutdown().await.map_err(|e| e.to_string())
@@ -86,7 +90,7 @@ pub async fn serve(options: Options) -> Result<(), String> {
 /// Does what a running server does beside serving, until the node ends by itself.
 async fn tend(
     node: &Node,
-    notes: &mut Notes,
+    (notes, service): (&mut Notes, &Service),
     words: &Words,
     keyboard: &mut Keyboard,
 ) -> Result<(), String> {
@@ -101,14 +105,13 @@ async fn tend(
     let mut attending = std::pin::pin!(attend(node, heard));
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
-    // Whoever is forced has been told already.
-    let other = match notes.force {
-        Force::No => notes.record.peer_address.clone(),
-        Force::Yes => None,
-    };
-    let lost = nobody_has_it(node, other, notes.was_alone);
+    let roll = Arc::clone(&notes.roll);
+    let lost = nobody_has_it(node, &roll, notes.was_alone);
     let mut lost = std::pin::pin!(lost);
-    let mut is_told = false;
+    // Whoever is forced has been told already.
+    let mut is_told = notes.force == Force::Yes;
+    let mut looking = interval(LOOK_EVERY);
+    looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (me, mut role) = (node.identity().replica, Known::default());
     loop {
         tokio::select! {
@@ -118,9 +121,17 @@ async fn tend(
             () = &mut lost, if !is_told => is_told = true,
             Ok(()) = watch.changed() => {
                 let protocol = watch.borrow_and_update().protocol.clone();
+                notes.take(&protocol).await?;
+                if notes.has_begun {
+                    service.begin(node);
+                }
                 if let Some(what) = role.news(me, &protocol, |id| words.address(id)) {
                     say(&format!("table-server: {what}"));
                 }
+            }
+            // Of other servers one hears at any time.
+            _ = looking.tick() => {
+                let protocol = watch.borrow().protocol.clone();
                 notes.take(&protocol).await?;
             }
         }
@@ -132,6 +143,7 @@ pub(super) struct Server {
     pub(super) node: Node,
     pub(super) notes: Notes,
     pub(super) words: Arc<Words>,
+    pub(super) service: Arc<Service>,
 }
 
 /// What a server writes down of the pair.
@@ -140,15 +152,19 @@ pub(super) struct Notes {
     record: Record,
     /// When this server ended last, it alone had the whole table, in its memory.
     was_alone: bool,
+    /// The table has begun, and that is written down: before, nothing is served and nothing is left in the directory, for a start that comes to
+    /// nothing (the witness may be another one) must not stand in the way of the next.
+    has_begun: bool,
     /// Whether it was told to serve with what it has.
     force: Force,
+    roll: Arc<Roll>,
     transport: Arc<TcpTransport>,
 }
 
 impl Notes {
     pub(super) fn new(
         (dir, record): (StateDir, Record),
-        force: Force,
+        (force, roll): (Force, Arc<Roll>),
         transport: Arc<TcpTransport>,
     ) -> Self {
         let was_alone = !record.durable && record.in_sync == [record.replica];
@@ -156,29 +172,48 @@ impl Notes {
             dir,
             record,
             was_alone,
+            has_begun: false,
             force,
+            roll,
             transport,
         }
     }
 
-    /// Writes down what the pair has agreed on, if that is new.
+    /// Writes down who this server is, before it serves anything.
+    pub(super) fn begin(&mut self) -> Result<(), String> {
+        self.dir.write(&self.record).map_err(|e| e.to_string())?;
+        self.has_begun = true;
+        Ok(())
+    }
+
+    /// Writes down what the pair has agreed on, and of whom was heard, if that is new.
     async fn take(&mut self, protocol: &ProtocolStatus) -> Result<(), String> {
-        let Some(configuration) = &protocol.configuration else {
-            return Ok(());
-        };
-        let (dir, transport) = (self.dir.clone(), &self.transport);
-        if !self
-            .record
-            .learn(configuration, |id| transport.address_of(id))
-        {
+        let me = ReplicaId(self.record.replica);
+        let agreed = protocol.configuration.as_ref();
+        if !self.has_begun && !agreed.is_some_and(|c| c.has(me, protocol.store)) {
             return Ok(());
         }
-        let record = self.record.clone();
+        let before = self.record.clone();
+        if let Some(configuration) = agreed {
+            let transport = &self.transport;
+            self.record
+                .learn(configuration, |id| transport.address_of(id));
+        }
+        for (other, address) in self.roll.known() {
+            self.record.hear_of(other, &address);
+        }
+        self.roll.add(self.record.known());
+        if self.has_begun && self.record == before {
+            return Ok(());
+        }
+        let (dir, record) = (self.dir.clone(), self.record.clone());
         // A disk takes its time; heartbeats do not wait for it.
         let written = tokio::task::spawn_blocking(move || dir.write(&record)).await;
         written
             .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())
+            .map_err(|e| e.to_string())?;
+        self.has_begun = true;
+        Ok(())
     }
 }
 
@@ -193,23 +228,38 @@ async fn wake(node: &Node) {
     }
 }
 
-/// Tells what is lost, if neither this server nor the other one has the table as it was last: they would wait for each other.
-async fn nobody_has_it(node: &Node, other: Option<String>, was_alone: bool) {
-    let Some(other) = other else {
-        return;
-    };
-    let mut said = None;
+/// Tells what is lost, if none of the servers that are known has the table as it was last: they would wait for each other.
+async fn nobody_has_it(node: &Node, roll: &Roll, was_alone: bool) {
+    let me = node.identity().replica;
+    let (mut said, mut waits) = (None, Said::default());
+    let mut heard = BTreeMap::new();
     while has_nothing(&node.status().protocol) {
-        let answered = status_of(&other).await.ok();
-        let answered = answered.as_ref().map(|(id, status)| (*id, status));
-        // As it is now: the answer took its time.
-        let now = told_of_loss(&node.status().protocol, was_alone, answered);
-        if let Some(what) = now
+        let answers = call(me, roll.known()).await;
+        for answer in &answers {
+            roll.add([(answer.replica, answer.address.clone())].into());
+            if answer.said.is_some() {
+                heard.insert(answer.address.clone(), Instant::now());
+            }
+        }
+        // As it is now: the answers took their time.
+        let now = loss(&node.status().protocol, was_alone, &answers);
+        if let Some(what) = &now
             && now != said
         {
-            tell(what);
+            tell(&what.told(|at| match heard.get(at) {
+                Some(last) => format!("heard {} s ago", last.elapsed().as_secs()),
+                None => "not heard since this server was started".into(),
+            }));
         }
         said = now.or(said);
+        if let Some(at) = has_table(&answers) {
+            let what = format!(
+                "the server at {at} has the table: it serves as soon as a client asks that one, or one that it knows; this one gets a copy when there is a place for it. If it gets none though one is free, start it again"
+            );
+            if waits.is_news(&what, Instant::now()) {
+                tell(&what);
+            }
+        }
         sleep(LOOK_EVERY).await;
     }
 }

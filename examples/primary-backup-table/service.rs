@@ -1,8 +1,9 @@
 //! Serves clients on their own wire, on the port of the replica itself.
 
-use super::message::{Dialect, Message, Side, TableCodec};
+use super::message::{Content, Dialect, Message, Side, TableCodec, opcode};
 use super::policy::{AFTER_GOODBYE, LARGE_REQUESTS_MAX, REQUEST_BYTES_MAX, manners};
 use super::requests::{NoAnswer, Requests};
+use super::roll::Roll;
 use super::room::Room;
 use super::skel::{Ask, asked};
 use crate::common::conversation::{Conversation, Farewell};
@@ -12,34 +13,40 @@ use kvrep_core::Node;
 use kvrep_core::client_wire::Outcome;
 use kvrep_transport_tcp::ForeignService;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::sync::{Notify, SetOnce};
+use tokio::time::{sleep, timeout};
 
 /// Serves clients, once it knows the node. See the [module](self).
 pub(super) struct Service {
-    requests: OnceLock<Requests>,
+    requests: SetOnce<Requests>,
+    /// How long a request waits, at most.
+    within: Duration,
     dialect: Dialect,
     room: Room,
+    roll: Arc<Roll>,
 }
 
 impl Service {
-    /// A service that writes this dialect. Clients that come before it [begins](Self::begin) are hung up on.
+    /// A service that writes this dialect. A request waits for at most `within`, also for the service to [begin](Self::begin); then its client is
+    /// hung up on. Which servers are known is answered at any time.
     #[must_use]
-    pub(super) fn new(dialect: Dialect) -> Self {
+    pub(super) fn new(dialect: Dialect, within: Duration, roll: Arc<Roll>) -> Self {
         Self {
-            requests: OnceLock::new(),
+            requests: SetOnce::new(),
+            within,
             dialect,
             room: Room::for_frames(LARGE_REQUESTS_MAX),
+            roll,
         }
     }
 
-    /// Serves by way of this node from now on. A request waits for at most `within`.
-    pub(super) fn begin(&self, node: &Node, within: Duration) {
+    /// Serves by way of this node from now on.
+    pub(super) fn begin(&self, node: &Node) {
         // There is one node to each service.
-        let _ = self.requests.set(Requests::new(node, within));
+        let _ = self.requests.set(Requests::new(node, self.within));
     }
 
     /// One request after the other: whoever asks faster is slowed down by TCP.
@@ -54,26 +61,37 @@ impl Service {
                 Ok(None) => return Served::Enough,
                 Err(_) => return Served::Garbage,
             };
-            let reply = match request.ok().and_then(asked) {
+            let reply = match request.ok() {
                 None => Message::failure(),
-                Some(ask) => {
-                    let Some(requests) = self.requests.get() else {
-                        return Served::Unanswered;
-                    };
-                    let Some(outcome) = carried_out(requests, &ask, talk).await else {
-                        return Served::Enough;
-                    };
-                    // There is no word for "not known": hanging up says it.
-                    match outcome.ok().and_then(|outcome| ask.reply(outcome)) {
-                        Some(reply) => reply,
-                        None => return Served::Unanswered,
-                    }
-                }
+                Some(Message {
+                    opcode: opcode::SERVERS,
+                    content: Content::Result(_),
+                }) => self.roll.told(),
+                Some(request) => match asked(request) {
+                    None => Message::failure(),
+                    Some(ask) => match self.reply(&ask, talk).await {
+                        Ok(reply) => reply,
+                        Err(ended) => return ended,
+                    },
+                },
             };
             if talk.send(reply).await.is_err() {
                 return Served::Enough;
             }
         }
+    }
+
+    /// The reply to a request, or how the conversation ends without one.
+    async fn reply(&self, ask: &Ask, talk: &mut Talk) -> Result<Message, Served> {
+        let Ok(requests) = timeout(self.within, self.requests.wait()).await else {
+            return Err(Served::Unanswered);
+        };
+        let Some(outcome) = carried_out(requests, ask, talk).await else {
+            return Err(Served::Enough);
+        };
+        // There is no word for "not known": hanging up says it.
+        let reply = outcome.ok().and_then(|outcome| ask.reply(outcome));
+        reply.ok_or(Served::Unanswered)
     }
 }
 
@@ -155,8 +173,8 @@ mod tests {
             .state_machine(Table::default())
             .start();
         let node = node.await.expect("it starts");
-        let service = Service::new(Dialect::Plain);
-        service.begin(&node, LONG);
+        let service = Service::new(Dialect::Plain, LONG, Arc::default());
+        service.begin(&node);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let mut client = TcpStream::connect(address).await.expect("a connection");

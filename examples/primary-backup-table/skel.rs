@@ -38,6 +38,10 @@ pub fn asked(request: Message) -> Option<Ask> {
         (opcode::GET, Content::Key(key)) => Some(Ask::Read(Query::Get { key })),
         (opcode::SIZE, Content::Result(_)) => Some(Ask::Read(Query::Size)),
         (opcode::GET_KEYS, Content::Result(_)) => Some(Ask::Read(Query::Keys)),
+        (opcode::KEYS_AFTER, Content::Result(_)) => Some(Ask::Read(Query::KeysAfter { key: None })),
+        (opcode::KEYS_AFTER, Content::Key(key)) => {
+            Some(Ask::Read(Query::KeysAfter { key: Some(key) }))
+        }
         (opcode::SESSION, Content::Result(_)) => Some(Ask::Session),
         (
             opcode::ONCE,
@@ -114,6 +118,7 @@ impl Ask {
                 Query::Get { .. } => opcode::GET,
                 Query::Size => opcode::SIZE,
                 Query::Keys => opcode::GET_KEYS,
+                Query::KeysAfter { .. } => opcode::KEYS_AFTER,
             },
             Self::Session => opcode::SESSION,
         }
@@ -245,6 +250,8 @@ mod tests {
             (opcode::PUT, Content::Key("k".into())),
             (opcode::GET, entry()),
             (opcode::ONCE, entry()),
+            (opcode::KEYS_AFTER, entry()),
+            (opcode::SERVERS, Content::Result(0)),
         ] {
             assert_eq!(
                 asked(Message::new(opcode, content.clone())),

@@ -5,13 +5,19 @@
 
 use kvrep_core::{Configuration, ReplicaId};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// A server's directory.
+/// A server's directory, which is this process's alone as long as it lives.
 #[derive(Clone, Debug)]
-pub struct StateDir(PathBuf);
+pub struct StateDir {
+    path: PathBuf,
+    /// Held, not used: the lock goes with it.
+    _lock: Arc<File>,
+}
 
 /// What is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +36,18 @@ pub struct Record {
     pub term: String,
     /// Who had everything then.
     pub in_sync: Vec<u32>,
+    /// The other servers that were heard of, the latest last: one that took a place in the pair, one that waits for one.
+    #[serde(default)]
+    pub others: Vec<Other>,
+}
+
+/// Another server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// Which replica it is.
+    pub replica: u32,
+    /// Where it listens.
+    pub address: String,
 }
 
 /// Why a directory cannot be used. Nothing was changed.
@@ -43,6 +61,12 @@ pub enum StateDirError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Another process has it.
+    #[error("{} is in use: a table-server runs with it already. This one was not started, and changed nothing there. Stop the one that runs first, or choose another directory with --data", .path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// It is not what this program writes.
     #[error("{} is damaged ({why}); restore it, or join the other server anew: start with an empty directory and the other server's address as argument (without it this one would begin an empty table)", .path.display())]
@@ -66,7 +90,33 @@ impl Record {
             peer_address: None,
             term: String::new(),
             in_sync: Vec::new(),
+            others: Vec::new(),
         }
+    }
+
+    /// Every other server that is known, with its address.
+    #[must_use]
+    pub fn known(&self) -> BTreeMap<ReplicaId, String> {
+        let others = self.others.iter();
+        let others = others.map(|other| (ReplicaId(other.replica), other.address.clone()));
+        let peer = self.peer.map(ReplicaId).zip(self.peer_address.clone());
+        others.chain(peer).collect()
+    }
+
+    /// There is a server of this table there. Of many the oldest is forgotten.
+    pub fn hear_of(&mut self, replica: ReplicaId, address: &str) {
+        let known = |other: &Other| other.replica == replica.0 && other.address == address;
+        if replica.0 == self.replica || self.others.iter().any(known) {
+            return;
+        }
+        self.others.retain(|other| other.replica != replica.0);
+        if self.others.len() >= OTHERS_MAX {
+            self.others.remove(0);
+        }
+        self.others.push(Other {
+            replica: replica.0,
+            address: address.to_owned(),
+        });
     }
 
     /// Takes over what the pair agrees on now; the other server's address where it is known. Whether anything is new.
@@ -78,8 +128,16 @@ impl Record {
         let before = self.clone();
         let other = configuration.members.keys().find(|id| id.0 != self.replica);
         if let Some(other) = other {
+            // It may have taken the place of one that has more than it when it is heard of again.
+            let mut known = self.known();
+            if self.peer != Some(other.0) {
+                for (former, address) in &known {
+                    self.hear_of(*former, address);
+                }
+            }
+            let known = known.remove(other);
             self.peer = Some(other.0);
-            self.peer_address = address_of(*other).or_else(|| self.peer_address.take());
+            self.peer_address = address_of(*other).or(known);
         }
         self.term = configuration.term.to_string();
         self.in_sync = configuration.in_sync.keys().map(|id| id.0).collect();
@@ -106,22 +164,39 @@ impl StateDir {
         let path = path.into();
         // As a whole, for what is said of it: a relative one is another one elsewhere.
         let path = std::path::absolute(&path).unwrap_or(path);
-        match fs::create_dir_all(&path) {
-            Ok(()) => Ok(Self(path)),
-            Err(source) => Err(StateDirError::Io { path, source }),
+        if let Err(source) = fs::create_dir_all(&path) {
+            return Err(StateDirError::Io { path, source });
         }
+        let lock = path.join(LOCK);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = match options.open(&lock) {
+            Ok(file) => file,
+            Err(source) => return Err(StateDirError::Io { path: lock, source }),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateDirError::InUse { path }),
+            Err(TryLockError::Error(source)) => {
+                return Err(StateDirError::Io { path: lock, source });
+            }
+        }
+        Ok(Self {
+            path,
+            _lock: Arc::new(file),
+        })
     }
 
     /// Where the log is kept.
     #[must_use]
     pub fn log(&self) -> PathBuf {
-        self.0.join("log")
+        self.path.join("log")
     }
 
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// What was remembered; `None` at the first start.
@@ -129,7 +204,7 @@ impl StateDir {
     /// # Errors
     /// See [`StateDirError`].
     pub fn read(&self) -> Result<Option<Record>, StateDirError> {
-        let path = self.0.join(FILE);
+        let path = self.path.join(FILE);
         let size = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -157,20 +232,23 @@ impl StateDir {
     /// # Errors
     /// See [`StateDirError`].
     pub fn write(&self, record: &Record) -> Result<(), StateDirError> {
-        let (path, new) = (self.0.join(FILE), self.0.join(FILE_NEW));
+        let (path, new) = (self.path.join(FILE), self.path.join(FILE_NEW));
         let written = (|| {
             let bytes = serde_json::to_vec_pretty(record)?;
             let mut file = File::create(&new)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
-            File::open(&self.0)?.sync_all()
+            File::open(&self.path)?.sync_all()
         })();
         written.map_err(|source| StateDirError::Io { path, source })
     }
 }
 
 const FILE: &str = "server.json";
+const LOCK: &str = "lock";
+/// Other servers that are remembered.
+pub const OTHERS_MAX: usize = 16;
 const FILE_NEW: &str = "server.json.new";
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -202,8 +280,49 @@ mod tests {
         assert_eq!(record.in_sync, [1]);
         dir.write(&record).expect("written");
         assert_eq!(dir.read().expect("readable"), Some(record));
+        let of_before = r#"{"port":5000,"replica":1,"durable":false,"peer":null,"peer_address":null,"term":"","in_sync":[]}"#;
+        fs::write(dir.path().join(FILE), of_before).expect("writable");
+        assert!(dir.read().is_ok(), "a file of an older version");
         fs::write(dir.path().join(FILE), "{").expect("writable");
         let damaged = dir.read().expect_err("damaged").to_string();
         assert!(damaged.contains("server.json is damaged"), "{damaged}");
+    }
+
+    #[test]
+    fn a_directory_is_one_process_s_at_a_time() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::open(temporary.path()).expect("free");
+        let same = dir.clone();
+        drop(dir);
+        let refused = StateDir::open(temporary.path()).expect_err("in use");
+        assert!(refused.to_string().contains("runs with it already"));
+        drop(same);
+        StateDir::open(temporary.path()).expect("free again");
+    }
+
+    /// Three servers: the third took the second's place, and is not taken to be where that one is.
+    #[test]
+    fn whoever_lost_its_place_is_remembered_and_its_address_is_nobody_elses() {
+        let pair = |other: u32| Configuration {
+            term: Term::ZERO.next_for(ReplicaId(1)),
+            version: Version(2),
+            in_sync: [(ReplicaId(1), StoreId(7))].into(),
+            members: [1, other]
+                .map(|id| (ReplicaId(id), MemberKind::Full))
+                .into(),
+        };
+        let mut record = Record::new(5_000, ReplicaId(1), Durability::Memory);
+        record.learn(&pair(9), |_| Some("h:5001".into()));
+        record.learn(&pair(10), |_| None);
+        assert_eq!((record.peer, &record.peer_address), (Some(10), &None));
+        record.learn(&pair(10), |_| Some("h:5002".into()));
+        let known = record.known().into_values();
+        assert_eq!(known.collect::<Vec<_>>(), ["h:5001", "h:5002"]);
+        for id in 100..200 {
+            record.hear_of(ReplicaId(id), "h:6000");
+        }
+        record.hear_of(ReplicaId(1), "h:5000");
+        assert_eq!(record.others.len(), OTHERS_MAX);
+        assert_eq!(record.known().len(), OTHERS_MAX + 1, "the peer, too");
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use kvrep_core::{ApplyContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 /// Entries by key. Both are opaque bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,11 @@ pub enum Query {
     Size,
     /// All keys.
     Keys,
+    /// Keys in their order, as many as fit an answer.
+    KeysAfter {
+        /// Those behind this one; without it from the first on.
+        key: Option<Bytes>,
+    },
 }
 
 /// What is answered.
@@ -73,6 +79,17 @@ impl Table {
     /// The entries in order of their keys.
     pub fn entries(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
         self.entries.iter()
+    }
+
+    fn keys_after(&self, key: Option<Bytes>) -> Vec<Bytes> {
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut bytes = 0;
+        let behind = self.entries.range((from, Bound::Unbounded));
+        let fits = behind.map(|(key, _)| key).take_while(|key| {
+            bytes += key.len() + KEY_OVERHEAD_BYTES;
+            bytes <= PAGE_BYTES_MAX
+        });
+        fits.cloned().collect()
     }
 
     fn put(&mut self, key: Bytes, data: Bytes) {
@@ -115,6 +132,7 @@ impl StateMachine for Table {
             Query::Get { key } => Response::Data(self.entries.get(&key).cloned()),
             Query::Size => Response::Size(self.entries.len() as u64),
             Query::Keys => Response::Keys(self.entries.keys().cloned().collect()),
+            Query::KeysAfter { key } => Response::Keys(self.keys_after(key)),
         }
     }
 
@@ -133,6 +151,11 @@ impl StateMachine for Table {
         Some(self.digest)
     }
 }
+
+/// What a page of keys takes at most; the longest key that there may be fits in.
+const PAGE_BYTES_MAX: usize = 2 << 20;
+/// What a key takes beside itself, at most.
+const KEY_OVERHEAD_BYTES: usize = 8;
 
 fn digest_of(key: &[u8], data: &[u8]) -> u64 {
     let mut hash = xxhash_rust::xxh3::Xxh3::new();
@@ -199,5 +222,31 @@ mod tests {
             table.query(Query::Keys),
             Response::Keys(vec!["a".into(), "b".into()])
         );
+    }
+
+    #[test]
+    fn all_keys_are_in_the_pages_once_also_the_empty_one() {
+        let mut table = Table::default();
+        table.put(Bytes::new(), "v".into());
+        for number in 0..20 {
+            let mut key = vec![b'x'; 1 << 20];
+            key.push(number);
+            table.put(key.into(), "v".into());
+        }
+        let (mut keys, mut pages) = (Vec::new(), 0);
+        loop {
+            let key = keys.last().cloned();
+            let Response::Keys(page) = table.query(Query::KeysAfter { key }) else {
+                panic!("keys");
+            };
+            if page.is_empty() {
+                break;
+            }
+            pages += 1;
+            assert!(page.iter().map(Bytes::len).sum::<usize>() <= PAGE_BYTES_MAX);
+            keys.extend(page);
+        }
+        assert_eq!(Response::Keys(keys), table.query(Query::Keys));
+        assert!(pages > 10, "{pages}");
     }
 }

@@ -14,6 +14,8 @@ pub struct Words {
     me: ReplicaId,
     durability: Durability,
     has_witness: bool,
+    /// The witness of a table that begins.
+    begins_with: Option<String>,
     address_of: Box<dyn Fn(ReplicaId) -> Option<String> + Send + Sync>,
     said: Mutex<Said>,
 }
@@ -30,14 +32,29 @@ impl Words {
             me,
             durability,
             has_witness: witness.is_some(),
+            begins_with: None,
             address_of: Box::new(address_of),
             said: Mutex::default(),
         }
     }
 
+    /// The table begins here, with this witness: one that knows a table already knows another one.
+    #[must_use]
+    pub fn begins_with(mut self, witness: Option<&str>) -> Self {
+        self.begins_with = witness.map(str::to_owned);
+        self
+    }
+
     /// A sentence of the library.
     #[must_use]
     pub fn plainly(&self, text: &str) -> String {
+        if let Some(witness) = &self.begins_with
+            && let Some((before, _)) = text.split_once("no holder of the state remains")
+        {
+            return format!(
+                "{before}this server was to begin a table, and the witness at {witness} knows one already: it is the witness of another table (correct --witness), or this server had that table in another directory (start it there, or with --data). --force would give that table up"
+            );
+        }
         let named = with_names(text, |id| self.name(id));
         let safe = match self.durability {
             Durability::Log => named,
@@ -109,7 +126,7 @@ const IN_MEMORY: [(&str, &str); 3] = [
 ];
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 21] = [
+const PHRASES: [(&str, &str); 22] = [
     (
         "knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",
         "has the table of this pair: this server was primary of it before, with another directory or memory; it was started as if for the first time, with an EMPTY table, which it serves no more. The one that has the table goes on with it as soon as a client asks; what was written here since is LOST then",
@@ -120,7 +137,7 @@ const PHRASES: [(&str, &str); 21] = [
     ),
     (
         " has begun anew, with nothing of what this group had. This replica has that, and takes over as soon as a client asks it for a write or a linearizable read",
-        " was started without the table, as if for the first time (in another directory?), and does not count. This server has the table, and serves as soon as a client asks it",
+        " was started without the table (which was in its memory only, or it was started in another directory), and does not count. This server has the table, and serves as soon as a client asks it",
     ),
     (
         " has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then",
@@ -141,6 +158,10 @@ const PHRASES: [(&str, &str); 21] = [
     (
         "the group does not let it in: ",
         "the table does not let it in: ",
+    ),
+    (
+        " lives: stop it, or remove it first",
+        " has its other place, and lives: this one waits until that one is dead, and takes its place",
     ),
     (
         "restarted without a witness: all of",
@@ -234,6 +255,19 @@ mod tests {
     fn each_server_is_called_by_its_own_address_and_a_third_one_is_not_taken_for_the_second() {
         let told = words(Durability::Log).plainly("n4711, n9 and n1");
         assert_eq!(told, "the server at h:5001, another server and this server");
+    }
+
+    /// The witness of another table is none that this server could take over.
+    #[test]
+    fn a_first_start_with_a_witness_that_knows_a_table_is_not_told_to_use_force() {
+        let words = words(Durability::Memory).begins_with(Some("h:7000"));
+        let told = words.plainly(&format!("serves nothing: {}", SENTENCES[1]));
+        assert!(
+            told.starts_with("serves nothing: this server was to begin"),
+            "{told}"
+        );
+        assert!(told.contains("h:7000 knows one already"), "{told}");
+        assert!(!told.contains("start one"), "{told}");
     }
 
     /// What one is told to do must not lose the table.

@@ -3,9 +3,12 @@
 mod table_support;
 
 use kvrep_examples::primary_backup_table::client_stub::Outcome;
-use kvrep_examples::primary_backup_table::network_client::{Patience, TIMEOUT};
+use kvrep_examples::primary_backup_table::message::{Content, Message, opcode};
+use kvrep_examples::primary_backup_table::network_client::{NetworkClient, Patience, TIMEOUT};
 use kvrep_examples::primary_backup_table::pair::WITHIN;
-use kvrep_examples::primary_backup_table::policy::{SUSPECT_AFTER, request_within};
+use kvrep_examples::primary_backup_table::policy::{
+    ANSWER_BYTES_MAX, SUSPECT_AFTER, request_within,
+};
 use std::time::Duration;
 use table_support::{Script, cput, del, get, kill, plain, prepare, put, script, seen, updated};
 use tokio::time::{Instant, timeout};
@@ -142,4 +145,31 @@ async fn the_dialect_with_role_bytes_is_spoken() {
     let (printed, status) = script.run(&pair).await;
     assert!(status.success());
     assert!(printed.contains(" - \"1\""), "{printed}");
+}
+
+/// A list that is longer than one answer may be: our client reads it in pieces; on the plain wire it is an error, and never an empty list.
+#[tokio::test]
+async fn all_keys_are_listed_though_they_are_more_than_one_answer_holds() {
+    let pair = prepare(&[]);
+    let (_first, _second) = pair.start().await.expect("the pair");
+    let mut client = pair.client(Patience::default());
+    let key = |number: usize| format!("{number:02}{}", "k".repeat(900_000));
+    let keys: Vec<String> = (0..ANSWER_BYTES_MAX / 900_000 + 2).map(key).collect();
+    for key in &keys {
+        put(&mut client, key, "v").await;
+    }
+    assert!(keys.iter().map(String::len).sum::<usize>() > ANSWER_BYTES_MAX);
+    let Ok(Outcome::Done(listed)) = client.get_keys().await else {
+        panic!("a list");
+    };
+    assert!(
+        listed
+            .iter()
+            .map(|key| &key[..])
+            .eq(keys.iter().map(String::as_bytes))
+    );
+    let ask = Message::new(opcode::GET_KEYS, Content::Result(0));
+    let (first, second) = (pair.first.address(), pair.second.address());
+    let mut plain = NetworkClient::new(first, second, plain());
+    assert_eq!(plain.send_receive(&ask).await, Ok(Message::failure()));
 }

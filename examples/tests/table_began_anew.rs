@@ -7,7 +7,7 @@ use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::client_stub::ClientStub;
 use kvrep_examples::primary_backup_table::network_client::{NetworkClient, Patience};
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump, dump_when};
-use table_support::{get, prepare, put};
+use table_support::{get, prepare, put, serves};
 use tempfile::TempDir;
 
 /// A pair that has `k`; then its primary is dead.
@@ -31,13 +31,6 @@ async fn elsewhere(pair: &Pair, both: &[&str]) -> (Process, TempDir) {
     let there = directory.path().display().to_string();
     assert!(begun.contains(&there), "the whole path: {begun}");
     (process, directory)
-}
-
-/// Nobody tells it otherwise.
-async fn serves(anew: &mut Process) {
-    anew.line("este servidor é agora o primário", WITHIN)
-        .await
-        .expect("it serves");
 }
 
 /// A client that asks only this server.

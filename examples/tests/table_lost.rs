@@ -2,10 +2,12 @@
 
 mod table_support;
 
+use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::{NoAnswer, Patience};
-use kvrep_examples::primary_backup_table::pair::{Dump, WITHIN, dump_when};
+use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump_when};
 use table_support::{
-    get, hasty, kill, prepare, put, seen, speak_of_servers_only, updated, wait_for_record,
+    Witness, get, hasty, kill, prepare, put, seen, serves, speak_of_servers_only, updated,
+    wait_for_record,
 };
 
 /// C1.7, A1.6: an empty table is not served while somebody has the data, nor without force when nobody has.
@@ -34,7 +36,7 @@ async fn a_server_that_lost_its_table_serves_no_empty_one() {
     let mut second = pair.second.start().await.expect("again");
     for server in [&mut first, &mut second] {
         let why = server.line("--force", WITHIN).await.expect("it says why");
-        assert!(why.contains("nobody has the table"), "{why}");
+        assert!(why.contains("has the table any more"), "{why}");
     }
     client.size().await.expect_err("nobody serves");
     kill(&mut first).await;
@@ -69,7 +71,7 @@ async fn the_last_one_that_had_the_table_says_that_it_is_lost() {
         .expect("it says what is lost");
     // The other one has nothing either.
     let second = pair.second.start().await.expect("again");
-    let why = first.line("both servers were started again", WITHIN).await;
+    let why = first.line("so was the server at", WITHIN).await;
     assert!(why.expect("a choice").contains("--force"));
     client.size().await.expect_err("nobody serves");
     speak_of_servers_only(&[&first, &second]);
@@ -80,6 +82,7 @@ async fn the_last_one_that_had_the_table_says_that_it_is_lost() {
 async fn force_is_for_when_nobody_has_the_table() {
     let pair = prepare(&[]);
     let mut first = pair.first.start().await.expect("the first");
+    serves(&mut first).await;
     kill(&mut first).await;
     let mut first = pair.first.launch().expect("again");
     first
@@ -104,4 +107,134 @@ async fn force_is_for_when_nobody_has_the_table() {
         .await
         .expect("why");
     assert_eq!(first.ended(WITHIN).await.expect("it ends").code(), Some(1));
+}
+
+/// A server that gives up, and what it said with this in it.
+async fn ends_with(server: &mut Process, words: &str) -> String {
+    let why = server.line(words, WITHIN).await.expect("why");
+    assert_eq!(server.ended(WITHIN).await.expect("it ends").code(), Some(1));
+    why
+}
+
+/// A1.6, with three servers: the second is dead while the third takes its place, and comes back without the table; then the first ends, too. The third has
+/// everything.
+#[tokio::test]
+async fn nothing_is_said_to_be_lost_nor_forced_while_a_third_server_has_the_table() {
+    let pair = prepare(&[]);
+    let (mut first, mut second) = pair.start().await.expect("the pair");
+    let seats = Pair::prepare(&[]).expect("ports");
+    let third_seat = seats.first.with(&[&pair.first.address()]);
+    let mut third = third_seat.start().await.expect("the third");
+    third
+        .line("does not let it in", WITHIN)
+        .await
+        .expect("told");
+    let mut client = pair.client(hasty());
+    put(&mut client, "k", "1").await;
+    kill(&mut second).await;
+    updated(&mut third).await;
+    let mut second = pair.second.start().await.expect("again");
+    second
+        .line("does not let it in", WITHIN)
+        .await
+        .expect("told");
+    kill(&mut first).await;
+    let mut first = pair.first.start().await.expect("again");
+    // Each finds the third, also the one that was replaced while it was dead.
+    let has_it = format!("the server at {} has the table", third_seat.address());
+    for server in [&mut first, &mut second] {
+        server.line(&has_it, WITHIN).await.expect("it says who");
+        let told = server.printed().join("\n");
+        assert!(!told.contains("any more"), "{told}");
+    }
+    // Nobody is forced: neither who knows the third, nor who only knows whom to ask for it.
+    kill(&mut second).await;
+    let mut forced = pair.second.with(&["--force"]).launch().expect("started");
+    ends_with(&mut forced, &format!("nothing is forced: {has_it}")).await;
+    let seats_again = Pair::prepare(&[]).expect("ports");
+    let fourth_seat = seats_again.first.with(&[&pair.first.address()]);
+    let mut fourth = fourth_seat.start().await.expect("the fourth");
+    fourth.line(&has_it, WITHIN).await.expect("it says who");
+    kill(&mut fourth).await;
+    let mut forced = fourth_seat.with(&["--force"]).launch().expect("started");
+    ends_with(&mut forced, "nothing is forced").await;
+
+    assert_eq!(get(&mut client, "k").await.as_deref(), Some("1"));
+    updated(&mut first).await;
+    speak_of_servers_only(&[&first, &second, &third, &fourth]);
+    // While nobody answers it is allowed, and says what is not known.
+    for server in [&mut first, &mut third] {
+        kill(server).await;
+    }
+    let forced = pair.second.with(&["--force"]).start().await;
+    let told = forced.expect("by force").printed().join("\n");
+    for words in [
+        "starts EMPTY",
+        "No answer came from",
+        &third_seat.address(),
+        "of which this one was never told",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+/// A first start that came to nothing, because its witness was absent or another one, leaves nothing that stands in the way of the next.
+#[tokio::test]
+async fn a_first_start_with_another_witness_does_not_hinder_the_next_one_with_the_right_one() {
+    for both in [&[][..], &["--durable"]] {
+        let pair = prepare(both);
+        let right = Witness::start().await;
+        let nobody = Pair::prepare(&[]).expect("ports").first.address();
+        let other = Witness::of("another-group").await;
+        // One that knows another table.
+        let taken = Witness::start().await;
+        let elsewhere = prepare(both);
+        let mut rival = elsewhere.first.with(&["--witness", &taken.address]);
+        let mut other_table = rival.start().await.expect("another table");
+        serves(&mut other_table).await;
+        kill(&mut other_table).await;
+        for wrong in [&nobody, &other.address, &taken.address] {
+            let seat = pair.first.with(&["--witness", wrong]);
+            let mut first = seat.start().await.expect("it waits");
+            first.line(" witness ", WITHIN).await.expect("it says why");
+            assert!(!seen(&mut first).await.is_primary());
+            kill(&mut first).await;
+        }
+        rival = pair.first.with(&["--witness", &right.address]);
+        let mut first = rival.start().await.expect("the right one");
+        serves(&mut first).await;
+        let mut client = pair.client(Patience::default());
+        put(&mut client, "k", "1").await;
+        // From here on it has begun.
+        kill(&mut first).await;
+        let mut first = rival.launch().expect("again");
+        if both.is_empty() {
+            ends_with(&mut first, "nobody has the table any more").await;
+        } else {
+            assert_eq!(get(&mut client, "k").await.as_deref(), Some("1"));
+        }
+    }
+}
+
+/// A second process in the directory, or at the port, of one that runs is told so, and nothing else.
+#[tokio::test]
+async fn a_second_process_is_told_that_the_first_one_runs() {
+    let pair = prepare(&[]);
+    let mut first = pair.first.start().await.expect("the first");
+    serves(&mut first).await;
+    let mut client = pair.client(hasty());
+    put(&mut client, "k", "1").await;
+    for more in [&[][..], &["--force"]] {
+        let mut again = pair.first.with(more).launch().expect("started");
+        let why = ends_with(&mut again, "runs with it already").await;
+        assert!(!why.contains("nobody"), "{why}");
+        assert!(!again.printed().join("\n").contains("EMPTY"));
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let elsewhere = pair.first.alone(directory.path(), &[]).expect("built");
+    let mut elsewhere = elsewhere.launch().expect("started");
+    let why = ends_with(&mut elsewhere, "listens there").await;
+    assert!(!why.contains("port 0"), "{why}");
+    assert!(!elsewhere.printed().join("\n").contains("EMPTY"));
+    assert_eq!(get(&mut client, "k").await.as_deref(), Some("1"));
 }

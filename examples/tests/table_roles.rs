@@ -5,7 +5,7 @@ mod table_support;
 use kvrep_examples::primary_backup_table::client_stub::Outcome;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump_when};
-use table_support::{del, hasty, kill, prepare, put, seen, speak_of_servers_only, updated};
+use table_support::{del, hasty, kill, prepare, put, seen, serves, speak_of_servers_only, updated};
 
 /// R1.12, R1.13, R1.14, R1.16: a dead secondary is marked down, and up again when it is back.
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn a_server_that_was_begun_as_another_primary_is_told_how_to_join() {
     let directory = tempfile::tempdir().expect("a directory");
     let mistaken = pair.second.alone(directory.path(), &[]).expect("built");
     let mut mistaken = mistaken.launch().expect("started");
-    mistaken.line("na porta", WITHIN).await.expect("it runs");
+    serves(&mut mistaken).await;
     kill(&mut mistaken).await;
     let primary = pair.first.address();
     let again = pair.second.alone(directory.path(), &[&primary]);

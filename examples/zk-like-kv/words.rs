@@ -18,25 +18,33 @@ pub fn told(trio: &Trio, news: News<'_>) -> Option<String> {
         News::Happened(event) => event,
     };
     Some(match event {
-        NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, commit }) => {
-            let entries = (commit.0 + 1).saturating_sub(from.0);
+        NodeEvent::Protocol(Event::AcknowledgedWritesLost {
+            writes: Some(0), ..
+        })
+        | NodeEvent::Protocol(Event::TailTruncated {
+            writes: Some(0), ..
+        }) => return None,
+        NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, writes, .. }) => {
             format!(
-                "PERDA: {entries} entradas do log deste servidor, a partir da {}, que ele tinha por gravadas em todos, não estão na \
+                "PERDA: {} deste servidor, a partir da entrada {} do log, que ele tinha por gravadas em todos, não estão na \
                  história que vale",
+                counted(*writes),
                 from.0
             )
         }
         NodeEvent::Protocol(Event::TailTruncated {
             from,
-            entries,
+            writes,
             acknowledged,
+            ..
         }) => {
             let then = match acknowledged {
                 Acknowledged::Never => "nenhum cliente recebeu PUT_OK delas, nada se perdeu",
                 Acknowledged::Perhaps => "não se sabe se algum cliente recebeu PUT_OK delas",
             };
             format!(
-                "{entries} entradas do log deste servidor, a partir da {}, não estão na história que vale e foram descartadas: {then}",
+                "{} deste servidor, a partir da entrada {} do log, não estão na história que vale e foram descartadas: {then}",
+                counted(*writes),
                 from.0
             )
         }
@@ -48,6 +56,14 @@ pub fn told(trio: &Trio, news: News<'_>) -> Option<String> {
         NodeEvent::Storage(StorageEvent::TailSaved { .. }) => return None,
         other => plainly(trio, &sentence(other)?),
     })
+}
+
+/// So many writes.
+fn counted(writes: Option<u64>) -> String {
+    match writes {
+        Some(writes) => format!("escritas ({writes})"),
+        None => "escritas".into(),
+    }
 }
 
 /// A sentence of the library, at one of these three.

@@ -53,6 +53,14 @@ pub(crate) async fn get(client: &mut ClientStub, key: &str) -> Option<String> {
     }
 }
 
+/// Waits until this server serves.
+pub(crate) async fn serves(server: &mut Process) {
+    server
+        .line("este servidor é agora o primário", WITHIN)
+        .await
+        .expect("it serves");
+}
+
 /// Waits until this server has the whole table, as the secondary.
 pub(crate) async fn updated(server: &mut Process) {
     server
@@ -182,12 +190,16 @@ pub(crate) struct Witness {
 
 impl Witness {
     pub(crate) async fn start() -> Self {
+        Self::of(kvrep_examples::primary_backup_table::policy::GROUP).await
+    }
+
+    /// Of another group.
+    pub(crate) async fn of(group: &str) -> Self {
         use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
         let directory = tempfile::tempdir().expect("a directory");
         let config = TcpConfig::new("127.0.0.1:0").unlisted(Unlisted::Answer);
         let transport = TcpTransport::bind(config).await.expect("a port");
         let address = transport.local_addr().expect("its address").to_string();
-        let group = kvrep_examples::primary_backup_table::policy::GROUP;
         let node = kvrep_core::Node::witness(group)
             .transport(transport)
             .data_dir(directory.path())
