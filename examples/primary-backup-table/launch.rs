@@ -29,6 +29,7 @@ use tokio::time::{Instant, sleep};
 pub(super) async fn start(options: &Options) -> Result<Server, String> {
     let dir = StateDir::open(&options.data).map_err(|e| e.to_string())?;
     port_is_free(options)?;
+    dir.forget_vain_beginning().map_err(|e| e.to_string())?;
     let found = dir.read().map_err(|e| e.to_string())?;
     let is_first = found.is_none();
     let plan = plan(found.as_ref(), &options.wanted)?;
@@ -213,9 +214,12 @@ async fn run(
     let durable = record.durable;
     let told = (options.wanted.force, roll);
     let mut notes = Notes::new((dir, record), told, Arc::clone(&transport));
+    // The port is this server's now, and nothing is served yet.
     if !begins {
-        // The port is this server's now, and nothing is served yet.
         notes.begin()?;
+    } else if !data.exists() {
+        // A log that is there without a record is not this beginning's.
+        notes.mark_beginning()?;
     }
     let mut builder = Node::builder(GROUP, me)
         .group(group)

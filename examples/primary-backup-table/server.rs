@@ -179,6 +179,11 @@ impl Notes {
         }
     }
 
+    /// Nothing is written down yet, but that the table is about to begin.
+    pub(super) fn mark_beginning(&self) -> Result<(), String> {
+        self.dir.mark_beginning().map_err(|e| e.to_string())
+    }
+
     /// Writes down who this server is, before it serves anything.
     pub(super) fn begin(&mut self) -> Result<(), String> {
         self.dir.write(&self.record).map_err(|e| e.to_string())?;

@@ -199,6 +199,38 @@ impl StateDir {
         &self.path
     }
 
+    /// A table is about to begin here. Until something is [written](Self::write) nothing was served, and what a log holds counts for nothing: it may be
+    /// what the witness of another table has told.
+    ///
+    /// # Errors
+    /// See [`StateDirError`].
+    pub fn mark_beginning(&self) -> Result<(), StateDirError> {
+        let path = self.path.join(BEGINNING);
+        match File::create(&path).and_then(|file| file.sync_all()) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(StateDirError::Io { path, source }),
+        }
+    }
+
+    /// Where a beginning came to nothing, its log is removed, so that it does not stand in the way of the next.
+    ///
+    /// # Errors
+    /// See [`StateDirError`].
+    pub fn forget_vain_beginning(&self) -> Result<(), StateDirError> {
+        let mark = self.path.join(BEGINNING);
+        if !mark.exists() || self.path.join(FILE).exists() {
+            return Ok(());
+        }
+        for removed in [fs::remove_dir_all(self.log()), fs::remove_file(&mark)] {
+            match removed {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(StateDirError::Io { path: mark, source }),
+            }
+        }
+        Ok(())
+    }
+
     /// What was remembered; `None` at the first start.
     ///
     /// # Errors
@@ -239,6 +271,10 @@ impl StateDir {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
+            match fs::remove_file(self.path.join(BEGINNING)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => {}
+            }
             File::open(&self.path)?.sync_all()
         })();
         written.map_err(|source| StateDirError::Io { path, source })
@@ -247,6 +283,8 @@ impl StateDir {
 
 const FILE: &str = "server.json";
 const LOCK: &str = "lock";
+/// Is there from the first start until the table has begun.
+const BEGINNING: &str = "beginning";
 /// Other servers that are remembered.
 pub const OTHERS_MAX: usize = 16;
 const FILE_NEW: &str = "server.json.new";
@@ -286,6 +324,24 @@ mod tests {
         fs::write(dir.path().join(FILE), "{").expect("writable");
         let damaged = dir.read().expect_err("damaged").to_string();
         assert!(damaged.contains("server.json is damaged"), "{damaged}");
+    }
+
+    #[test]
+    fn the_log_of_a_beginning_that_came_to_nothing_is_forgotten_and_no_other_one() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::open(temporary.path()).expect("made");
+        fs::create_dir(dir.log()).expect("a log");
+        dir.forget_vain_beginning().expect("looked");
+        assert!(dir.log().exists(), "nothing says that it began in vain");
+        dir.mark_beginning().expect("marked");
+        dir.forget_vain_beginning().expect("forgotten");
+        assert!(!dir.log().exists());
+        fs::create_dir(dir.log()).expect("a log");
+        dir.mark_beginning().expect("marked");
+        let record = Record::new(5_000, ReplicaId(1), Durability::Log);
+        dir.write(&record).expect("it has begun");
+        dir.forget_vain_beginning().expect("looked");
+        assert!(dir.log().exists());
     }
 
     #[test]
