@@ -18,12 +18,14 @@ pub fn told(trio: &Trio, news: News<'_>) -> Option<String> {
         News::Happened(event) => event,
     };
     Some(match event {
-        NodeEvent::Protocol(Event::AcknowledgedWritesLost {
-            writes: Some(0), ..
-        })
-        | NodeEvent::Protocol(Event::TailTruncated {
-            writes: Some(0), ..
-        }) => return None,
+        NodeEvent::Protocol(
+            Event::AcknowledgedWritesLost {
+                writes: Some(0), ..
+            }
+            | Event::TailTruncated {
+                writes: Some(0), ..
+            },
+        ) => return None,
         NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, writes, .. }) => {
             format!(
                 "PERDA: {} deste servidor, a partir da entrada {} do log, que ele tinha por gravadas em todos, não estão na \
