@@ -506,11 +506,11 @@ fn name_at_broker(stage: &Stage, server: usize) -> Result<String, Stuck> {
     let log = std::fs::read_to_string(stage.file("broker.log"))
         .map_err(|error| Stuck::Otherwise(error.to_string()))?;
     let middle = format!("-{server}-");
-    let names = log.split_whitespace().filter(|word| {
+    let mut names = log.split_whitespace().filter(|word| {
         word.strip_prefix("kvrep-")
             .is_some_and(|name| name.contains(&middle))
     });
-    let last = names.last().map(str::to_owned);
+    let last = names.next_back().map(str::to_owned);
     last.ok_or_else(|| Stuck::Otherwise("o broker não diz o nome da sessão".into()))
 }
 
