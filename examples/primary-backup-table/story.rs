@@ -211,7 +211,7 @@ async fn both_lost(story: &mut Story) -> Result<(), ProcessError> {
     first.kill().await?;
     let mut first = pair.first.start().await?;
     let _second = pair.second.start().await?;
-    let says = first.line("nobody has the table", WITHIN).await?;
+    let says = first.line("has the table any more", WITHIN).await?;
     story.saw(says);
     let asked = client.size().await;
     story.saw(turns.take().join("; "));
