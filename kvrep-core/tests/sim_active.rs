@@ -50,7 +50,7 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         | Mutation::DebtsNotInherited
         | Mutation::OwnFailureIgnored => "one/pauses",
         Mutation::AnswersNotHeld => "one/slow",
-        Mutation::ConfirmedByAnything => "most/all",
+        Mutation::ConfirmedByAnything | Mutation::GivenUnasked => "most/all",
         Mutation::AccusesUnheard => "most/broker",
         Mutation::ObjectionIgnored => "one/extinction",
         Mutation::GenesisNotFirst

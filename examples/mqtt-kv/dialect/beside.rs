@@ -9,7 +9,7 @@ use super::pairs::{self, Parts};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use kvrep_core::protocol::active::{Claim, Heartbeat, Life, Message, split_state};
+use kvrep_core::protocol::active::{Claim, Confirmed, Heartbeat, Life, Message, split_state};
 use kvrep_core::{Index, ReplicaId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -29,6 +29,8 @@ struct HeartbeatJson {
     cadeia: u64,
     respondido_ate: u64,
     confirmado_ate: u64,
+    confirmado_cadeia: u64,
+    origem: Option<u64>,
     retendo: bool,
     visao: u64,
     falhos: Vec<LifeJson>,
@@ -49,7 +51,9 @@ pub fn write_heartbeat(heartbeat: &Heartbeat, agreement: u64) -> String {
         posicao: heartbeat.at.0,
         cadeia: heartbeat.chain,
         respondido_ate: heartbeat.answered.0,
-        confirmado_ate: heartbeat.confirmed.0,
+        confirmado_ate: heartbeat.confirmed.at.0,
+        confirmado_cadeia: heartbeat.confirmed.chain,
+        origem: heartbeat.origin,
         retendo: heartbeat.holding,
         visao: heartbeat.view,
         falhos: heartbeat
@@ -120,7 +124,11 @@ pub fn read_heartbeat(payload: &[u8]) -> Result<Sign, String> {
         at: Index(body.posicao),
         chain: body.cadeia,
         answered: Index(body.respondido_ate),
-        confirmed: Index(body.confirmado_ate),
+        confirmed: Confirmed {
+            at: Index(body.confirmado_ate),
+            chain: body.confirmado_cadeia,
+        },
+        origin: body.origem,
         holding: body.retendo,
         view: body.visao,
         failed: body.falhos.into_iter().map(Into::into).collect(),

@@ -100,6 +100,12 @@ pub enum Event {
         /// Writes that it acknowledged after `agreed`.
         acknowledged: u64,
     },
+    /// It may not begin, or not give its state to those who join: too few have said what they have. One of these must be heard, be it without its
+    /// state.
+    AwaitsWord {
+        /// Who is not heard.
+        missing: Vec<ReplicaId>,
+    },
     /// So many requests were forgotten unanswered: nobody served for too long.
     Expired(u64),
 }
@@ -123,6 +129,9 @@ pub enum Fence {
     /// An older history than the one that it began is served.
     #[error("an older history than the one that it began is served")]
     OlderHistoryServed,
+    /// Another one knows something to be confirmed that is missing here.
+    #[error("something that others have confirmed is missing here")]
+    Behind,
     /// It found by itself that it differs.
     #[error("it found that it differs")]
     Differs,

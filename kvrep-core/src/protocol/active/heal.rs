@@ -7,7 +7,7 @@
 
 use super::item::{Decision, Item, Stamp};
 use super::marks::{Agreement, Said};
-use super::message::Claim;
+use super::message::{Claim, Confirmed};
 use super::mutation::Mutation;
 use super::ring::Verdict;
 use super::{Active, Doubt, Effect, Event, Fence};
@@ -93,7 +93,7 @@ impl Active {
         let Some(history) = &self.history else {
             return;
         };
-        if decisions > history.ring.decisions {
+        if decisions > history.ring.decisions && self.counts_here() {
             self.missed_a_decision(now, out);
             return;
         }
@@ -106,10 +106,32 @@ impl Active {
         self.marks.delivered(claim, decisions);
         self.healing.items = 0;
         self.healing.last_mark = now;
-        if self.is_serving() {
+        if self.is_serving() || self.group.confirmations > 1 {
             self.beat(out);
         }
         self.judge_all(now, out);
+    }
+
+    /// Whether the history that is here is meant to be the one that counts.
+    fn counts_here(&self) -> bool {
+        self.is_serving() || self.join.as_ref().is_some_and(|join| join.installed)
+    }
+
+    /// A mark was delivered to one that has no state: it came here, that is all.
+    pub(super) fn on_mark_without_state(
+        &mut self,
+        mark: Stamp,
+        decisions: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        let claim = Claim {
+            mark,
+            at: Index::ZERO,
+            chain: 0,
+            digest: None,
+        };
+        self.marks.delivered(claim, decisions);
+        self.beat(out);
     }
 
     /// Compares what all have at the last marks.
@@ -225,7 +247,8 @@ impl Active {
             life: self.life,
             claim: *own,
             holding: true,
-            confirmed: self.confirmed,
+            serving: true,
+            word: self.word(),
             view: ring.view(),
         };
         let numbers = (self.group.members.len(), self.group.confirmations);
@@ -301,10 +324,8 @@ impl Active {
 
     /// Which history counts was decided without this replica.
     fn missed_a_decision(&mut self, now: Time, out: &mut Vec<Effect>) {
-        if self.is_serving() || self.join.as_ref().is_some_and(|join| join.installed) {
-            self.healing.differs = true;
-            self.fence(now, Fence::DecisionMissed, out);
-        }
+        self.healing.differs = true;
+        self.fence(now, Fence::DecisionMissed, out);
     }
 
     pub(super) fn heal_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
@@ -333,7 +354,8 @@ impl Active {
         let paced = self.healing.items > 0
             && (now - self.healing.last_mark >= timing.mark_every * turns
                 || self.healing.items >= timing.mark_items * u64::from(turns));
-        if overdue && (self.healing.holds() || joins || (serves && paced)) {
+        let asked = self.asking.open;
+        if overdue && (self.healing.holds() || joins || (serves && (paced || asked))) {
             self.publish_mark(now, out);
         }
         self.judge_all(now, out);
@@ -341,13 +363,14 @@ impl Active {
 
     /// Up to where as many have this history as an answer needs, and are known to know.
     pub(super) fn settled(&mut self) -> Index {
+        let (serves, needed) = (self.is_serving(), self.group.confirmations);
         let Some(history) = &self.history else {
             return Index::ZERO;
         };
-        let needed = self.group.confirmations;
         if needed == 1 {
-            self.confirmed = history.at;
-            return history.at;
+            let (at, chain) = (history.at, history.chain);
+            self.confirmed = Confirmed { at, chain };
+            return at;
         }
         let serving: Vec<(ReplicaId, _)> = history.ring.serving().collect();
         let peers = || {
@@ -357,14 +380,21 @@ impl Active {
             })
         };
         let have: Vec<_> = peers().map(|peer| peer.at).chain([history.at]).collect();
-        if !self.healing.holds() {
-            self.confirmed = self.confirmed.max(nth_highest(have, needed));
+        let known = |own| peers().map(|peer| peer.confirmed).chain([own]).collect();
+        let mut own = self.confirmed.at;
+        let reached = nth_highest(have, needed);
+        // One that does not serve confirms nothing: it may have announced itself, and what it said then must stay true.
+        if serves
+            && !self.healing.holds()
+            && reached > own
+            && let Some(chain) = history.chain_at(reached)
+        {
+            own = reached;
+            let known = nth_highest(known(own), needed);
+            self.learn_confirmed(Confirmed { at: own, chain });
+            return known;
         }
-        let known: Vec<_> = peers()
-            .map(|peer| peer.confirmed)
-            .chain([self.confirmed])
-            .collect();
-        nth_highest(known, needed)
+        nth_highest(known(own), needed)
     }
 }
 

@@ -4,6 +4,7 @@
 //! chain at the same position have delivered the same, so they agree on everything that is a function of the stream.
 
 use super::debts::{Debts, Logged};
+use super::message::Confirmed;
 use super::ring::Ring;
 use crate::entry::{Entry, EntryKind};
 use crate::id::{Index, Term};
@@ -24,6 +25,10 @@ pub(super) struct History {
     pub(super) debts: Debts,
     /// Up to here every one that served was known to have the same.
     pub(super) agreed: Index,
+    /// The chain at the first position.
+    origin: u64,
+    /// It began from nothing, and nothing of it was confirmed since.
+    pub(super) unconfirmed: bool,
     /// The chains of the last positions, the current one last.
     recent: VecDeque<u64>,
 }
@@ -36,6 +41,10 @@ struct Head {
     clock: Timestamp,
     ring: Ring,
     agreed: Index,
+    origin: u64,
+    unconfirmed: bool,
+    /// As the one that wrote this knows.
+    confirmed: Confirmed,
     debts: Vec<Logged>,
 }
 
@@ -48,6 +57,8 @@ impl History {
             ring,
             debts: Debts::default(),
             agreed: Index::ZERO,
+            origin: 0,
+            unconfirmed: true,
             recent: VecDeque::new(),
         }
     }
@@ -56,10 +67,18 @@ impl History {
     pub(super) fn advance(&mut self, hash: u64) {
         self.at = self.at.next();
         self.chain = xxhash_rust::xxh3::xxh3_64_with_seed(&hash.to_be_bytes(), self.chain);
+        if self.at == Index(1) {
+            self.origin = self.chain;
+        }
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
         self.recent.push_back(self.chain);
+    }
+
+    /// Tells it from histories that began separately; `None` while nothing of it is confirmed.
+    pub(super) fn origin(&self) -> Option<u64> {
+        (!self.unconfirmed).then_some(self.origin)
     }
 
     /// The chain at a position that is not too long ago.
@@ -83,13 +102,16 @@ impl History {
     }
 
     /// Everything that a newcomer needs, at this position.
-    pub(super) fn write(&self, machine: &Machine) -> io::Result<Vec<u8>> {
+    pub(super) fn write(&self, machine: &Machine, confirmed: Confirmed) -> io::Result<Vec<u8>> {
         let head = Head {
             at: self.at,
             chain: self.chain,
             clock: self.clock,
             ring: self.ring.clone(),
             agreed: self.agreed,
+            origin: self.origin,
+            unconfirmed: self.unconfirmed,
+            confirmed,
             debts: self.debts.handed_over(self.agreed),
         };
         let head = crate::state_machine::encode(&head);
@@ -100,8 +122,8 @@ impl History {
         Ok(out)
     }
 
-    /// The other end of [`write`](Self::write): the history, and where in the bytes the machine's snapshot begins.
-    pub(super) fn read(bytes: &[u8], now: Time) -> Option<(Self, &[u8])> {
+    /// The other end of [`write`](Self::write): the history, what of it was known to be confirmed, and the machine's snapshot.
+    pub(super) fn read(bytes: &[u8], now: Time) -> Option<(Self, Confirmed, &[u8])> {
         let (length, rest) = bytes.split_first_chunk()?;
         let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
         let (head, machine) = rest.split_at_checked(length)?;
@@ -113,9 +135,11 @@ impl History {
             ring: head.ring,
             debts: Debts::take_over(head.debts, now),
             agreed: head.agreed,
+            origin: head.origin,
+            unconfirmed: head.unconfirmed,
             recent: VecDeque::from([head.chain]),
         };
-        Some((history, machine))
+        Some((history, head.confirmed, machine))
     }
 }
 

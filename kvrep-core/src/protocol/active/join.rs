@@ -10,9 +10,10 @@
 
 use super::history::History;
 use super::item::{Item, Life, Published, Stamp};
-use super::message::Message;
+use super::message::{Confirmed, Message};
 use super::mutation::Mutation;
 use super::ring::{Ring, Standing};
+use super::word::Asking;
 use super::{Active, Create, Effect, Event, Fence};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
@@ -80,6 +81,15 @@ impl Active {
         out: &mut Vec<Effect>,
     ) {
         let (me, life) = (self.me, self.life);
+        let stateless = self.history.is_none() && self.group.confirmations > 1;
+        let Some(join) = &mut self.join else {
+            return;
+        };
+        if let Item::Mark { decisions, .. } = published.item
+            && let Some(mark) = published.stamp.filter(|_| stateless && join.heard)
+        {
+            self.on_mark_without_state(mark, decisions, out);
+        }
         let Some(join) = &mut self.join else {
             return;
         };
@@ -151,6 +161,7 @@ impl Active {
         self.join = None;
         self.marks.forget();
         self.healing.began();
+        self.asking = Asking::default();
         self.watch_anew(now);
         out.push(Effect::Event(Event::Began { from }));
         let life = self.life;
@@ -258,7 +269,7 @@ impl Active {
             return;
         }
         let bytes = incoming.data.clone().freeze();
-        let Some((mut history, machine)) = History::read(&bytes, now) else {
+        let Some((mut history, confirmed, machine)) = History::read(&bytes, now) else {
             join.incoming = None;
             return;
         };
@@ -283,7 +294,7 @@ impl Active {
         join.installed = true;
         join.last_progress = now;
         kept.drain(..usize::try_from(skip).unwrap_or(usize::MAX));
-        self.replace(now, history, machine, out);
+        self.replace(now, (history, confirmed), machine, out);
         for (published, hash) in kept {
             self.advance(now, published, hash, out);
         }
@@ -291,12 +302,22 @@ impl Active {
     }
 
     /// Another history takes the place of the one that is here.
-    fn replace(&mut self, now: Time, history: History, machine: &[u8], out: &mut Vec<Effect>) {
+    fn replace(
+        &mut self,
+        now: Time,
+        (history, confirmed): (History, Confirmed),
+        machine: &[u8],
+        out: &mut Vec<Effect>,
+    ) {
+        let mut known = confirmed;
         if let Some(old) = self.history.take() {
             let same = match old.chain_at(history.at) {
                 Some(chain) => chain == history.chain,
                 None => !self.healing.differs,
             };
+            if same && old.origin() == history.origin() && self.confirmed.at > known.at {
+                known = self.confirmed;
+            }
             if !same {
                 let lost = self.answered_writes.iter().filter(|at| **at > old.agreed);
                 out.push(Effect::Event(Event::HistoryLost {
@@ -313,6 +334,8 @@ impl Active {
                 }
             }
         }
+        self.confirmed = known;
+        self.asking = Asking::default();
         self.answered_writes.clear();
         self.healing.replaced();
         self.marks.forget();
@@ -321,6 +344,7 @@ impl Active {
             // Not the same state machine, or damaged on its way: from the beginning again.
             let _ = self.machine.reset();
             self.history = None;
+            self.confirmed = Confirmed::default();
             self.announce(now, out);
             return;
         }
@@ -380,7 +404,9 @@ impl Active {
             patience + timing.heartbeat_every * u32::try_from(place.unwrap_or(0)).unwrap_or(0);
         let may_begin = has_state || create == Create::Allowed;
         let silent = now - join.silent_since >= patience;
-        if silent && may_begin && join.heard && join.genesis.is_none() && !join.beaten {
+        let may_begin = may_begin && join.heard && join.genesis.is_none() && !join.beaten;
+        let stuck = now - join.last_progress >= 3 * timing.resend_every + timing.suspect_after;
+        if silent && may_begin && self.may_begin(now, out) {
             let item = Item::Genesis {
                 replica: self.me,
                 life: self.life,
@@ -396,7 +422,7 @@ impl Active {
             }
             return;
         }
-        if now - join.last_progress >= 3 * timing.resend_every + timing.suspect_after {
+        if stuck {
             self.announce(now, out);
         }
     }

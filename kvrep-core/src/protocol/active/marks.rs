@@ -8,6 +8,7 @@
 
 use super::item::{Decision, Life, Stamp};
 use super::message::Claim;
+use super::word::Word;
 use crate::id::{Index, ReplicaId};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,8 +28,9 @@ pub(super) enum Agreement {
 pub(super) struct Said {
     pub(super) life: Life,
     pub(super) claim: Claim,
+    pub(super) serving: bool,
     pub(super) holding: bool,
-    pub(super) confirmed: Index,
+    pub(super) word: Word,
     /// Who serves, as far as it knows.
     pub(super) view: u64,
 }
@@ -139,7 +141,7 @@ impl Marks {
         };
         let rank = |(replica, said): &(ReplicaId, Said)| {
             let confirmed = if confirmations > 1 {
-                said.confirmed
+                said.word.confirmed.at
             } else {
                 Index::ZERO
             };
@@ -158,6 +160,11 @@ impl Marks {
                 .map(|(replica, said)| (*replica, said.life))
                 .collect(),
         })
+    }
+
+    /// What another one said about a mark.
+    pub(super) fn said(&self, mark: Stamp, replica: ReplicaId) -> Option<&Said> {
+        self.claims.get(&mark)?.get(&replica)
     }
 
     /// What this replica has at a mark.

@@ -49,22 +49,34 @@ pub struct Heartbeat {
     pub life: Life,
     /// Whether it serves, as far as it knows.
     pub serving: bool,
-    /// Where it is in the stream.
+    /// Where it is in the stream; 0 without a state.
     pub at: Index,
     /// The chain there.
     pub chain: u64,
     /// Up to here every answer that it owes is where it goes.
     pub answered: Index,
     /// Up to here it knows that as many replicas have its history as an answer needs.
-    pub confirmed: Index,
+    pub confirmed: Confirmed,
+    /// Tells histories apart that began separately: the chain at the first position. `None`: it has no state, or one that began from
+    /// nothing and of which nothing was confirmed since.
+    pub origin: Option<u64>,
     /// It holds its answers, and what it has confirms nothing more: others may decide about its history.
     pub holding: bool,
     /// A hash of who serves, as far as it knows.
     pub view: u64,
     /// Who does not serve, as far as it knows: one that finds itself here has missed that.
     pub failed: Vec<(ReplicaId, Life)>,
-    /// What it has at the last marks.
+    /// What it has at the last marks; one without a state says only that they came.
     pub claims: Vec<Claim>,
+}
+
+/// As many as an answer needs had the same history, up to a position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Which position; 0: nothing is confirmed.
+    pub at: Index,
+    /// The chain there.
+    pub chain: u64,
 }
 
 /// What a replica has at a mark.

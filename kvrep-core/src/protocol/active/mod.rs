@@ -15,6 +15,7 @@
 //! * **Confirmations**: an answer may wait until k replicas are known to have the history that it is made from ([`Config::confirmations`]). With more
 //!   than half of them nothing that was acknowledged is lost while fewer than k of them are, whatever the stream loses. It is made when
 //!   k replicas are known to *know* that k have it: otherwise a survivor could not tell which of two histories was confirmed.
+//! * **Whose history counts** (`word`): with more than one confirmation a state is given to a newcomer, and a history begun, only on the word of n − k + 1 members.
 //!
 //! | | crashes, pauses, false suspicions; the stream is whole | the stream loses, repeats or swaps for some replicas |
 //! |---|---|---|
@@ -24,8 +25,8 @@
 //! A replica is in memory: a group of which nobody is left begins anew. [`Active`] is sans-IO: it is told what the
 //! stream delivers, what messages come and what time it is, and appends to a list of [`Effect`]s.
 //!
-//! Caveats: **with k confirmations one case is known in which something acknowledged is lost** although nobody lost its state: who has missed a part of the stream
-//! is left alone, while the others are cut off or stopped one after the other (ARCHITECTURE.md, "What is not done"). What takes long in `apply`, and writing the state for a newcomer, delays heartbeats. Members and n are fixed.
+//! Caveats: with k of n confirmations a group in which more than n − k are gone at once waits for one of them, be it without its
+//! state. What takes long in `apply`, and writing the state for a newcomer, delays heartbeats. Members and n are fixed.
 
 mod answers;
 mod changes;
@@ -44,6 +45,7 @@ mod requests;
 mod ring;
 mod transfer;
 mod watch;
+mod word;
 
 #[cfg(test)]
 mod tests;
@@ -51,7 +53,7 @@ mod tests;
 pub use config::{Config, Create, Responder, Timing, Watch};
 pub use effect::{AnswerNumber, Doubt, Effect, Event, Fence};
 pub use item::{Call, Decision, Item, Life, Published, Request, Stamp};
-pub use message::{Claim, Heartbeat, Message};
+pub use message::{Claim, Confirmed, Heartbeat, Message};
 #[cfg(feature = "sim")]
 pub use mutation::Mutation;
 pub use ring::Standing;
@@ -74,6 +76,7 @@ use std::collections::BTreeMap;
 use std::io;
 use transfer::Transfer;
 use watch::Peer;
+use word::Asking;
 
 /// What one replica needs to know.
 #[derive(Clone, Debug)]
@@ -212,7 +215,8 @@ pub struct Active {
     /// Something was delivered that others wait to hear of.
     tell: bool,
     /// Up to here as many have this history as an answer needs.
-    confirmed: Index,
+    confirmed: Confirmed,
+    asking: Asking,
     clock: Timestamp,
     #[cfg(feature = "sim")]
     mutation: Option<Mutation>,
@@ -259,7 +263,8 @@ impl Active {
             awake: Time::ZERO,
             next_tick: Time::ZERO,
             tell: false,
-            confirmed: Index::ZERO,
+            confirmed: Confirmed::default(),
+            asking: Asking::default(),
             clock: Timestamp(0),
             #[cfg(feature = "sim")]
             mutation: options.mutation,

@@ -44,12 +44,14 @@ pub enum Mutation {
     NotVerified,
     /// One that does not hear the stream declares others dead.
     AccusesUnheard,
+    /// A state is given to newcomers without the word of as many as it takes.
+    GivenUnasked,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -68,5 +70,6 @@ impl Mutation {
         Self::ConfirmedByAnything,
         Self::NotVerified,
         Self::AccusesUnheard,
+        Self::GivenUnasked,
     ];
 }

@@ -4,6 +4,7 @@ use super::item::Life;
 use super::message::Message;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
+use super::word::Leave;
 use super::{Active, Effect};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
@@ -41,8 +42,20 @@ impl Active {
                 under_way.is_none_or(|transfer| transfer.life != *life)
             })
             .collect();
-        for (member, life, _) in wanted {
-            let Ok(state) = history.write(&self.machine) else {
+        let mut open = Vec::new();
+        for (member, life, announced) in wanted {
+            match self.may_give(member, announced) {
+                Leave::Given => {}
+                Leave::Open => {
+                    open.push((member, announced));
+                    continue;
+                }
+                Leave::Behind => {
+                    self.step_aside(now, out);
+                    return;
+                }
+            }
+            let Ok(state) = history.write(&self.machine, self.confirmed) else {
                 continue;
             };
             let transfer = Transfer {
@@ -58,6 +71,7 @@ impl Active {
             };
             self.transfers.insert(member, transfer);
         }
+        self.ask_for_words(now, &open, out);
         let members: Vec<_> = self.transfers.keys().copied().collect();
         for member in members {
             self.send_pieces(member, out);

@@ -2,9 +2,10 @@
 
 use super::item::{Item, Life};
 use super::marks::Said;
-use super::message::{Heartbeat, Message};
+use super::message::{Confirmed, Heartbeat, Message};
 use super::mutation::Mutation;
-use super::{Active, Doubt, Effect, Watch};
+use super::word::Word;
+use super::{Active, Doubt, Effect, Timing, Watch};
 use crate::id::{Index, ReplicaId};
 use crate::time::{Time, Timestamp};
 
@@ -21,7 +22,9 @@ pub(super) struct Peer {
     /// Up to here it knows that as many have it as an answer needs.
     pub(super) confirmed: Index,
     /// What it said of a position to which this replica has not come yet.
-    ahead: Option<(Index, u64, Index)>,
+    ahead: Option<(Index, u64, Confirmed)>,
+    /// What it said last that it has, if it does not serve.
+    word: Option<Word>,
     accused: Option<Time>,
 }
 
@@ -35,8 +38,19 @@ impl Peer {
             at: Index::ZERO,
             confirmed: Index::ZERO,
             ahead: None,
+            word: None,
             accused: None,
         }
+    }
+
+    /// Whether it has been silent for too long.
+    pub(super) fn is_late(&self, now: Time, timing: Timing) -> bool {
+        now - self.heard > timing.suspect_after
+    }
+
+    /// What it has, if it does not serve and was heard lately.
+    pub(super) fn word_at(&self, now: Time, timing: Timing) -> Option<Word> {
+        self.word.filter(|_| !self.is_late(now, timing))
     }
 }
 
@@ -46,7 +60,9 @@ impl Active {
         self.settled();
         let serving = self.is_serving();
         let received_counts = self.has(Mutation::ReceivedForAnswered);
+        let word = self.word();
         let Some(history) = &mut self.history else {
+            self.beat_without_state(out);
             return;
         };
         let answered = if received_counts {
@@ -64,15 +80,37 @@ impl Active {
             at: history.at,
             chain: history.chain,
             answered,
-            confirmed: self.confirmed,
+            confirmed: word.confirmed,
+            origin: word.origin,
             holding: self.healing.holds(),
             view: history.ring.view(),
             failed: history.ring.failed().collect(),
-            claims: if serving {
+            claims: if serving || self.group.confirmations > 1 {
                 self.marks.own()
             } else {
                 Vec::new()
             },
+        })));
+    }
+
+    /// Where answers are confirmed, it counts who has nothing.
+    fn beat_without_state(&self, out: &mut Vec<Effect>) {
+        if self.group.confirmations == 1 {
+            return;
+        }
+        out.push(Effect::Broadcast(Message::Heartbeat(Heartbeat {
+            replica: self.me,
+            life: self.life,
+            serving: false,
+            at: Index::ZERO,
+            chain: 0,
+            answered: Index::ZERO,
+            confirmed: Confirmed::default(),
+            origin: None,
+            holding: false,
+            view: 0,
+            failed: Vec::new(),
+            claims: self.marks.own(),
         })));
     }
 
@@ -93,6 +131,11 @@ impl Active {
             *peer = Peer::new(life, now, wall);
         }
         (peer.heard, peer.heard_at, peer.accused) = (now, wall, None);
+        let word = Word {
+            origin: heard.origin,
+            confirmed: heard.confirmed,
+        };
+        peer.word = (!heard.serving).then_some(word);
         if let Some(join) = self.join.as_mut().filter(|_| heard.serving) {
             // One who serves will send the state: no history is to be begun.
             join.silent_since = now;
@@ -103,10 +146,10 @@ impl Active {
         let Some(history) = &mut self.history else {
             return;
         };
-        if !heard.serving || !history.ring.serves(replica, life) {
+        if heard.serving && !history.ring.serves(replica, life) {
             return;
         }
-        if !heard.holding {
+        if heard.serving && !heard.holding {
             // (The positions of one that holds may be others than here.)
             peer.answered = peer.answered.max(heard.answered);
             history.debts.discharge(replica, peer.answered);
@@ -116,8 +159,9 @@ impl Active {
             let said = Said {
                 life,
                 claim: *claim,
+                serving: heard.serving,
                 holding: heard.holding,
-                confirmed: heard.confirmed,
+                word,
                 view: heard.view,
             };
             self.marks.claimed(replica, said);
@@ -133,7 +177,7 @@ impl Active {
         let Some(history) = &self.history else {
             return;
         };
-        let mut differs = false;
+        let (mut differs, mut learnt) = (false, self.confirmed);
         for (replica, peer) in &mut self.peers {
             let Some((at, chain, confirmed)) = peer.ahead else {
                 continue;
@@ -148,13 +192,17 @@ impl Active {
             match history.chain_at(at) {
                 Some(own) if own == chain || anything => {
                     peer.at = peer.at.max(at);
-                    peer.confirmed = peer.confirmed.max(confirmed.min(at));
+                    peer.confirmed = peer.confirmed.max(confirmed.at.min(at));
+                    if confirmed.at > learnt.at {
+                        learnt = confirmed;
+                    }
                 }
                 Some(_) => differs = true,
                 // Too long ago to be told.
                 None => {}
             }
         }
+        self.learn_confirmed(learnt);
         if differs && !self.healing.holds() {
             self.hold(now, Doubt::Differs, out);
         }

@@ -104,6 +104,7 @@ impl World {
                     | Event::Agreed { .. }
                     | Event::Failed(_)
                     | Event::Joined(_)
+                    | Event::AwaitsWord { .. }
                     | Event::Began { .. } => {}
                     Event::Expired(requests) => self.expired += requests,
                 }

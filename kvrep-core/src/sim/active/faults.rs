@@ -94,12 +94,18 @@ impl World {
         let others = (0..self.nodes.len())
             .filter(|other| *other != n && serving(*other))
             .count();
-        let all = (0..self.nodes.len()).all(serving);
+        let has_state = |n: usize| {
+            let active = self.nodes[n].active.as_ref();
+            active.is_some_and(|active| active.status().at.is_some())
+        };
+        let without = (0..self.nodes.len())
+            .filter(|other| *other != n && !has_state(*other))
+            .count();
         let allowed = match self.cell.confirmed {
             _ if self.is_extinguishing() => true,
             Confirmed::ByOne => others >= 1,
-            // As many as have it may be needed to know which history was confirmed.
-            Confirmed::ByMost => all,
+            // Whoever else has it may be stopped, deaf or taken for dead.
+            Confirmed::ByMost => without + 1 < self.group.confirmations,
         };
         if !allowed || self.nodes[n].active.is_none() {
             return;

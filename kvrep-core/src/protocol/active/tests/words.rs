@@ -1,0 +1,127 @@
+//! Whose history counts where answers are confirmed: nobody passes on what lacks something that others have confirmed.
+
+use super::*;
+
+/// Three that serve, where two confirm an answer.
+fn confirming(mutation: Option<Mutation>) -> Group {
+    let mut group = Group::new(3, 2);
+    for r in 0..3 {
+        group.start(r, 1, mutation);
+    }
+    group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+    group
+}
+
+fn declare_dead(group: &mut Group, r: usize) {
+    group.say(Item::Failed {
+        replica: ReplicaId(r as u32),
+        life: None,
+        seen_at: Timestamp(0),
+    });
+}
+
+fn cut_off(group: &mut Group, r: usize) {
+    group.lagging.insert(r);
+    for other in 0..3 {
+        group.lost.extend([(r, other), (other, r)]);
+    }
+}
+
+fn back(group: &mut Group) {
+    group.lagging.clear();
+    group.lost.clear();
+}
+
+fn missing(group: &Group) -> Vec<Vec<ReplicaId>> {
+    let missing = group.events.iter().filter_map(|(_, event)| match event {
+        Event::AwaitsWord { missing } => Some(missing.clone()),
+        _ => None,
+    });
+    missing.collect()
+}
+
+#[test]
+fn one_that_is_left_alone_does_not_give_away_a_state_that_lacks_what_others_confirmed() {
+    catches(Mutation::GivenUnasked, |mutation| {
+        let mut group = confirming(mutation);
+        // One hears nothing of it; the others confirm it.
+        cut_off(&mut group, 1);
+        group.ask(0, "confirmed by 0 and 2");
+        group.until("it is answered", |group| {
+            group.answered("confirmed by 0 and 2") == 1
+        });
+        group.run(Duration::from_millis(100));
+        group.read[1] = group.stream.len();
+        back(&mut group);
+        // One of the two is not there when the one that missed it is alone; the other one joins.
+        cut_off(&mut group, 0);
+        declare_dead(&mut group, 0);
+        declare_dead(&mut group, 2);
+        group.run(Duration::from_secs(8));
+        back(&mut group);
+        group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+        let lost = (group.events.iter()).any(
+            |(_, event)| matches!(event, Event::HistoryLost { acknowledged, .. } if *acknowledged > 0),
+        );
+        let aside = (1, Event::Fenced { why: Fence::Behind });
+        !lost && group.events.contains(&aside)
+    });
+}
+
+#[test]
+fn where_more_are_gone_than_may_be_the_rest_says_whose_word_it_awaits() {
+    let mut group = confirming(None);
+    group.ask(0, "confirmed");
+    group.until("it is answered", |group| group.answered("confirmed") == 1);
+    group.replicas[2] = None;
+    group.start(0, 2, None);
+    group.until("it is said who is missing", |group| {
+        missing(group).contains(&vec![ReplicaId(2)])
+    });
+    group.run(Duration::from_secs(5));
+    assert!(!group.serves(0), "one of two may know what is missing here");
+    // It comes back with nothing: then nobody can know more.
+    group.start(2, 2, None);
+    group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+    let began = group.events.iter();
+    let began = began.filter(|(_, event)| matches!(event, Event::Began { .. }));
+    assert_eq!(began.count(), 1, "the history goes on");
+    group.ask(1, "afterwards");
+    group.until("it is answered", |group| group.answered("afterwards") == 1);
+}
+
+#[test]
+fn as_many_as_confirm_an_answer_begin_without_the_others() {
+    let mut group = Group::new(3, 2);
+    group.start(1, 1, None);
+    group.run(Duration::from_secs(10));
+    assert!(!group.serves(1), "alone it could confirm nothing");
+    assert!(!missing(&group).is_empty());
+    group.start(2, 1, None);
+    group.until("both serve", |group| group.serves(1) && group.serves(2));
+    group.ask(0, "confirmed by 1 and 2");
+    group.until("it is answered", |group| {
+        group.answered("confirmed by 1 and 2") == 1
+    });
+    group.start(0, 1, None);
+    group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+}
+
+#[test]
+fn all_but_one_may_lose_their_state_one_after_the_other() {
+    let mut group = confirming(None);
+    group.ask(0, "kept");
+    group.until("it is answered", |group| group.answered("kept") == 1);
+    let sum = |group: &Group, r: usize| {
+        let active = group.replicas[r].as_ref().unwrap();
+        active.machine().full_digest()
+    };
+    let kept = sum(&group, 0);
+    for incarnation in 2..4 {
+        for r in 0..3 {
+            group.start(r, incarnation, None);
+            group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+            assert_eq!(sum(&group, r), kept);
+        }
+    }
+}
