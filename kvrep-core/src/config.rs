@@ -150,6 +150,29 @@ pub struct Limits {
     pub members_max: usize,
 }
 
+impl Limits {
+    /// These, for a transport whose frames have at most so many bytes, header included: with smaller frames, and smaller commands in them, where they would
+    /// not fit. Unchanged where nothing sensible would fit.
+    ///
+    /// ```
+    /// use kvrep_core::Limits;
+    ///
+    /// let limits = Limits::default().within_frames(64 << 10);
+    /// assert_eq!((limits.frame_bytes_max, limits.command_bytes_max), (65_520, 61_424));
+    /// assert_eq!(Limits::default().within_frames(64 << 20), Limits::default());
+    /// ```
+    #[must_use]
+    pub fn within_frames(mut self, frame_bytes: usize) -> Self {
+        let body = frame_bytes.saturating_sub(crate::wire::HEADER_BYTES);
+        let command = body.saturating_sub(COMMAND_MARGIN);
+        if command > 0 {
+            self.frame_bytes_max = self.frame_bytes_max.min(body);
+            self.command_bytes_max = self.command_bytes_max.min(command);
+        }
+        self
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -299,7 +322,7 @@ impl GroupConfig {
         if let Some((name, _)) = zero.into_iter().find(|(_, is_zero)| *is_zero) {
             return Err(format!("Limits::{name} must not be zero"));
         }
-        if l.frame_bytes_max < l.command_bytes_max.saturating_add(4_096) {
+        if l.frame_bytes_max < l.command_bytes_max.saturating_add(COMMAND_MARGIN) {
             return Err("frame_bytes_max must exceed command_bytes_max by 4096 bytes".into());
         }
         if l.frame_bytes_max > u32::MAX as usize / 2 {
@@ -311,3 +334,6 @@ impl GroupConfig {
         Ok(())
     }
 }
+
+/// What a frame holds beside a command, at most.
+const COMMAND_MARGIN: usize = 4_096;

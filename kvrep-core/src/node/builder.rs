@@ -74,6 +74,7 @@ pub struct NodeBuilder {
     group: String,
     replica: ReplicaId,
     config: GroupConfig,
+    frames: Frames,
     start: Start,
     /// Both joined and forced were asked for.
     contradicts: bool,
@@ -237,6 +238,7 @@ impl NodeBuilder {
             group: group.to_owned(),
             replica,
             config: GroupConfig::new([replica], Authority::Alone),
+            frames: Frames::default(),
             start: Start::Normal,
             contradicts: false,
             on_divergence: OnDivergence::default(),
@@ -272,10 +274,11 @@ impl NodeBuilder {
         self
     }
 
-    /// The group's limits.
+    /// The group's limits. Without them the default ones hold, with frames as large as the transport carries.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.config.limits = limits;
+        self.frames = Frames::AsSaid;
         self
     }
 
@@ -283,6 +286,7 @@ impl NodeBuilder {
     #[must_use]
     pub fn group(mut self, config: GroupConfig) -> Self {
         self.config = config;
+        self.frames = Frames::AsSaid;
         self
     }
 
@@ -417,7 +421,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`]: nothing runs.
     pub async fn start(mut self) -> Result<Node, StartError> {
-        let config = self.config;
+        let mut config = self.config;
         config.validate().map_err(StartError::Config)?;
         if self.contradicts {
             return Err(StartError::Config(
@@ -460,6 +464,10 @@ impl NodeBuilder {
         }
         let alone = config.members.len() == 1 && config.authority == Authority::Alone && !joins;
         let transport = self.parts.transport(alone)?;
+        if self.frames == Frames::AsCarried {
+            let carried = transport.capabilities().frame_bytes_max;
+            config.limits = config.limits.within_frames(carried);
+        }
         let (config_hash, limits) = (config.hash(), config.limits);
         let context = ProtocolContext {
             replica: self.replica,
@@ -648,6 +656,15 @@ fn passive(
             None => Passive::new(options, recovered)?,
         }))
     })
+}
+
+/// How large frames may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Frames {
+    /// Nobody said: as the transport carries them.
+    #[default]
+    AsCarried,
+    AsSaid,
 }
 
 /// What a witness and its callers say is small.

@@ -1,0 +1,158 @@
+//! What leaves: at once where the pace allows it, else in order as soon as it does.
+//!
+//! Invariants: what waits is bounded; a frame waits whole or is dropped whole; nothing overtakes what waits.
+
+use crate::config::MulticastConfig;
+use crate::pace::Pace;
+use crate::socket::GroupSocket;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+pub(crate) struct Outbox {
+    socket: Arc<GroupSocket>,
+    state: Mutex<State>,
+    waits: Notify,
+    queue_bytes_max: usize,
+}
+
+struct State {
+    queue: VecDeque<(SocketAddr, Bytes)>,
+    bytes: usize,
+    pace: Pace,
+    /// Sending failed, and it was said.
+    failed: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(socket: Arc<GroupSocket>, config: &MulticastConfig) -> Self {
+        let l = &config.limits;
+        Self {
+            socket,
+            state: Mutex::new(State {
+                queue: VecDeque::new(),
+                bytes: 0,
+                pace: Pace::new(Instant::now(), l.bytes_per_second_max, l.burst_bytes_max),
+                failed: false,
+            }),
+            waits: Notify::new(),
+            queue_bytes_max: l.queue_bytes_max,
+        }
+    }
+
+    /// Whether there was room.
+    pub(crate) fn send(&self, to: SocketAddr, datagrams: Vec<Bytes>) -> bool {
+        let mut state = self.state();
+        let bytes: usize = datagrams.iter().map(Bytes::len).sum();
+        if state.bytes + bytes > self.queue_bytes_max {
+            return false;
+        }
+        let mut datagrams = datagrams.into_iter();
+        if state.queue.is_empty() {
+            let now = Instant::now();
+            while let Some(next) = datagrams.as_slice().first() {
+                if !state.pace.take(now, cost(next)) || self.try_send(&mut state, to, next).is_err()
+                {
+                    break;
+                }
+                datagrams.next();
+            }
+        }
+        let before = state.queue.len();
+        for datagram in datagrams {
+            state.bytes += datagram.len();
+            state.queue.push_back((to, datagram));
+        }
+        if state.queue.len() > before {
+            self.waits.notify_one();
+        }
+        true
+    }
+
+    /// Sends what waits, until the end of time.
+    pub(crate) async fn run(&self) {
+        loop {
+            let pause = {
+                let mut state = self.state();
+                self.flush(&mut state)
+            };
+            match pause {
+                Pause::Nothing => self.waits.notified().await,
+                Pause::Pace(wait) => tokio::time::sleep(wait).await,
+                // Whether it is writable or broken, the next attempt tells.
+                Pause::Full => drop(self.socket.own().writable().await),
+            }
+        }
+    }
+
+    fn flush(&self, state: &mut State) -> Pause {
+        let now = Instant::now();
+        while let Some((to, datagram)) = state.queue.front().cloned() {
+            let cost = cost(&datagram);
+            if !state.pace.take(now, cost) {
+                return Pause::Pace(state.pace.wait_for(cost));
+            }
+            if self.try_send(state, to, &datagram).is_err() {
+                return Pause::Full;
+            }
+            state.bytes -= datagram.len();
+            state.queue.pop_front();
+        }
+        Pause::Nothing
+    }
+
+    /// An error: the system has no room now. Any other one loses the datagram, as the network may.
+    fn try_send(&self, state: &mut State, to: SocketAddr, datagram: &Bytes) -> Result<(), ()> {
+        match self.socket.own().try_send_to(datagram, to) {
+            Ok(_) => {
+                state.failed = false;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(()),
+            Err(error) if state.failed => {
+                debug!(%to, "not sent: {error}");
+                Ok(())
+            }
+            Err(error) => {
+                state.failed = true;
+                warn!(%to, "nothing can be sent: {error}. {} (It is tried again.)", remedy(&error));
+                Ok(())
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Pause {
+    Nothing,
+    Pace(std::time::Duration),
+    Full,
+}
+
+/// What to do where a group cannot be reached.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            "There is no route for multicast: name an interface, or add one (ip route add 224.0.0.0/4 dev eth0)."
+        }
+        io::ErrorKind::AddrNotAvailable => "No interface has this address.",
+        io::ErrorKind::AddrInUse => {
+            "Another program has this port for itself: take another one for the group."
+        }
+        io::ErrorKind::PermissionDenied => "A firewall forbids it.",
+        _ => "Look at the interface.",
+    }
+}
+
+/// What a datagram counts: the system keeps more than its bytes.
+fn cost(datagram: &Bytes) -> u64 {
+    datagram.len() as u64 + 256
+}

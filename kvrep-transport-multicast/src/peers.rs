@@ -1,0 +1,150 @@
+//! Who is there, in which life, and where each reads what is for it alone.
+//!
+//! Invariants: what an earlier life says, or one that said that it ended, changes nothing and is delivered to nobody; a frame is taken once. At most [`PEERS_MAX`]
+//! are remembered.
+
+use crate::seen::Seen;
+use kvrep_core::transport::Hint;
+use kvrep_core::{Incarnation, ReplicaId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    known: BTreeMap<ReplicaId, Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    incarnation: Incarnation,
+    address: SocketAddr,
+    /// When it was heard from that address.
+    heard: Instant,
+    here: bool,
+    seen: Seen,
+}
+
+/// What hearing from somebody changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Met {
+    Known,
+    News(Hint),
+    /// It is of a life that is over.
+    Over,
+    TooMany,
+}
+
+impl Peers {
+    /// Somebody was heard, from this address.
+    pub(crate) fn heard(
+        &mut self,
+        now: Instant,
+        (peer, incarnation): (ReplicaId, Incarnation),
+        address: SocketAddr,
+        address_kept: Duration,
+    ) -> Met {
+        let new = Peer {
+            incarnation,
+            address,
+            heard: now,
+            here: true,
+            seen: Seen::default(),
+        };
+        let room = self.known.len() < PEERS_MAX;
+        let Some(known) = self.known.get_mut(&peer) else {
+            if !room {
+                return Met::TooMany;
+            }
+            self.known.insert(peer, new);
+            return Met::News(Hint::Connected);
+        };
+        if incarnation > known.incarnation {
+            *known = new;
+            return Met::News(Hint::Connected);
+        }
+        if incarnation < known.incarnation || !known.here {
+            return Met::Over;
+        }
+        if address == known.address || now.duration_since(known.heard) >= address_kept {
+            (known.address, known.heard) = (address, now);
+        }
+        Met::Known
+    }
+
+    /// It says that it ended.
+    pub(crate) fn gone(&mut self, peer: ReplicaId, incarnation: Incarnation) -> Met {
+        match self.known.get_mut(&peer) {
+            None => Met::Known,
+            Some(known) if incarnation != known.incarnation || !known.here => Met::Over,
+            Some(known) => {
+                known.here = false;
+                Met::News(Hint::Gone)
+            }
+        }
+    }
+
+    pub(crate) fn address(&self, peer: ReplicaId) -> Option<SocketAddr> {
+        let known = self.known.get(&peer).filter(|known| known.here)?;
+        Some(known.address)
+    }
+
+    /// Whether this frame of it was not taken before.
+    pub(crate) fn is_new(&self, peer: ReplicaId, number: u64) -> bool {
+        let known = self.known.get(&peer);
+        known.is_some_and(|known| known.seen.is_new(number))
+    }
+
+    /// Its frame is taken.
+    pub(crate) fn take(&mut self, peer: ReplicaId, number: u64) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.seen.take(number);
+        }
+    }
+}
+
+/// Members and their former members of whom is known, at most.
+const PEERS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: Duration = Duration::from_secs(3);
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn nobody_is_revived_and_an_address_is_not_taken_over_at_once() {
+        let (mut peers, now) = (Peers::default(), Instant::now());
+        let one = ReplicaId(1);
+        let life = |n| (one, Incarnation(n));
+        assert_eq!(
+            peers.heard(now, life(2), at(1), KEPT),
+            Met::News(Hint::Connected)
+        );
+        assert_eq!(peers.heard(now, life(2), at(9), KEPT), Met::Known);
+        assert_eq!(peers.address(one), Some(at(1)));
+        assert_eq!(peers.heard(now + KEPT, life(2), at(9), KEPT), Met::Known);
+        assert_eq!(peers.address(one), Some(at(9)));
+        assert_eq!(peers.heard(now, life(1), at(1), KEPT), Met::Over);
+        assert_eq!(peers.gone(one, Incarnation(1)), Met::Over);
+        assert_eq!(peers.gone(one, Incarnation(2)), Met::News(Hint::Gone));
+        assert_eq!(peers.heard(now, life(2), at(9), KEPT), Met::Over);
+        assert_eq!(peers.address(one), None);
+        assert_eq!(
+            peers.heard(now, life(3), at(4), KEPT),
+            Met::News(Hint::Connected)
+        );
+        for other in 10..1_000 {
+            peers.heard(now, (ReplicaId(other), Incarnation(1)), at(1), KEPT);
+        }
+        assert_eq!(peers.known.len(), PEERS_MAX);
+        assert_eq!(
+            peers.heard(now, (ReplicaId(7), Incarnation(1)), at(1), KEPT),
+            Met::TooMany
+        );
+    }
+}
