@@ -1,0 +1,199 @@
+//! What anybody may send: it is counted and dropped, nothing grows, nobody is revived, and the group is heard all the same.
+
+mod common;
+
+use common::{PATIENCE, config, until};
+use kvrep_core::testing::mailbox::Mailbox;
+use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport};
+use kvrep_core::wire::{Envelope, FrameKind, encode_frame};
+use kvrep_core::{GroupId, Incarnation, ReplicaId};
+use kvrep_transport_multicast::{GroupSocket, MulticastConfig, MulticastTransport};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+const GROUP: &str = "attacked";
+
+struct Member {
+    transport: MulticastTransport,
+    mailbox: Mailbox,
+}
+
+async fn member(config: &MulticastConfig, replica: u32, incarnation: u64) -> Member {
+    let me = LocalPeer {
+        group: GroupId::named(GROUP),
+        replica: ReplicaId(replica),
+        incarnation: Incarnation(incarnation),
+        config_hash: 7,
+    };
+    let member = Member {
+        transport: MulticastTransport::new(config.clone()),
+        mailbox: Mailbox::new(1_024),
+    };
+    let started = member.transport.start(me, member.mailbox.inbox()).await;
+    started.expect("it starts");
+    member
+}
+
+/// A datagram in the layout of `datagram.rs`.
+fn datagram(
+    kind: u8,
+    from: u32,
+    incarnation: u64,
+    (number, whole, index, count): (u64, u32, u16, u16),
+    piece: &[u8],
+) -> Vec<u8> {
+    let mut out = b"KVRU\x01".to_vec();
+    out.push(kind);
+    out.extend(GroupId::named(GROUP).0.to_be_bytes());
+    out.extend(from.to_be_bytes());
+    out.extend(incarnation.to_be_bytes());
+    out.extend(7_u64.to_be_bytes());
+    out.extend(ReplicaId::NOBODY.0.to_be_bytes());
+    out.extend(number.to_be_bytes());
+    out.extend(whole.to_be_bytes());
+    out.extend(index.to_be_bytes());
+    out.extend(count.to_be_bytes());
+    let crc = crc32fast::hash(&out);
+    out.extend(crc.to_be_bytes());
+    out.extend(piece);
+    out
+}
+
+const HELLO: u8 = 1;
+const PIECE_FOR_ALL: u8 = 3;
+
+fn frame(number: u64) -> bytes::Bytes {
+    let mut body = bytes::BytesMut::new();
+    let envelope = Envelope {
+        group: GroupId::named(GROUP),
+        from: ReplicaId(2),
+        incarnation: Incarnation(1),
+        to_incarnation: Incarnation(number),
+    };
+    envelope.encode(&mut body);
+    encode_frame(FrameKind::Peer, &body)
+}
+
+async fn next_frame(member: &Member, patience: Duration) -> Option<bytes::Bytes> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match member.mailbox.next(left).await? {
+            InboxEvent::Peer(body) => return Some(body),
+            _ => {}
+        }
+    }
+}
+
+/// Frames from 2 are heard at 1.
+async fn is_heard(one: &Member, two: &Member) {
+    while next_frame(one, Duration::ZERO).await.is_some() {}
+    let deadline = Instant::now() + PATIENCE;
+    for number in 1.. {
+        two.transport.send(Destination::Group, frame(number));
+        if next_frame(one, Duration::from_millis(50)).await.is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the group is not heard any more");
+    }
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_is_counted_and_dropped_and_memory_stays_flat() {
+    let config = config();
+    let (one, two) = (member(&config, 1, 1).await, member(&config, 2, 1).await);
+    is_heard(&one, &two).await;
+    let attacker = GroupSocket::open(&config).unwrap();
+    let mut noise = kvrep_core::random::Rng::new(7);
+    let mut sent = 0_u64;
+    let before = (one.transport.counters().refused, resident_kib());
+    for round in 0..20_000_u64 {
+        let garbage: Vec<u8> = match round % 5 {
+            0 => Vec::new(),
+            1 => vec![0xa5; 60_000],
+            2 => (0..noise.below(300))
+                .map(|_| noise.below(256) as u8)
+                .collect(),
+            // A piece of a frame that is too large, or that cannot be.
+            3 => datagram(PIECE_FOR_ALL, 3, 1, (round, u32::MAX, 0, 8_000), &[0; 100]),
+            // A piece of a frame that never completes.
+            _ => datagram(PIECE_FOR_ALL, 3, 1, (round, 60_000, 0, 60), &[0; 1_000]),
+        };
+        let to = config.group;
+        let _ = timeout(PATIENCE, attacker.own().send_to(&garbage, to)).await;
+        sent += 1;
+        if round % 64 == 0 {
+            // Slowly enough to be read.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    until("the garbage is counted", || {
+        let counters = one.transport.counters();
+        counters.refused - before.0 + counters.frames_dropped > sent / 4
+    })
+    .await;
+    is_heard(&one, &two).await;
+    let grown = resident_kib().saturating_sub(before.1);
+    assert!(grown < 64 << 10, "{grown} KiB more than before");
+    one.transport.close().await;
+    two.transport.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_revived_and_what_is_sent_again_is_not_heard_again() {
+    let config = config();
+    let spy = GroupSocket::open(&config).unwrap();
+    let (one, two) = (member(&config, 1, 1).await, member(&config, 2, 5).await);
+    is_heard(&one, &two).await;
+    // What was heard on the way, and is sent again.
+    let mut heard = Vec::new();
+    let mut buffer = vec![0; 65_536];
+    while let Ok(Ok((bytes, _))) = timeout(
+        Duration::from_millis(100),
+        spy.group().recv_from(&mut buffer),
+    )
+    .await
+    {
+        heard.push(buffer[..bytes].to_vec());
+        if heard.len() > 100 {
+            break;
+        }
+    }
+    assert!(!heard.is_empty());
+    while next_frame(&one, Duration::from_millis(50)).await.is_some() {}
+    for datagram in &heard {
+        spy.own().send_to(datagram, config.group).await.unwrap();
+    }
+    assert_eq!(next_frame(&one, Duration::from_millis(300)).await, None);
+    // Its end is heard; after that its life is over, whoever says otherwise.
+    two.transport.close().await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "its farewell is not heard");
+        match one.mailbox.next(Duration::from_millis(100)).await {
+            Some(InboxEvent::Hint {
+                hint: Hint::Gone, ..
+            }) => break,
+            Some(_) | None => {}
+        }
+    }
+    for incarnation in [1, 4, 5] {
+        let hello = datagram(HELLO, 2, incarnation, (0, 0, 0, 0), b"");
+        spy.own().send_to(&hello, config.group).await.unwrap();
+    }
+    for datagram in &heard {
+        spy.own().send_to(datagram, config.group).await.unwrap();
+    }
+    let dropped = one.transport.counters().frames_dropped;
+    assert!(one.mailbox.next(Duration::from_millis(300)).await.is_none());
+    one.transport.send(Destination::One(ReplicaId(2)), frame(1));
+    assert_eq!(one.transport.counters().frames_dropped, dropped + 1);
+    one.transport.close().await;
+}
