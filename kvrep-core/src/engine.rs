@@ -19,6 +19,7 @@
 //! use kvrep_core::session::Machine;
 //! use kvrep_core::state_machine::{FrozenState, encode};
 //! use kvrep_core::storage::{SnapshotMeta, Storage, StorageOp, memory::MemoryStorage};
+//! use kvrep_core::transport::Destination;
 //! use kvrep_core::*;
 //!
 //! #[derive(Default)]
@@ -38,7 +39,7 @@
 //!     fn fatal(&mut self, reason: String) {
 //!         panic!("{reason}");
 //!     }
-//!     fn send(&mut self, _: ReplicaId, _: bytes::Bytes) {} // there is nobody else
+//!     fn send(&mut self, _: Destination, _: bytes::Bytes) {} // there is nobody else
 //!     fn write_snapshot(&mut self, _: LogPoint, _: FrozenState) {}
 //!     fn read_snapshot(&mut self, _: ReplicaId, _: u64, _: usize) {}
 //!     fn load_snapshot(&mut self, _: SnapshotMeta) {}
@@ -91,7 +92,7 @@ use crate::session::{Applied, Envelope as Command, Machine};
 use crate::state_machine::{FrozenState, Look, Malformed};
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::time::{Time, Timestamp};
-use crate::transport::Hint;
+use crate::transport::{Destination, Hint};
 use crate::wire::Envelope;
 use bytes::Bytes;
 pub(crate) use outcome::of_applied as outcome_of;
@@ -104,7 +105,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// What an engine needs done. Nothing here blocks, and nothing calls back.
 pub trait Host {
     /// Send a frame.
-    fn send(&mut self, to: ReplicaId, frame: Bytes);
+    fn send(&mut self, to: Destination, frame: Bytes);
     /// Carry out storage operations; then, once durable, [`Engine::on_persisted`], in order of the tokens.
     fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>);
     /// Answer a request.

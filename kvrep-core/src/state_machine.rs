@@ -105,6 +105,10 @@ pub trait StateMachine: Send + 'static {
     /// A frozen view of the state that can be written by another thread while `apply` goes on.
     type Snapshot: Serialize + DeserializeOwned + Send + 'static;
 
+    /// Whether there are commands. A service whose answers depend on nothing but the query says `false`: then any replica may
+    /// answer without the others ([`lowest`](crate::protocol::lowest)).
+    const TAKES_COMMANDS: bool = true;
+
     /// Carries out a command.
     fn apply(&mut self, context: &mut ApplyContext, command: Self::Command) -> Self::Response;
 
@@ -218,6 +222,11 @@ pub trait RawStateMachine: Send + 'static {
     /// See [`StateMachine::digest`].
     fn digest(&self) -> Option<u64>;
 
+    /// See [`StateMachine::TAKES_COMMANDS`].
+    fn takes_commands(&self) -> bool {
+        true
+    }
+
     /// The state itself, for closures that look at it in its own type (`Node::read_local`). Without it only queries
     /// read the state.
     fn as_any(&self) -> Option<&dyn Any> {
@@ -273,6 +282,10 @@ impl<S: StateMachine> RawStateMachine for Typed<S> {
     fn restore(&mut self, state: &mut dyn Read) -> io::Result<()> {
         self.0.restore(streamed::read_value(state)?);
         Ok(())
+    }
+
+    fn takes_commands(&self) -> bool {
+        S::TAKES_COMMANDS
     }
 
     fn digest(&self) -> Option<u64> {

@@ -78,9 +78,8 @@ async fn next_frame(member: &Member, patience: Duration) -> Option<bytes::Bytes>
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match member.mailbox.next(left).await? {
-            InboxEvent::Peer(body) => return Some(body),
-            _ => {}
+        if let InboxEvent::Peer(body) = member.mailbox.next(left).await? {
+            return Some(body);
         }
     }
 }
@@ -177,11 +176,10 @@ async fn nobody_is_revived_and_what_is_sent_again_is_not_heard_again() {
     let deadline = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < deadline, "its farewell is not heard");
-        match one.mailbox.next(Duration::from_millis(100)).await {
-            Some(InboxEvent::Hint {
-                hint: Hint::Gone, ..
-            }) => break,
-            Some(_) | None => {}
+        let event = one.mailbox.next(Duration::from_millis(100)).await;
+        let gone = Hint::Gone;
+        if matches!(event, Some(InboxEvent::Hint { hint, .. }) if hint == gone) {
+            break;
         }
     }
     for incarnation in [1, 4, 5] {

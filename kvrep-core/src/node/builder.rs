@@ -9,8 +9,10 @@ use super::guard::Guard;
 use super::start::{self, MakeProtocol, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
 use crate::detector::FailureDetector;
+use crate::detector::ticks::TickConfig;
 use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
 use crate::protocol::Protocol;
+use crate::protocol::lowest::LowestId;
 use crate::protocol::passive::{self, Join, OnDivergence, Passive, Start};
 use crate::protocol::witness::Witness;
 use crate::state_machine::{Malformed, RawStateMachine, StateMachine, Typed};
@@ -75,6 +77,7 @@ pub struct NodeBuilder {
     replica: ReplicaId,
     config: GroupConfig,
     frames: Frames,
+    writes: Writes,
     start: Start,
     /// Both joined and forced were asked for.
     contradicts: bool,
@@ -239,6 +242,7 @@ impl NodeBuilder {
             replica,
             config: GroupConfig::new([replica], Authority::Alone),
             frames: Frames::default(),
+            writes: Writes::default(),
             start: Start::Normal,
             contradicts: false,
             on_divergence: OnDivergence::default(),
@@ -414,6 +418,35 @@ impl NodeBuilder {
         self
     }
 
+    /// The lowest that lives answers, and nothing is replicated ([`lowest`](crate::protocol::lowest)). For a state machine that takes no commands; with
+    /// another one the node does not start.
+    ///
+    /// ```
+    /// use kvrep_core::detector::ticks::TickConfig;
+    /// use kvrep_core::transport::memory::MemoryNetwork;
+    /// use kvrep_core::{Fold, Node, ReplicaId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let sums = Fold::new(0_i64, |sum, by: i64| *sum += by);
+    /// let refused = Node::builder("sums", ReplicaId(1))
+    ///     .transport(MemoryNetwork::new().transport())
+    ///     .lowest_id(TickConfig::default())
+    ///     .state_machine(sums)
+    ///     .start()
+    ///     .await;
+    /// assert!(refused.unwrap_err().to_string().contains("takes commands"));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn lowest_id(mut self, ticks: TickConfig) -> Self {
+        self.writes = Writes::Refused;
+        self.protocol(move |context, recovered| {
+            let members = context.config.members.iter().copied();
+            LowestId::new(context.replica, members, ticks, recovered.store)
+                .map_err(|error| Malformed(error.to_string()))
+        })
+    }
+
     common_settings!();
 
     /// Starts the node: opens the storage, restores the state machine, begins to listen.
@@ -459,6 +492,12 @@ impl NodeBuilder {
         if joins && config.members.iter().all(|id| *id == self.replica) {
             return Err(StartError::Config(
                 "a replica that joins must be told whom to ask: call members(…) with some of the group's"
+                    .into(),
+            ));
+        }
+        if self.writes == Writes::Refused && machine.takes_commands() {
+            return Err(StartError::Config(
+                "the lowest-id scheme replicates nothing, and this state machine takes commands: choose another scheme, or set StateMachine::TAKES_COMMANDS to false if it has none"
                     .into(),
             ));
         }
@@ -656,6 +695,14 @@ fn passive(
             None => Passive::new(options, recovered)?,
         }))
     })
+}
+
+/// Whether the scheme replicates what is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Writes {
+    #[default]
+    Replicated,
+    Refused,
 }
 
 /// How large frames may be.

@@ -136,9 +136,9 @@ impl TokioHost {
 }
 
 impl Host for TokioHost {
-    fn send(&mut self, to: ReplicaId, frame: Bytes) {
+    fn send(&mut self, to: Destination, frame: Bytes) {
         if self.fatal.is_none() {
-            self.transport.send(Destination::One(to), frame);
+            self.transport.send(to, frame);
         }
     }
 

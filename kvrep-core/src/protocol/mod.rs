@@ -56,6 +56,7 @@
 //! ```
 
 pub mod active;
+pub mod lowest;
 pub mod outbox;
 pub mod passive;
 pub mod witness;

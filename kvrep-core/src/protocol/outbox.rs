@@ -12,6 +12,7 @@ use crate::error::ReadError;
 use crate::id::{GroupId, Incarnation, Index, PersistToken, Ticket};
 use crate::manage::Managed;
 use crate::storage::{SnapshotMeta, StorageOp};
+use crate::transport::Destination;
 use crate::wire::{self, Envelope, FrameKind};
 use bytes::{Bytes, BytesMut};
 
@@ -30,7 +31,7 @@ pub enum Action {
     /// Send a frame.
     Send {
         /// To whom.
-        to: ReplicaId,
+        to: Destination,
         /// The whole frame.
         frame: Bytes,
     },
@@ -89,6 +90,7 @@ pub enum Action {
 /// ```
 /// use bytes::BufMut;
 /// use kvrep_core::protocol::{Action, Outbox};
+/// use kvrep_core::transport::Destination;
 /// use kvrep_core::storage::StorageOp;
 /// use kvrep_core::{GroupId, Incarnation, ReplicaId};
 ///
@@ -98,7 +100,7 @@ pub enum Action {
 ///
 /// let actions = out.take();
 /// assert!(matches!(actions[0], Action::Persist { token: first, .. } if first == token));
-/// assert!(matches!(actions[1], Action::Send { to: ReplicaId(1), .. })); // after it is durable
+/// assert!(matches!(actions[1], Action::Send { to: Destination::One(ReplicaId(1)), .. })); // after it is durable
 /// ```
 #[derive(Debug)]
 pub struct Outbox {
@@ -139,6 +141,20 @@ impl Outbox {
     pub fn send(
         &mut self,
         to: ReplicaId,
+        to_incarnation: Incarnation,
+        body: impl FnOnce(&mut BytesMut),
+    ) {
+        self.send_frame(Destination::One(to), to_incarnation, body);
+    }
+
+    /// Adds a message to all others, in whichever life they are.
+    pub fn send_to_group(&mut self, body: impl FnOnce(&mut BytesMut)) {
+        self.send_frame(Destination::Group, Incarnation(0), body);
+    }
+
+    fn send_frame(
+        &mut self,
+        to: Destination,
         to_incarnation: Incarnation,
         body: impl FnOnce(&mut BytesMut),
     ) {

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::id::{Configuration, Index, ReplicaId};
 use crate::protocol::{Event, Role};
 use crate::time::Time;
+use crate::transport::Destination;
 use crate::wire;
 use bytes::Bytes;
 
@@ -36,7 +37,10 @@ impl World {
         }
         let mut sends = std::mem::take(&mut self.nodes[n].effects.sends);
         for (to, frame) in sends.drain(..) {
-            self.send(n, to, frame);
+            match to {
+                Destination::One(to) => self.send(n, to, frame),
+                Destination::Group => self.send_to_group(n, &frame),
+            }
         }
         self.nodes[n].effects.sends = sends;
         for job in std::mem::take(&mut self.nodes[n].effects.jobs) {
@@ -89,6 +93,14 @@ impl World {
             }
         }
         true
+    }
+
+    fn send_to_group(&mut self, from: usize, frame: &Bytes) {
+        for to in 0..self.nodes.len() {
+            if to != from {
+                self.send(from, self.nodes[to].id, frame.clone());
+            }
+        }
     }
 
     pub(super) fn send(&mut self, from: usize, to: ReplicaId, frame: Bytes) {

@@ -14,6 +14,7 @@ use crate::storage::{
     SnapshotMeta, SnapshotReader, SnapshotStore, SnapshotWriter, StorageError, StorageOp,
 };
 use crate::time::{Time, Timestamp};
+use crate::transport::Destination;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -190,7 +191,7 @@ fn scale(length: Duration, by: u64, of: u64) -> Duration {
 /// The engine's host: collects.
 #[derive(Default)]
 pub(super) struct Effects {
-    pub(super) sends: Vec<(ReplicaId, Bytes)>,
+    pub(super) sends: Vec<(Destination, Bytes)>,
     pub(super) persists: VecDeque<(PersistToken, Vec<StorageOp>)>,
     pub(super) replies: Vec<(Ticket, Outcome)>,
     pub(super) jobs: Vec<Job>,
@@ -209,7 +210,7 @@ impl Effects {
 }
 
 impl Host for Effects {
-    fn send(&mut self, to: ReplicaId, frame: Bytes) {
+    fn send(&mut self, to: Destination, frame: Bytes) {
         self.sends.push((to, frame));
     }
 

@@ -20,6 +20,7 @@ use crate::session::Machine;
 use crate::state_machine::{ApplyContext, FrozenState, StateMachine, Typed, decode, encode};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Durability, SnapshotReader, Storage, StorageOp};
+use crate::transport::Destination;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -67,7 +68,10 @@ struct Effects {
 }
 
 impl Host for Effects {
-    fn send(&mut self, to: ReplicaId, frame: Bytes) {
+    fn send(&mut self, to: Destination, frame: Bytes) {
+        let Destination::One(to) = to else {
+            panic!("the passive scheme says to each what is for him");
+        };
         self.todo.push_back(Todo::Frame(to, frame));
     }
     fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>) {

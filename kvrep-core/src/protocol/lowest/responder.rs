@@ -1,0 +1,216 @@
+//! [`Responder`]: who answers, by what was heard. No messages, no timers: for the scheme, and for systems with a wire of their own.
+
+use crate::detector::ticks::{TickConfig, TickConfigError, TickDetector};
+use crate::detector::{FailureDetector, Verdict};
+use crate::id::ReplicaId;
+use crate::time::Time;
+use std::collections::BTreeSet;
+
+/// Whose turn it is to answer, as far as this replica knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// This one's: it hears nobody lower.
+    Mine,
+    /// A lower one's.
+    Theirs(ReplicaId),
+    /// This replica has not listened for long enough since its start, or since it slept. It answers nothing.
+    Listening,
+}
+
+/// Decides who answers: the lowest that lives.
+///
+/// Invariants: a replica answers only what is asked while it hears nobody lower; it never answers in its first two periods, nor in the two
+/// after it did not run for two. What is heard in the first period after such a sleep is not believed: it may have waited as long.
+///
+/// ```
+/// use kvrep_core::detector::ticks::TickConfig;
+/// use kvrep_core::protocol::lowest::{Responder, Turn};
+/// use kvrep_core::{ReplicaId, Time};
+/// use std::time::Duration;
+///
+/// let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+/// let me = ReplicaId(2);
+/// let mut responder = Responder::new(me, (1..=5).map(ReplicaId), TickConfig::default()).unwrap();
+/// responder.start(at(0));
+/// assert_eq!(responder.turn(at(1)), Turn::Listening);
+/// responder.heard(at(1), ReplicaId(1));
+/// assert_eq!(responder.turn(at(2)), Turn::Theirs(ReplicaId(1)));
+/// for second in 2..4 {
+///     responder.tick(at(second)); // and nothing is heard
+/// }
+/// assert_eq!(responder.turn(at(4)), Turn::Mine);
+/// ```
+#[derive(Debug)]
+pub struct Responder {
+    me: ReplicaId,
+    ticks: TickDetector,
+    config: TickConfig,
+    members: BTreeSet<ReplicaId>,
+    /// When anything was last done here.
+    awake: Time,
+    /// What is heard before is not believed.
+    deaf_until: Time,
+    /// Nothing is answered before.
+    listens_until: Time,
+}
+
+impl Responder {
+    /// One for `me`, of whom nobody is heard yet.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense.
+    pub fn new(
+        me: ReplicaId,
+        members: impl IntoIterator<Item = ReplicaId>,
+        config: TickConfig,
+    ) -> Result<Self, TickConfigError> {
+        Ok(Self {
+            me,
+            ticks: TickDetector::new(config)?,
+            config,
+            members: members.into_iter().collect(),
+            awake: Time::ZERO,
+            deaf_until: Time::ZERO,
+            listens_until: Time::ZERO,
+        })
+    }
+
+    /// Begins to listen.
+    pub fn start(&mut self, now: Time) {
+        self.awake = now;
+        self.deaf_until = now;
+        self.listens_until = now + self.config.period * LISTENS_FOR;
+        for member in self.members.clone() {
+            self.ticks.expect(now, member);
+        }
+    }
+
+    /// A sign of life came. Returns whether it is believed: it is a member's, and this replica has not just slept.
+    pub fn heard(&mut self, now: Time, from: ReplicaId) -> bool {
+        self.wake(now);
+        let believed = now >= self.deaf_until && self.members.contains(&from);
+        if believed {
+            self.ticks.on_heard(now, from);
+        }
+        believed
+    }
+
+    /// Time has passed. Call at every [`next_tick`](Self::next_tick), or it will look as if this replica had slept.
+    pub fn tick(&mut self, now: Time) {
+        self.wake(now);
+        self.ticks.tick(now);
+    }
+
+    /// The next tick after `now`: when to send a sign of life, and to [`tick`](Self::tick).
+    #[must_use]
+    pub fn next_tick(&self, now: Time) -> Time {
+        self.ticks.next_tick(now)
+    }
+
+    /// Who answers what is asked now.
+    #[must_use]
+    pub fn turn(&self, now: Time) -> Turn {
+        if now < self.listens_until || self.slept(now) {
+            return Turn::Listening;
+        }
+        let mut lower = self.members.range(..self.me);
+        lower
+            .find(|member| self.ticks.verdict(now, **member).is_live())
+            .map_or(Turn::Mine, |lowest| Turn::Theirs(*lowest))
+    }
+
+    /// Every member, by id, with its level.
+    pub fn verdicts(&self, now: Time) -> impl Iterator<Item = (ReplicaId, Verdict)> + '_ {
+        self.ticks.verdicts(now)
+    }
+
+    fn slept(&self, now: Time) -> bool {
+        now - self.awake > self.config.period * SLEPT_FROM
+    }
+
+    fn wake(&mut self, now: Time) {
+        if self.slept(now) {
+            self.deaf_until = now + self.config.period;
+            self.listens_until = now + self.config.period * LISTENS_FOR;
+            for member in self.members.clone() {
+                self.ticks.forget(member);
+                self.ticks.expect(now, member);
+            }
+        }
+        self.awake = self.awake.max(now);
+    }
+}
+
+/// Periods without an answer after the start, or a sleep: each live member is heard in them.
+const LISTENS_FOR: u32 = 2;
+
+/// Periods after which a replica that did nothing has slept.
+const SLEPT_FROM: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn at(millis: u64) -> Time {
+        Time::ZERO + Duration::from_millis(millis)
+    }
+
+    fn responder(me: u32) -> Responder {
+        let members = (1..=5).map(ReplicaId);
+        let mut responder = Responder::new(ReplicaId(me), members, TickConfig::default()).unwrap();
+        responder.start(at(0));
+        responder
+    }
+
+    /// Ticks each second, hearing these.
+    fn live(responder: &mut Responder, seconds: std::ops::Range<u64>, heard: &[u32]) {
+        for second in seconds {
+            responder.tick(at(second * 1_000));
+            for member in heard {
+                responder.heard(at(second * 1_000 + 10), ReplicaId(*member));
+            }
+        }
+    }
+
+    #[test]
+    fn the_next_one_takes_over_when_the_counter_of_the_lowest_is_below_two() {
+        let mut two = responder(2);
+        live(&mut two, 1..5, &[1]);
+        // Heard at 4.01: 3 after the tick at 5, 2 after the one at 6, 1 after the one at 7.
+        two.tick(at(5_000));
+        two.tick(at(6_000));
+        assert_eq!(two.turn(at(6_999)), Turn::Theirs(ReplicaId(1)));
+        two.tick(at(7_000));
+        assert_eq!(two.turn(at(7_000)), Turn::Mine);
+        two.heard(at(7_500), ReplicaId(1));
+        assert_eq!(two.turn(at(7_500)), Turn::Theirs(ReplicaId(1)));
+    }
+
+    #[test]
+    fn the_lowest_of_those_that_are_heard_answers_and_higher_ones_do_not_count() {
+        let mut three = responder(3);
+        live(&mut three, 1..4, &[2, 4, 5]);
+        assert_eq!(three.turn(at(3_500)), Turn::Theirs(ReplicaId(2)));
+        let mut one = responder(1);
+        live(&mut one, 1..4, &[2, 3]);
+        assert_eq!(one.turn(at(3_500)), Turn::Mine);
+        assert!(!one.heard(at(3_500), ReplicaId(9)), "no member");
+    }
+
+    #[test]
+    fn what_waited_while_a_replica_slept_revives_nobody_and_it_listens_first() {
+        let mut two = responder(2);
+        live(&mut two, 1..5, &[1]);
+        assert_eq!(two.turn(at(4_500)), Turn::Theirs(ReplicaId(1)));
+        // It is stopped; the lowest dies; what it had sent is still in the socket.
+        assert_eq!(two.turn(at(60_000)), Turn::Listening);
+        for _ in 0..50 {
+            assert!(!two.heard(at(60_000), ReplicaId(1)));
+        }
+        two.tick(at(60_500));
+        assert_eq!(two.turn(at(61_000)), Turn::Listening);
+        two.tick(at(61_500));
+        assert_eq!(two.turn(at(62_000)), Turn::Mine);
+    }
+}
