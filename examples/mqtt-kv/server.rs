@@ -242,6 +242,13 @@ fn sentence(event: &ActiveEvent) -> String {
             "PERDIDO: a história deste servidor de {} a {} não vale; até {acknowledged} inserções respondidas por ele se perderam",
             agreed.0, upto.0
         ),
+        ActiveEvent::Protocol(Event::AwaitsWord { missing }) => {
+            let missing: Vec<_> = missing.iter().map(|server| server.0.to_string()).collect();
+            format!(
+                "espera por notícias de um destes servidores (mesmo sem estado, iniciado de novo): {}",
+                missing.join(", ")
+            )
+        }
         ActiveEvent::Protocol(Event::Expired(requests)) => {
             format!("{requests} pedidos ficaram sem resposta: ninguém servia")
         }
@@ -265,6 +272,7 @@ fn fenced(why: Fence) -> String {
         Fence::OlderHistoryServed => {
             "uma história mais antiga do que a que ele começou é servida por outros"
         }
+        Fence::Behind => "falta-lhe algo que outros confirmaram",
         Fence::Differs => "a sua história é outra do que a dos outros",
         unknown => return unknown.to_string(),
     };
@@ -363,6 +371,7 @@ mod tests {
             Fence::DecisionMissed,
             Fence::NotChosen,
             Fence::OlderHistoryServed,
+            Fence::Behind,
             Fence::Differs,
         ];
         let doubts = [

@@ -8,7 +8,9 @@ mod requests;
 use super::*;
 use crate::mqtt_kv::machine::{Command, Query, Response, Table};
 use kvrep_core::config::Token;
-use kvrep_core::protocol::active::{Call, Claim, Decision, Heartbeat, Life, Request, Stamp};
+use kvrep_core::protocol::active::{
+    Call, Claim, Confirmed, Decision, Heartbeat, Life, Request, Stamp,
+};
 use kvrep_core::session::{Envelope, Machine};
 use kvrep_core::state_machine::encode;
 use kvrep_core::{GroupId, Incarnation, Index, Limits, RawStateMachine, Term, Timestamp};
@@ -103,7 +105,11 @@ fn sample_heartbeat() -> Heartbeat {
         at: Index(4),
         chain: u64::MAX,
         answered: Index(3),
-        confirmed: Index(2),
+        confirmed: Confirmed {
+            at: Index(2),
+            chain: u64::MAX - 2,
+        },
+        origin: Some(7),
         holding: false,
         view: u64::MAX - 1,
         failed: vec![(ReplicaId(0), sample_life())],
