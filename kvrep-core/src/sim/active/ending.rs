@@ -16,7 +16,10 @@ impl World {
         self.weather.lossy = false;
         self.broker.lies_one_in = 0;
         for n in 0..self.nodes.len() {
-            self.resume(n);
+            // What was dropped for a stopped one is noticed only if it is stopped for long: it goes on when it was to.
+            if !self.cell.drops() {
+                self.resume(n);
+            }
             let after = Duration::from_millis(10 + 10 * n as u64);
             self.schedule(after, Happening::Start { node: n });
         }
