@@ -97,7 +97,7 @@ pub enum Event {
         agreed: Index,
         /// So far it went.
         upto: Index,
-        /// Writes that it acknowledged after `agreed`.
+        /// Writes that it acknowledged after `agreed`, of which the history that counts may have a part: an upper bound.
         acknowledged: u64,
     },
     /// It may not begin, or not give its state to those who join: too few have said what they have. One of these must be heard, be it without its
