@@ -57,6 +57,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Who this node is, for the handshake.
 #[derive(Clone, Debug)]
@@ -252,6 +254,57 @@ pub struct TransportCounters {
     pub frames_dropped: u64,
     /// Connections or frames refused: another group, version or configuration, too large, garbage.
     pub refused: u64,
+}
+
+/// Counts what a transport does and drops: for transports, from any thread.
+///
+/// ```
+/// use kvrep_core::transport::FrameCounters;
+///
+/// let counters = FrameCounters::default();
+/// counters.sent();
+/// counters.dropped(2);
+/// assert_eq!((counters.read().frames_sent, counters.read().frames_dropped), (1, 2));
+/// ```
+#[derive(Default, Debug)]
+pub struct FrameCounters {
+    sent: AtomicU64,
+    received: AtomicU64,
+    dropped: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl FrameCounters {
+    /// A frame was handed to the network.
+    pub fn sent(&self) {
+        self.sent.fetch_add(1, Relaxed);
+    }
+
+    /// A frame was delivered to the node.
+    pub fn received(&self) {
+        self.received.fetch_add(1, Relaxed);
+    }
+
+    /// So many frames were dropped.
+    pub fn dropped(&self, frames: u64) {
+        self.dropped.fetch_add(frames, Relaxed);
+    }
+
+    /// A connection or a frame was refused.
+    pub fn refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// As they stand.
+    #[must_use]
+    pub fn read(&self) -> TransportCounters {
+        TransportCounters {
+            frames_sent: self.sent.load(Relaxed),
+            frames_received: self.received.load(Relaxed),
+            frames_dropped: self.dropped.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+        }
+    }
 }
 
 /// Carries frames. See the [module](self) for what it must and need not keep.

@@ -104,7 +104,7 @@ impl Hearing {
             Event::Disconnected { why, .. } => {
                 self.shared.presence().forget();
                 let dropped = self.shared.link.discard();
-                self.shared.counters.dropped(dropped);
+                self.shared.counters.dropped(dropped as u64);
                 self.standing.send_replace(Standing::Connecting(Some(why)));
             }
             // Told in the log, and with the disconnection that follows.

@@ -7,8 +7,7 @@ use crate::presence::{Peer, Presence};
 use crate::topics::Topics;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
-use kvrep_core::transport::{Inbox, InboxEvent, LocalPeer, ReplyTo, TransportCounters};
-use std::sync::atomic::{AtomicU64, Ordering};
+use kvrep_core::transport::{FrameCounters, Inbox, InboxEvent, LocalPeer, ReplyTo};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) struct Shared {
@@ -16,46 +15,10 @@ pub(crate) struct Shared {
     pub(crate) topics: Topics,
     pub(crate) link: Arc<Link>,
     pub(crate) inbox: Inbox,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<FrameCounters>,
     pub(crate) frame_bytes_max: usize,
     pub(crate) request_bytes_max: usize,
     presence: Mutex<Presence>,
-}
-
-#[derive(Default, Debug)]
-pub(crate) struct Counters {
-    sent: AtomicU64,
-    received: AtomicU64,
-    dropped: AtomicU64,
-    refused: AtomicU64,
-}
-
-impl Counters {
-    pub(crate) fn sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn received(&self) {
-        self.received.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn dropped(&self, frames: usize) {
-        self.dropped.fetch_add(frames as u64, Ordering::Relaxed);
-    }
-
-    pub(crate) fn refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn read(&self) -> TransportCounters {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        TransportCounters {
-            frames_sent: read(&self.sent),
-            frames_received: read(&self.received),
-            frames_dropped: read(&self.dropped),
-            refused: read(&self.refused),
-        }
-    }
 }
 
 impl Shared {
@@ -65,7 +28,7 @@ impl Shared {
         topics: Topics,
         link: Arc<Link>,
         inbox: Inbox,
-        counters: Arc<Counters>,
+        counters: Arc<FrameCounters>,
     ) -> Self {
         Self {
             me,

@@ -3,14 +3,14 @@
 use crate::config::MqttConfig;
 use crate::heading::Said;
 use crate::link::{self, BrokerLimits, Report, Session, Spec};
-use crate::shared::{Counters, Shared, frame_bytes_max, life};
+use crate::shared::{Shared, frame_bytes_max, life};
 use crate::topics::Topics;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::transport::{
-    Capabilities, Destination, Inbox, LocalPeer, Order, Transport, TransportCounters,
-    TransportError,
+    Capabilities, Destination, FrameCounters, Inbox, LocalPeer, Order, Transport,
+    TransportCounters, TransportError,
 };
 use kvrep_core::wire::{self, FrameKind};
 use std::fmt;
@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 /// Nobody is listed: members find each other by what they say of their lives on topics that they share.
 pub struct MqttTransport {
     config: MqttConfig,
-    counters: Arc<Counters>,
+    counters: Arc<FrameCounters>,
     running: OnceLock<Arc<Shared>>,
     /// Held while starting and closing.
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,

@@ -82,7 +82,7 @@ impl Hearing {
 
     /// Counts what cannot be taken, and says once what it was.
     fn refuse(&mut self, what: &'static str, why: &dyn std::fmt::Display) {
-        self.shared.counters.refused.add(1);
+        self.shared.counters.refused();
         if self.said.insert(what) {
             warn!(me = %self.shared.me.replica, "{what} was refused: {why} (said once; further ones are counted)");
         } else {
@@ -140,7 +140,7 @@ impl Hearing {
             }
             Met::Over => {
                 debug!(%peer, "of a life that is over");
-                return self.shared.counters.refused.add(1);
+                return self.shared.counters.refused();
             }
             Met::TooMany => return self.refuse("a replica", &"there are too many already"),
         }
@@ -163,12 +163,12 @@ impl Hearing {
         let (peer, number) = (heading.from, piece.number);
         if !for_me || !self.shared.peers().is_new(peer, number) {
             debug!(%peer, number, "for somebody else, or a copy");
-            return self.shared.counters.refused.add(1);
+            return self.shared.counters.refused();
         }
         let sender = (peer, heading.incarnation, from);
         let frame = match self.frames.take(now, sender, &piece, data) {
             Taken::Whole(frame) => frame,
-            Taken::Waits { given_up } => return self.shared.counters.dropped.add(given_up),
+            Taken::Waits { given_up } => return self.shared.counters.dropped(given_up),
             Taken::Refused => return self.refuse("a piece of a frame", &"it fits none"),
         };
         self.shared.peers().take(peer, number);
@@ -186,7 +186,7 @@ impl Hearing {
         let piece = match heading.said {
             Said::Hello => return self.shared.say(Said::Hello, from),
             Said::Piece(piece) if piece.to == To::One(self.shared.me.replica) => piece,
-            Said::Gone | Said::Piece(_) => return self.shared.counters.refused.add(1),
+            Said::Gone | Said::Piece(_) => return self.shared.counters.refused(),
         };
         let (now, asker, number) = (Instant::now(), (heading.incarnation, from), piece.number);
         let asked = self.shared.clients().ask(now, asker, number);
@@ -198,7 +198,7 @@ impl Hearing {
         let sender = (ReplicaId::NOBODY, heading.incarnation, from);
         let frame = match self.requests.take(now, sender, &piece, data) {
             Taken::Whole(frame) => frame,
-            Taken::Waits { given_up } => return self.shared.counters.dropped.add(given_up),
+            Taken::Waits { given_up } => return self.shared.counters.dropped(given_up),
             Taken::Refused => return self.refuse("a piece of a request", &"it fits none"),
         };
         self.shared.clients().take(asker, number);
@@ -222,9 +222,9 @@ impl Hearing {
             reply: reply.clone(),
         };
         if self.shared.inbox.try_deliver(event).is_ok() {
-            self.shared.counters.received.add(1);
+            self.shared.counters.received();
         } else if let Ok(Request { id, .. }) = Request::from_body(&request) {
-            self.shared.counters.dropped.add(1);
+            self.shared.counters.dropped(1);
             let outcome = Outcome::Busy;
             reply.send(Reply { id, outcome }.to_frame());
         }
@@ -233,8 +233,8 @@ impl Hearing {
     fn deliver(&mut self, body: Bytes) {
         // Nobody could be made to wait: what the node does not take in time is lost, as the network may lose it.
         match self.shared.inbox.try_deliver(InboxEvent::Peer(body)) {
-            Ok(()) => self.shared.counters.received.add(1),
-            Err(_) => self.shared.counters.dropped.add(1),
+            Ok(()) => self.shared.counters.received(),
+            Err(_) => self.shared.counters.dropped(1),
         }
     }
 

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use kvrep_core::ReplicaId;
 use kvrep_core::transport::{
-    Capabilities, Destination, Inbox, LocalPeer, Order, Transport, TransportCounters,
-    TransportError,
+    Capabilities, Destination, FrameCounters, Inbox, LocalPeer, Order, Transport,
+    TransportCounters, TransportError,
 };
 use kvrep_core::wire::{self, FrameKind};
 use std::fmt;
@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 /// Nobody is listed: members find each other by what they say to the group.
 pub struct MulticastTransport {
     config: MulticastConfig,
-    counters: Arc<Counters>,
+    counters: Arc<FrameCounters>,
     running: OnceLock<Arc<Shared>>,
     /// Held while starting and closing.
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -55,32 +55,11 @@ pub(crate) struct Shared {
     pub(crate) socket: Arc<GroupSocket>,
     pub(crate) outbox: Outbox,
     pub(crate) inbox: Inbox,
-    pub(crate) counters: Arc<Counters>,
+    pub(crate) counters: Arc<FrameCounters>,
     peers: Mutex<Peers>,
     clients: Mutex<Clients>,
     /// Frames made.
     number: AtomicU64,
-}
-
-#[derive(Default, Debug)]
-pub(crate) struct Counters {
-    pub(crate) sent: Counter,
-    pub(crate) received: Counter,
-    pub(crate) dropped: Counter,
-    pub(crate) refused: Counter,
-}
-
-#[derive(Default, Debug)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, more: u64) {
-        self.0.fetch_add(more, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 impl Shared {
@@ -124,12 +103,12 @@ impl Shared {
         let heading = |piece| self.heading(Said::Piece(piece));
         let piece_bytes_max = self.config.piece_bytes_max();
         let Some(pieces) = pieces_of(frame, piece_bytes_max, heading, (to, number)) else {
-            return self.counters.refused.add(1);
+            return self.counters.refused();
         };
         if self.outbox.send(address, pieces) {
-            self.counters.sent.add(1);
+            self.counters.sent();
         } else {
-            self.counters.dropped.add(1);
+            self.counters.dropped(1);
         }
     }
 }
@@ -169,10 +148,10 @@ impl Transport for MulticastTransport {
     fn send(&self, to: Destination, frame: Bytes) {
         let fits = frame.len() <= self.config.limits.frame_bytes_max;
         if !fits || wire::own_body(&frame, FrameKind::Peer).is_none() {
-            return self.counters.refused.add(1);
+            return self.counters.refused();
         }
         let Some(shared) = self.running.get().filter(|_| !*self.stop.borrow()) else {
-            return self.counters.dropped.add(1);
+            return self.counters.dropped(1);
         };
         match to {
             Destination::Group => shared.send(To::All, self.config.group.into(), &frame),
@@ -180,7 +159,7 @@ impl Transport for MulticastTransport {
                 let address = shared.peers().address(peer);
                 match address {
                     Some(address) => shared.send(To::One(peer), address, &frame),
-                    None => self.counters.dropped.add(1),
+                    None => self.counters.dropped(1),
                 }
             }
         }
@@ -200,13 +179,7 @@ impl Transport for MulticastTransport {
     }
 
     fn counters(&self) -> TransportCounters {
-        let counters = &self.counters;
-        TransportCounters {
-            frames_sent: counters.sent.read(),
-            frames_received: counters.received.read(),
-            frames_dropped: counters.dropped.read(),
-            refused: counters.refused.read(),
-        }
+        self.counters.read()
     }
 
     async fn close(&self) {

@@ -42,6 +42,18 @@ fn client(config: &MulticastConfig) -> Client<Sum> {
     Client::with_options(MulticastGroupLink::new("sums", config.clone()), options)
 }
 
+async fn add_ones(client: &Arc<Client<Sum>>, n: u32) {
+    let calls: Vec<_> = (0..n)
+        .map(|_| {
+            let client = Arc::clone(client);
+            tokio::spawn(async move { client.execute(1).await.unwrap() })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_serves_and_goes_on_without_its_primary() {
     let config = config();
@@ -51,15 +63,7 @@ async fn a_group_serves_and_goes_on_without_its_primary() {
     }
     in_sync(&nodes, 3).await;
     let client = Arc::new(client(&config));
-    let calls: Vec<_> = (0..200)
-        .map(|_| {
-            let client = Arc::clone(&client);
-            tokio::spawn(async move { client.execute(1).await.unwrap() })
-        })
-        .collect();
-    for call in calls {
-        call.await.unwrap();
-    }
+    add_ones(&client, 200).await;
     assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 200);
 
     let primary = nodes.iter().position(|n| n.status().protocol.serving);
@@ -92,15 +96,7 @@ async fn a_group_bears_that_every_tenth_frame_is_lost_and_as_many_are_overtaken(
     }
     in_sync(&nodes, 3).await;
     let client = Arc::new(client(&config));
-    let calls: Vec<_> = (0..200)
-        .map(|_| {
-            let client = Arc::clone(&client);
-            tokio::spawn(async move { client.execute(1).await.unwrap() })
-        })
-        .collect();
-    for call in calls {
-        call.await.unwrap();
-    }
+    add_ones(&client, 200).await;
     // Each exactly once.
     assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 200);
     let primary = nodes.iter().position(|n| n.status().protocol.serving);
