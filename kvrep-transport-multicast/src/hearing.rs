@@ -62,7 +62,7 @@ impl Hearing {
         let mut buffer = vec![0; 65_536];
         let mut in_a_row = 0;
         loop {
-            match self.shared.socket.receive(&mut buffer).await {
+            match self.shared.socket.receive(&mut buffer, in_a_row).await {
                 Ok((bytes, from)) => {
                     self.on_datagram(&buffer[..bytes], from);
                     in_a_row += 1;

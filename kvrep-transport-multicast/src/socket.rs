@@ -60,16 +60,25 @@ impl GroupSocket {
         &self.own
     }
 
-    /// The next datagram at either.
-    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    /// The next datagram at either; `turns` says at which one looks first, so that neither waits for the other.
+    pub(crate) async fn receive(
+        &self,
+        buffer: &mut [u8],
+        turns: u32,
+    ) -> io::Result<(usize, SocketAddr)> {
+        let both = [&self.own, &self.group];
         loop {
-            let ready = tokio::select! {
-                ready = self.group.readable() => { ready?; &self.group }
-                ready = self.own.readable() => { ready?; &self.own }
-            };
-            match ready.try_recv_from(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => return received,
+            // What is there is taken without asking whether it is.
+            let first = (turns % 2) as usize;
+            for socket in [both[first], both[1 - first]] {
+                match socket.try_recv_from(buffer) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
+            }
+            tokio::select! {
+                ready = self.own.readable() => ready?,
+                ready = self.group.readable() => ready?,
             }
         }
     }
