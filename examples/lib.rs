@@ -6,6 +6,8 @@ pub mod demo;
 pub mod document_store;
 #[path = "mqtt-kv/mod.rs"]
 pub mod mqtt_kv;
+#[path = "multicast-calculator/mod.rs"]
+pub mod multicast_calculator;
 #[path = "primary-backup-table/mod.rs"]
 pub mod primary_backup_table;
 #[path = "zk-like-kv/mod.rs"]

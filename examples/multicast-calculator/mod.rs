@@ -1,0 +1,3 @@
+//! System 4: a fault-tolerant calculator over UDP multicast. See `examples/multicast-calculator/README.md`.
+
+pub mod expression;
