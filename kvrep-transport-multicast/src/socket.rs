@@ -48,6 +48,14 @@ impl GroupSocket {
         })
     }
 
+    /// Only the second one: for a client, which sends to a group and hears what is for it alone. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn open_own(config: &MulticastConfig) -> io::Result<UdpSocket> {
+        own_socket(config)
+    }
+
     /// The socket at the group's address. What is sent over it has the group's port, and this machine's address.
     #[must_use]
     pub fn group(&self) -> &UdpSocket {

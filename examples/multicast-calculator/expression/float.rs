@@ -44,7 +44,7 @@ fn floor_divided(a: f64, b: f64) -> Result<(f64, f64), Invalid> {
 }
 
 pub(super) fn power(base: f64, exponent: f64) -> Result<f64, Invalid> {
-    if base == 0.0 && exponent < 0.0 {
+    if base == 0.0 && exponent < 0.0 && exponent.is_finite() {
         return Err(Invalid::DividedByZero);
     }
     let ordinary = base.is_finite() && exponent.is_finite();
