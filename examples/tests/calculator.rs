@@ -678,13 +678,10 @@ async fn c4_4_c4_6_with_one_way_loss_between_namespaces_the_client_shows_one_ans
         .collect();
     let wanted: Vec<String> = (100..130).map(|n| (n * 2).to_string()).collect();
     assert_eq!(given, wanted);
-    servers[1]
-        .1
-        .line("Sending result: 258", WITHIN)
-        .await
-        .unwrap();
-    assert_eq!(senders(&servers, "258"), [1, 2], "two answered");
-
+    // Two answered.
+    for (_, server) in &mut servers {
+        server.line("Sending result: 258", WITHIN).await.unwrap();
+    }
     // The client does not hear 1 either: it gets 2's answers.
     spaces.deafen("3", "1");
     assert_eq!(ask(&spaces, &["6*7"]).await, [shown("42", "2")]);
