@@ -72,7 +72,7 @@ impl Number {
         either(self, other, integer::modulo, float::modulo)
     }
 
-    pub(super) fn to_the(self, exponent: Self) -> Result<Self, Invalid> {
+    pub(super) fn power(self, exponent: Self) -> Result<Self, Invalid> {
         match (&self, &exponent) {
             (Self::Integer(base), Self::Integer(exponent)) if !integer::is_negative(exponent) => {
                 integer::power(base, exponent).map(Self::Integer)

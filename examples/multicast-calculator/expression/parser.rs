@@ -82,7 +82,7 @@ impl Parser {
     fn power(&mut self) -> Result<Number, Invalid> {
         let base = self.atom()?;
         if self.take(&Token::Power) {
-            base.to_the(self.signed()?)
+            base.power(self.signed()?)
         } else {
             Ok(base)
         }
