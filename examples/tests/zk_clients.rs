@@ -188,8 +188,8 @@ async fn a_follower_whose_leader_is_not_there_says_within_the_bound_that_nothing
         }
     };
     assert!(why.contains("nada foi feito"), "{why}");
-    // It answers reads meanwhile: nobody has written anything that it knows of.
-    assert_eq!(session.get("k").await.unwrap().value, Value::Null);
+    // It has no table: others may have one, with that key.
+    assert_eq!(session.get("k").await.unwrap().value, Value::Behind);
 }
 
 #[tokio::test]
@@ -336,9 +336,81 @@ async fn a_follower_that_was_a_mistake_is_replaced_and_the_table_stays() {
     };
     let said = trio.ask(1, join(&trio.addresses[2]).as_bytes()).await;
     assert_eq!(said["tipo"], "JOIN_OK", "it is one of the three: {said}");
-    let other = trio.server_at_a_free_port(1, &["--no-lugar-de", &trio.addresses[2]]);
+    let mut other = trio.server_at_a_free_port(1, &["--no-lugar-de", &trio.addresses[2]]);
+    // It does not wait for that place to become free when its operator has forgotten it.
+    let ended = other.ended(WITHIN).await.unwrap();
+    assert_eq!(ended.code(), Some(1));
     trio.said("está no ar: pare-o primeiro").await;
-    drop(other);
+    trio.servers[2].kill().await.unwrap();
+    trio.servers[2] = trio.server(2, 1, bound);
+    assert!(trio.writes(2, "other", "again").await > again);
+}
+
+#[tokio::test]
+async fn of_two_that_are_to_take_the_same_place_one_does_and_the_other_ends_with_the_reason() {
+    let bound: &[&str] = &["--limite-put", "2000"];
+    let mut trio = Trio::start(1, [bound; 3]).await;
+    trio.writes(1, "k", "kept").await;
+    let gone = trio.addresses[2].clone();
+    trio.servers[2].kill().await.unwrap();
+    trio.move_to_another_port(2);
+    let options = [bound, &["--no-lugar-de", &gone]].concat();
+    trio.servers[2] = trio.server(2, 1, &options);
+    let mut other = trio.server_at_a_free_port(1, &options);
+    let ended = tokio::select! {
+        ended = other.ended(WITHIN) => ended,
+        ended = trio.servers[2].ended(WITHIN) => ended,
+    };
+    assert_eq!(ended.unwrap().code(), Some(1));
+    trio.said(&format!("{gone} não é um dos seguidores, que são"))
+        .await;
+    assert!(!trio.errors().contains("member"), "{}", trio.errors());
+    trio.writes(0, "k", "new").await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_not_got_the_table_says_so_and_never_that_a_key_does_not_exist() {
+    let bound: &[&str] = &["--limite-put", "2000"];
+    let mut trio = Trio::start(1, [bound; 3]).await;
+    trio.writes(1, "k", "kept").await;
+    // A leader that was started again while a follower is away waits for that one's table, too.
+    let wrong = trio.addresses[2].clone();
+    trio.servers[2].kill().await.unwrap();
+    trio.servers[1].kill().await.unwrap();
+    trio.servers[1] = trio.server(1, 1, bound);
+    trio.said(&format!("falta {wrong}")).await;
+    let found = trio.session(&[1], 1).get("k").await.unwrap();
+    assert_eq!(found.value, Value::Behind);
+    // The follower is there again, and everything reaches it late.
+    trio.servers[2] = trio.server(2, 1, &[bound, &["--atraso-replicacao", "1500"]].concat());
+    let mut before = 0;
+    loop {
+        match trio.session(&[2], 1).get("k").await {
+            Ok(found) if found.value == Value::Of("kept".into()) => break,
+            Ok(found) => {
+                assert_eq!(found.value, Value::Behind);
+                before += 1;
+            }
+            Err(why) => assert!(why.contains("conexão recusada"), "{why}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(before > 0, "it was asked before it had anything");
+    // One that was replaced and returns belongs no more: it has nothing to say, and nothing to pass on.
+    trio.writes(1, "k", "kept").await;
+    trio.servers[2].kill().await.unwrap();
+    trio.move_to_another_port(2);
+    trio.servers[2] = trio.server(2, 1, &[bound, &["--no-lugar-de", &wrong]].concat());
+    trio.writes(2, "other", "v").await;
+    let _replaced = trio.server_at(wrong.parse().unwrap(), 3, 1, bound);
+    trio.said("os três servidores são").await;
+    let mut session = Session::new(vec![wrong.clone()], 1, WITHIN);
+    assert_eq!(session.get("k").await.unwrap().value, Value::Behind);
+    let why = session.put("k", "v").await.unwrap_err();
+    let reason = format!("nada foi feito: {wrong} não é um dos três servidores");
+    assert!(why.contains(&reason), "{why}");
+    let found = trio.session(&[0], 1).get("k").await.unwrap();
+    assert_eq!(found.value, Value::Of("kept".into()));
 }
 
 #[tokio::test]

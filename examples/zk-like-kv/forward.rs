@@ -123,7 +123,9 @@ impl Forwarder {
 
     /// Lets the leader write for this client, and relays its answer.
     pub async fn put(&self, client: SocketAddr, put: Put) -> Answer {
-        let Put { key, value, seen } = put;
+        let Put {
+            key, value, seen, ..
+        } = put;
         self.console.forward(&key, &value);
         let put = PassedOn {
             tipo: "PUT",

@@ -55,6 +55,7 @@ fn put(forwarder: &Arc<Forwarder>, key: &str) -> tokio::task::JoinHandle<Answer>
         key: key.to_owned(),
         value: "v".into(),
         seen: 3,
+        passed_on_by: None,
     };
     tokio::spawn(async move { forwarder.put(client, put).await })
 }

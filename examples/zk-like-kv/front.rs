@@ -135,13 +135,18 @@ impl Front {
                     key,
                     value,
                     cliente: Some(cliente),
-                    passed_on_by: _,
+                    passed_on_by,
                     seen,
                 },
             )) => Ok(PassedOn {
                 registry: Arc::clone(registry),
                 cliente,
-                put: Put { key, value, seen },
+                put: Put {
+                    key,
+                    value,
+                    seen,
+                    passed_on_by,
+                },
             }),
             _ => Err(message),
         }
@@ -219,7 +224,12 @@ impl Front {
                 seen,
             } => {
                 let client = cliente.unwrap_or(client);
-                let put = Put { key, value, seen };
+                let put = Put {
+                    key,
+                    value,
+                    seen,
+                    passed_on_by,
+                };
                 match (&self.role, passed_on_by) {
                     (Role::Leader(registry), _) => self.store.put(registry, client, put).await,
                     (Role::Follower(forwarder), None) => forwarder.put(client, put).await,
@@ -240,7 +250,7 @@ impl Front {
                 Role::Leader(registry) => match self.admit(registry, servidor, instead_of).await {
                     Ok(()) => {
                         let registration = registry.register(servidor, &knows);
-                        return self.register(talk, dialect, registration).await;
+                        return self.register(talk, dialect, registration, instead_of).await;
                     }
                     Err(why) => refused(why),
                 },
@@ -278,8 +288,15 @@ impl Front {
         let Some(dead) = instead_of else {
             return Err(they_are(&trio));
         };
-        let new = trio.with(dead, servidor)?;
+        trio.with(dead, servidor)?;
         confirm(servidor).await?;
+        // One after the other: who comes second is told who the three are by then.
+        let _turn = registry.turn().await;
+        let trio = registry.trio().unwrap_or(trio);
+        if trio.id_of(servidor).is_some() {
+            return Ok(());
+        }
+        let new = trio.with(dead, servidor)?;
         let (Some(old), Some(by)) = (trio.id_of(dead), new.id_of(servidor)) else {
             return Err(they_are(&trio));
         };
@@ -304,6 +321,7 @@ impl Front {
         talk: &mut Talk,
         dialect: Dialect,
         registration: Registration<'_>,
+        mut instead_of: Option<SocketAddr>,
     ) -> Result<(), Ended> {
         let mut watched = registration.watch();
         loop {
@@ -324,8 +342,15 @@ impl Front {
                 continue;
             };
             if trio.id_of(registration.address()).is_none() {
-                return self.say(talk, dialect, refused(they_are(&trio))).await;
+                // They became known without it: it is judged as if it came now.
+                let (registry, servidor) = (registration.registry(), registration.address());
+                match self.admit(registry, servidor, instead_of).await {
+                    Ok(()) => continue,
+                    Err(why) => return self.say(talk, dialect, refused(why)).await,
+                }
             }
+            // It has what it wanted; should another one take its place, it does not get it back by that.
+            instead_of = None;
             let servidores = trio.servers().to_vec();
             self.say(talk, dialect, Answer::JoinOk { servidores })
                 .await?;

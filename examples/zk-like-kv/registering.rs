@@ -3,6 +3,9 @@
 //! The leader's answer is checked by the leader asking back: at the address that a `JOIN` names it expects a server that says the same of
 //! itself. So an address that was typed wrongly, or that the leader cannot reach, is refused with what is wrong, and counts for
 //! nothing.
+//!
+//! One that is to take another one's place is told whether it may, and ends if not: one that went on asking would take that place
+//! at the next opportunity, when its operator has forgotten it.
 
 use super::failures::{of_io, of_json, of_talk};
 use super::framing::Framing;
@@ -28,13 +31,21 @@ pub struct Registering {
 }
 
 impl Registering {
-    /// Registers with the leader, and again whenever the connection ends, for ever.
-    pub async fn stay(self, trio: &watch::Sender<Option<Trio>>, hearsay: &Hearsay) {
+    /// Registers with the leader, and again whenever the connection ends, until the leader refuses to let it take another one's
+    /// place. Returns why, in words for its operator.
+    pub async fn stay(mut self, trio: &watch::Sender<Option<Trio>>, hearsay: &Hearsay) -> String {
         let mut told = String::new();
         loop {
-            let why = match self.once(trio, hearsay).await {
-                Ok(()) => String::new(),
-                Err(why) => why,
+            let ended = self.once(trio, hearsay).await;
+            let (me, leader) = (self.me, self.leader);
+            let why = match (ended, self.instead_of) {
+                (Ok(()), _) => String::new(),
+                (Err(Unregistered::Refused(why)), Some(dead)) => {
+                    return format!(
+                        "o líder {leader} não deixa {me} tomar o lugar de {dead}: {why}"
+                    );
+                }
+                (Err(Unregistered::Refused(why) | Unregistered::Unheard(why)), _) => why,
             };
             // Nobody listens there yet: that is how every start looks.
             if why != told && !why.is_empty() {
@@ -46,10 +57,10 @@ impl Registering {
     }
 
     async fn once(
-        self,
+        &mut self,
         trio: &watch::Sender<Option<Trio>>,
         hearsay: &Hearsay,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unregistered> {
         let known = trio.borrow().as_ref().map(Trio::servers);
         let join = Mensagem::join(self.me, known, self.instead_of);
         let mut talk = say(self.leader, &join).await?;
@@ -69,16 +80,19 @@ impl Registering {
                 return Ok(());
             };
             let Some(servers) = message.servidores.filter(|_| message.tipo == "JOIN_OK") else {
-                return Err(message.erro.unwrap_or(message.tipo));
+                let why = message.erro.unwrap_or(message.tipo);
+                return Err(Unregistered::Refused(why));
             };
             let servers: Result<Vec<SocketAddr>, _> = servers.iter().map(|s| s.parse()).collect();
-            let servers =
-                servers.map_err(|_| "o líder respondeu com endereços que não são ip:porta")?;
+            let servers = servers
+                .map_err(|_| "o líder respondeu com endereços que não são ip:porta".to_owned())?;
             let others = servers.into_iter().filter(|at| *at != self.leader);
             let heard = Trio::new(self.leader, others)?;
             if heard.id_of(self.me).is_none() {
-                return Err(format!("o líder não conhece {}", self.me));
+                return Err(format!("o líder não conhece {}", self.me).into());
             }
+            // Should another one take its place, it does not get it back by what it was started with.
+            self.instead_of = None;
             trio.send_if_modified(|known| {
                 let news = known.as_ref() != Some(&heard);
                 *known = Some(heard);
@@ -86,6 +100,20 @@ impl Registering {
             });
             registered = true;
         }
+    }
+}
+
+/// Why a registration ended.
+enum Unregistered {
+    /// The leader says so.
+    Refused(String),
+    /// The leader was not reached, not understood, or did not finish.
+    Unheard(String),
+}
+
+impl From<String> for Unregistered {
+    fn from(why: String) -> Self {
+        Self::Unheard(why)
     }
 }
 

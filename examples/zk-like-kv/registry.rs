@@ -30,6 +30,8 @@ pub struct Registry {
     had_earlier_life: AtomicBool,
     /// A follower that does not return, though this leader does not serve yet.
     gone: watch::Sender<Option<SocketAddr>>,
+    /// Held by whoever is about to take another one's place.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// A registration that lasts as long as its connection.
@@ -49,6 +51,7 @@ impl Registry {
             known,
             had_earlier_life: AtomicBool::new(false),
             gone: watch::Sender::new(None),
+            turn: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -87,6 +90,11 @@ impl Registry {
     #[must_use]
     pub fn trio(&self) -> Option<Trio> {
         self.known.borrow().clone()
+    }
+
+    /// Waits until nobody else is about to take another one's place.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// One of the three was replaced: these are the three now.
@@ -131,7 +139,13 @@ impl Registry {
     }
 }
 
-impl Registration<'_> {
+impl<'a> Registration<'a> {
+    /// Where.
+    #[must_use]
+    pub fn registry(&self) -> &'a Registry {
+        self.registry
+    }
+
     /// Who registered.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

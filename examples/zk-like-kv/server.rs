@@ -187,7 +187,7 @@ async fn run(
     };
     tokio::select! {
         ended = replicate => ended,
-        () = register => Ok(()),
+        why = register => Err(why),
     }
 }
 

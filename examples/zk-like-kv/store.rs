@@ -1,6 +1,8 @@
 //! This server's part of the table: what it answers to a GET, and what the leader does for a PUT.
 //!
 //! Reads are answered from this server's copy, by comparing timestamps. Writes go to the group, and are answered when it has them.
+//! A server without a copy (it has just been started, or is not one of the three) cannot know which keys exist: it says
+//! `TRY_OTHER_SERVER_OR_LATER`, at once, and never `NULL`.
 //!
 //! # Invariants
 //!
@@ -15,7 +17,7 @@ use super::table::{Ask, Change, Said, Table};
 use super::trio::Trio;
 use super::words::{plainly, together};
 use kvrep_core::node::{ClientError, Node};
-use kvrep_core::{Client, Manage, Read, ReplicaId};
+use kvrep_core::{Client, Index, Manage, Read, ReplicaId, StateMachine};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -51,6 +53,8 @@ pub struct Put {
     pub value: String,
     /// What the client has seen of the key: the write gets a timestamp above it.
     pub seen: u64,
+    /// Which server passes it on.
+    pub passed_on_by: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for Replica {
@@ -114,27 +118,21 @@ impl Store {
     /// Answers a GET.
     pub async fn get(&self, client: SocketAddr, key: String, timestamp: u64) -> Answer {
         let said = match self.replica() {
-            // Nobody has written anything yet, as far as this server knows.
-            None if timestamp == 0 => Ok(Said::Null),
-            None => Ok(Said::Behind(0)),
+            None => None,
             Some(replica) => {
                 let ask = Ask::Get {
                     key: key.clone(),
                     timestamp,
                 };
-                replica.client.query(Read::Local, ask).await
+                asked(&replica, ask).await
             }
         };
-        if matches!(said, Ok(Said::Behind(_))) {
+        // Without a table here, others may have one.
+        let said = said.unwrap_or(Said::Behind(0));
+        if matches!(said, Said::Behind(_)) {
             self.shown(timestamp).await;
         }
-        let answer = match said {
-            Ok(said) => said.into_answer(key.clone()),
-            Err(_) => Answer::Erro {
-                key: Some(key.clone()),
-                erro: "este servidor não pôde ler a tabela a tempo; tente de novo".into(),
-            },
-        };
+        let answer = said.into_answer(key.clone());
         self.console.get(client, &key, timestamp, &answer);
         answer
     }
@@ -168,15 +166,32 @@ impl Store {
 
     /// The leader's: writes, and answers when all have it.
     pub async fn put(&self, registry: &Registry, client: SocketAddr, put: Put) -> Answer {
-        let Put { key, value, seen } = put;
+        let Put {
+            key,
+            value,
+            seen,
+            passed_on_by,
+        } = put;
         self.console.put(client, &key, &value);
         let deadline = Instant::now() + self.put_within;
+        let formed = timeout_at(deadline + OWN_SLACK, self.formed()).await;
+        // Not before this leader serves: after a start it must first hear who the three are.
+        if let (Ok(_), Some(by), Some(trio)) = (&formed, passed_on_by, registry.trio())
+            && trio.id_of(by).is_none()
+        {
+            let [leader, one, other] = trio.servers();
+            let why =
+                format!("{by} não é um dos três servidores, que são {leader}, {one} e {other}");
+            return nothing_done(key, why);
+        }
+        let Ok(replica) = formed else {
+            return self.excuse(registry, key, None);
+        };
         let change = Change::Put {
             key: key.clone(),
             value: value.clone(),
         };
         let written = async {
-            let replica = self.formed().await;
             self.shown(seen).await;
             self.leave_out_shown(&replica).await?;
             // It asks again while certainly nothing was done, as when the group is not complete yet.
@@ -268,7 +283,9 @@ impl Store {
                 let dead = trio.name_of(dead);
                 Err(format!("{dead} está no ar: pare-o primeiro"))
             }
-            Err(ClientError::Refused(why)) => Err(plainly(trio, &why)),
+            Err(ClientError::Refused(why)) => {
+                Err(format!("o líder recusa a troca: {}", plainly(trio, &why)))
+            }
             Err(_) => Err("o líder não pôde trocar os servidores agora".into()),
         }
     }
@@ -292,10 +309,18 @@ impl Store {
 
 /// The highest timestamp that this replica knows of.
 async fn clock(replica: &Replica) -> Option<u64> {
-    match replica.client.query(Read::Local, Ask::Clock).await {
-        Ok(Said::Clock(clock)) => Some(clock),
-        Ok(Said::Written(_) | Said::Value(..) | Said::Null | Said::Behind(_)) | Err(_) => None,
+    match asked(replica, Ask::Clock).await? {
+        Said::Clock(clock) => Some(clock),
+        Said::Written(_) | Said::Value(..) | Said::Null | Said::Behind(_) => None,
     }
+}
+
+/// What the table here says, at once; nothing where there is none: the group does not count this server (any more), or nothing has
+/// reached it yet.
+async fn asked(replica: &Replica, ask: Ask) -> Option<Said> {
+    let look = move |table: &Table| table.query(ask);
+    let (said, token) = replica.node.read_local(Read::Local, look).await.ok()?;
+    (token.index > Index::ZERO).then_some(said)
 }
 
 /// The outcome of a PUT is not known.

@@ -82,23 +82,29 @@ pub fn plainly(trio: &Trio, text: &str) -> String {
 
 fn translated(leader: SocketAddr, text: &str) -> String {
     if let Some(missing) = listed(text, "writes wait for [") {
-        return if text.contains("which answer") {
-            format!(
-                "as escritas esperam por {missing}, que responde mas não confirma: está parado ou lento"
-            )
-        } else {
-            format!("as escritas esperam por {missing}: {REMEDY}")
+        let names = together(&missing);
+        return match (text.contains("which answer"), &missing[..]) {
+            (true, [_]) => format!(
+                "as escritas esperam por {names}, que responde mas não confirma: está parado ou lento"
+            ),
+            (true, _) => format!(
+                "as escritas esperam por {names}, que respondem mas não confirmam: estão parados ou lentos"
+            ),
+            (false, missing) => format!("as escritas esperam por {names}: {}", remedy(missing)),
         };
     }
     if let Some(missing) = listed(text, "missing: [") {
+        let leader = leader.to_string();
         // Nobody takes the leader's place.
-        let remedy = if missing.split(AND).any(|name| name == leader.to_string()) {
-            "inicie-o nesse endereço"
-        } else {
-            REMEDY
+        let (are_missing, remedy) = match (&missing[..], missing.contains(&leader)) {
+            ([_], true) => ("falta", "inicie-o nesse endereço"),
+            ([_], false) => ("falta", remedy(&missing)),
+            (_, true) => ("faltam", "inicie-os nesses endereços"),
+            (_, false) => ("faltam", remedy(&missing)),
         };
         return format!(
-            "as escritas começam quando todos estiverem no ar; falta {missing}: {remedy}"
+            "as escritas começam quando todos estiverem no ar; {are_missing} {}: {remedy}",
+            together(&missing)
         );
     }
     let known = [
@@ -119,6 +125,10 @@ fn translated(leader: SocketAddr, text: &str) -> String {
             "este servidor não é mais um dos três: pare-o",
         ),
         (
+            "is not a member of",
+            "quem daria o lugar não é mais um dos três",
+        ),
+        (
             "another process runs as",
             "parado: outro processo atende como este servidor; pare um dos dois",
         ),
@@ -128,14 +138,14 @@ fn translated(leader: SocketAddr, text: &str) -> String {
 }
 
 /// Those that a list in brackets behind these words names.
-fn listed(text: &str, behind: &str) -> Option<String> {
+fn listed(text: &str, behind: &str) -> Option<Vec<String>> {
     let (_, rest) = text.split_once(behind)?;
     // An address may have brackets of its own, before its port.
     let (list, _) = rest
         .split_once(']')
         .filter(|(_, then)| !then.starts_with(':'))
         .or_else(|| rest.rsplit_once(']'))?;
-    Some(together(list.split(", ")))
+    Some(list.split(", ").map(str::to_owned).collect())
 }
 
 /// Names in a sentence.
@@ -145,13 +155,59 @@ pub fn together<T: ToString>(names: impl IntoIterator<Item = T>) -> String {
     names.join(AND)
 }
 
+/// What to do about followers that are missing.
+fn remedy(missing: &[String]) -> &'static str {
+    match missing {
+        [_] => "inicie-o de novo nesse endereço, ou outro com --no-lugar-de e esse endereço",
+        _ => {
+            "inicie-os de novo nesses endereços, ou outros com --no-lugar-de e um desses endereços cada um"
+        }
+    }
+}
+
 const AND: &str = " e ";
-const REMEDY: &str = "inicie-o de novo nesse endereço, ou outro com --no-lugar-de e esse endereço";
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::zk_like_kv::trio::LEADER;
+
+    #[test]
+    fn several_that_are_missing_are_missing_in_the_plural() {
+        let [one, two, three] = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let trio = Trio::new(one, [two, three]).unwrap();
+        let [a, b] = [two, three].map(|at| trio.id_of(at).unwrap());
+        for (sentence, ours) in [
+            (
+                format!("missing: [{a}]. Start"),
+                format!("falta {two}: inicie-o de novo nesse"),
+            ),
+            (
+                format!("missing: [{a}, {b}]. Start"),
+                format!("faltam {two} e {three}: inicie-os de novo nesses"),
+            ),
+            (
+                format!("missing: [{LEADER}, {a}]. Start"),
+                format!("faltam {one} e {two}: inicie-os nesses"),
+            ),
+            (
+                format!("writes wait for [{a}, {b}]: every"),
+                format!("esperam por {two} e {three}: inicie-os"),
+            ),
+            (
+                format!("writes wait for [{a}, {b}], which answer"),
+                format!("{two} e {three}, que respondem"),
+            ),
+        ] {
+            let told = plainly(&trio, &sentence);
+            assert!(told.contains(&ours), "{told}");
+        }
+        let told = plainly(
+            &trio,
+            &format!("{a} is not a member of {{{LEADER}, {b}}} (version 5)"),
+        );
+        assert!(!told.contains("member"), "{told}");
+    }
 
     #[test]
     fn an_operator_hears_of_addresses_in_the_language_of_the_system() {

@@ -28,7 +28,9 @@ pub enum Authority {
 /// How fresh a read must be. Belongs to the call, not to the group.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub enum Read {
-    /// Whatever the asked replica has applied. May be stale; never shows what a crash could undo.
+    /// Whatever the asked replica has applied. May be stale; never shows what a crash could undo. Refused as
+    /// [`Behind`](crate::error::ReadError::Behind) by one that does not belong (any more), or that lost its state and is only being given it. One that has
+    /// heard of no group yet knows of neither, and shows the beginning: its token's index is 0.
     Local,
     /// At least as new as the token: one's own writes, and nothing older than what one has seen.
     AtLeast(Token),

@@ -6,6 +6,7 @@ use kvrep_examples::common::conversation::dial;
 use kvrep_examples::common::processes::{Process, Program, free_ports};
 use kvrep_examples::zk_like_kv::session::Session;
 use serde_json::Value;
+use std::net::SocketAddr;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -50,12 +51,13 @@ impl Trio {
 
     /// Starts one server, with its four answers as options.
     pub fn server(&self, n: usize, leader: usize, options: &[&str]) -> Process {
-        self.server_at(self.ports[n], n, leader, options)
+        self.server_at(([127, 0, 0, 1], self.ports[n]).into(), n, leader, options)
     }
 
-    fn server_at(&self, port: u16, n: usize, leader: usize, options: &[&str]) -> Process {
+    /// Starts a server at this address, whose complaints are kept as those of server `n`.
+    pub fn server_at(&self, at: SocketAddr, n: usize, leader: usize, options: &[&str]) -> Process {
         let program = Program::beside(format!("server {n}"), "zk-kv-server").expect("it is built");
-        let (own, leader) = (port.to_string(), self.ports[leader].to_string());
+        let (own, leader) = (at.port().to_string(), self.ports[leader].to_string());
         let program = program.args(["--ip", "127.0.0.1", "--porta", &own]).args([
             "--ip-lider",
             "localhost",
@@ -118,7 +120,7 @@ impl Trio {
     /// A fourth server.
     pub fn server_at_a_free_port(&self, leader: usize, options: &[&str]) -> Process {
         let [port] = free_ports().expect("a free port");
-        self.server_at(port, 3, leader, options)
+        self.server_at(([127, 0, 0, 1], port).into(), 3, leader, options)
     }
 
     /// Waits until a server says this on standard error.

@@ -551,7 +551,9 @@ impl Protocol for Passive {
                 return;
             }
         };
-        if self.local.restoring || self.local.stopped || self.local.is_outside() {
+        // A storage that the group does not count yet is being filled: what it holds is a state of long ago.
+        let lacks_state = self.local.restoring || self.local.is_mistaken();
+        if lacks_state || self.local.stopped || self.local.is_outside() {
             out.push(Action::ReadFailed {
                 ticket,
                 error: ReadError::Behind,
