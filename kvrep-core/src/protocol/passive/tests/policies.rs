@@ -329,16 +329,14 @@ fn a_replica_that_came_back_without_its_state_shows_nothing_before_the_group_cou
     let (home, far) = (ReplicaId(1), ReplicaId(3));
     assert!(matches!(g.write(home, 1), Some(Outcome::Done { .. })));
     g.crash(far);
-    // It hears of the group, and keeps nothing of what it is given.
-    g.stuck.insert(far);
+    // It hears of the group, and the primary does not hear of it.
+    g.cut.insert((far, home));
     g.start(far);
     g.pass(SECOND);
     let heard = g.nodes[&far].engine.status().configuration;
     assert!(heard.is_some_and(|group| group.in_sync.contains_key(&far)));
     assert_eq!(g.read(far, Read::Local), None);
-    g.crash(far);
-    g.stuck.clear();
-    g.start(far);
+    g.cut.clear();
     g.pass(SECOND * 2);
     assert_eq!(g.read(far, Read::Local), Some(vec![1]));
 }
