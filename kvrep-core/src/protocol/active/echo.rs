@@ -14,6 +14,8 @@ pub(super) struct Echo {
     sent: VecDeque<(u64, Time)>,
     /// When the last of those that came back was published.
     heard: Option<Time>,
+    /// When anything came, of whomever.
+    anything: Time,
 }
 
 impl Echo {
@@ -23,6 +25,16 @@ impl Echo {
             self.sent.pop_back();
         }
         self.sent.push_back((seq, now));
+    }
+
+    /// Something came.
+    pub(super) fn came(&mut self, now: Time) {
+        self.anything = now;
+    }
+
+    /// For how long nothing has come.
+    pub(super) fn silent_for(&self, now: Time) -> Duration {
+        now - self.anything
     }
 
     /// This one came back. (What came before it was lost, or comes no more.)
@@ -53,6 +65,7 @@ impl Echo {
 
     /// What is on its way counts from now on: this replica slept, or its connection is a new one.
     pub(super) fn restart(&mut self, now: Time) {
+        self.anything = now;
         for (_, at) in &mut self.sent {
             *at = now;
         }

@@ -93,7 +93,8 @@ impl Marks {
         let (mut differs, mut complete, mut all_hold) = (false, true, true);
         for (replica, life) in serving.filter(|(replica, _)| *replica != me) {
             match said.and_then(|said| said.get(&replica)) {
-                Some(said) if said.life == life => {
+                // (What it said while it joined was of what it had before.)
+                Some(said) if said.life == life && said.serving => {
                     differs |= said.claim != *own;
                     all_hold &= said.holding;
                 }
@@ -128,7 +129,7 @@ impl Marks {
             let others = serving.filter(|(replica, _)| *replica != me);
             candidates.extend(others.filter_map(|(replica, life)| {
                 let said = claims.get(&replica)?;
-                (said.life == life).then_some((replica, *said))
+                (said.life == life && said.serving).then_some((replica, *said))
             }));
         }
         let one_view = candidates.iter().all(|(_, said)| said.view == own.view);

@@ -290,6 +290,7 @@ impl Active {
         out: &mut Vec<Effect>,
     ) {
         self.wake(now, wall, out);
+        self.echo.came(now);
         if let Some(stamp) = published.stamp
             && (stamp.replica, stamp.incarnation) == (self.me, self.life.incarnation)
         {

@@ -269,7 +269,8 @@ impl Active {
         false
     }
 
-    /// Where it is almost too long since somebody was heard, this replica finds out whether it hears at all.
+    /// Where it is almost too long since somebody was heard, or nothing came for long, this replica finds out whether it hears at all. (One that serves
+    /// alone would never miss anything.)
     fn ask_in_time(&mut self, now: Time, out: &mut Vec<Effect>) {
         let almost = self.group.timing.suspect_after * 3 / 4;
         let Some(history) = self.history.as_ref().filter(|_| self.is_serving()) else {
@@ -279,7 +280,8 @@ impl Active {
             let peer = self.peers.get(&member);
             member != self.me && peer.is_some_and(|peer| now - peer.heard > almost)
         };
-        if history.ring.serving().any(|(member, _)| silent(member)) {
+        let nothing = self.echo.silent_for(now) > self.group.timing.suspect_after * SILENT_AFTER;
+        if nothing || history.ring.serving().any(|(member, _)| silent(member)) {
             self.hears_itself(now, out);
         }
     }
@@ -346,6 +348,9 @@ impl Active {
         }
     }
 }
+
+/// So many times [`Timing::suspect_after`](super::Timing::suspect_after) in which the stream carries nothing make a replica ask whether it does.
+const SILENT_AFTER: u32 = 5;
 
 /// So many times [`Timing::suspect_after`](super::Timing::suspect_after) without hearing itself makes a replica deaf. Large: a stream
 /// that is behind, because there is much to deliver, is not broken.

@@ -35,6 +35,8 @@ struct Group {
     heard: BTreeSet<(ReplicaId, Life)>,
     /// Lives that said that they are ready, and whether they had been heard before.
     ready: Vec<(ReplicaId, bool)>,
+    /// How often a replica asked for another connection.
+    reconnects: usize,
     /// How many confirm an answer.
     confirmations: usize,
 }
@@ -51,6 +53,7 @@ impl Group {
     fn new(n: usize, confirmations: usize) -> Self {
         Self {
             confirmations,
+            reconnects: 0,
             now: Time::ZERO,
             replicas: (0..n).map(|_| None).collect(),
             stream: Vec::new(),
@@ -127,7 +130,8 @@ impl Group {
                         );
                     }
                 }
-                Effect::SetAside { .. } | Effect::Reconnect => {}
+                Effect::SetAside { .. } => {}
+                Effect::Reconnect => self.reconnects += 1,
                 Effect::Event(event) => self.events.push((r, event)),
             }
         }

@@ -124,4 +124,25 @@ fn all_but_one_may_lose_their_state_one_after_the_other() {
             assert_eq!(sum(&group, r), kept);
         }
     }
+    // What a newcomer says of marks before it serves is no other history.
+    let differs = Event::Holding {
+        why: Doubt::Differs,
+    };
+    assert!(!group.events.iter().any(|(_, event)| *event == differs));
+}
+
+#[test]
+fn one_that_serves_alone_finds_out_that_it_hears_nothing() {
+    let mut group = confirming(None);
+    group.replicas[0] = None;
+    group.replicas[2] = None;
+    group.until("it is alone", |group| {
+        let serving = |standing: &Standing| matches!(standing, Standing::Serving { .. });
+        let ring = group.status(1).ring;
+        ring.iter().filter(|(_, of)| serving(of)).count() == 1
+    });
+    cut_off(&mut group, 1);
+    group.until("it asks for another connection", |group| {
+        group.reconnects > 0
+    });
 }
