@@ -76,6 +76,8 @@ pub struct Timers {
 struct Watched {
     /// `None`: is not waited for.
     since: Option<Instant>,
+    /// When it gave a sign of life.
+    heard: Option<Instant>,
     seen_at: Timestamp,
     life: Option<Life>,
     /// It was declared dead, in this life.
@@ -105,6 +107,7 @@ impl Timers {
         };
         let watched = Watched {
             since,
+            heard: None,
             seen_at: wall,
             life: None,
             reported: None,
@@ -142,7 +145,7 @@ impl Timers {
         } else {
             News::Alive
         };
-        (watched.since, watched.seen_at) = (Some(now), wall);
+        (watched.since, watched.heard, watched.seen_at) = (Some(now), Some(now), wall);
         watched.life = life.or(watched.life);
         news
     }
@@ -165,6 +168,16 @@ impl Timers {
             }
         }
         late
+    }
+
+    /// Whether somebody gave a sign of life so lately that he is not about to be late: he can give the state to one that is started again.
+    #[must_use]
+    pub fn somebody_lives(&self, now: Instant) -> bool {
+        let lately = |watched: &Watched| {
+            let heard = watched.heard.filter(|_| watched.reported.is_none());
+            heard.is_some_and(|heard| now - heard < self.timeout / 2)
+        };
+        self.servers.iter().any(lately)
     }
 
     /// When somebody is late next, if nobody is heard.
@@ -217,7 +230,12 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
         if connected {
             if ears.hears(now) {
                 for failure in timers.late(now) {
-                    reporting.report(failure, &mut tell);
+                    let others = if timers.somebody_lives(now) {
+                        Others::SomeLive
+                    } else {
+                        Others::AllSilent
+                    };
+                    reporting.report(failure, others, &mut tell);
                 }
             }
             if let Some(word) = ears.say(now) {
@@ -320,6 +338,13 @@ fn connect(settings: &Settings) -> Result<(Publisher, Deliveries), Ended> {
     Ok(opened.map_err(|error| error.to_string())?)
 }
 
+/// Who else lives when a server is declared dead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Others {
+    SomeLive,
+    AllSilent,
+}
+
 struct Reporting<'a> {
     settings: &'a Settings,
     publisher: Publisher,
@@ -328,7 +353,7 @@ struct Reporting<'a> {
 }
 
 impl Reporting<'_> {
-    fn report(&mut self, failure: Failure, tell: &mut impl FnMut(&str)) {
+    fn report(&mut self, failure: Failure, others: Others, tell: &mut impl FnMut(&str)) {
         let Failure {
             server,
             life,
@@ -345,6 +370,13 @@ impl Reporting<'_> {
             self.say(said);
         }
         if let Some(command) = &self.settings.relaunch {
+            if others == Others::AllSilent {
+                tell(&format!(
+                    "servidor {}: não é relançado, pois nenhum outro servidor dá sinal de vida que lhe daria o estado; se não voltarem, inicie um sem --novo",
+                    server.0
+                ));
+                return;
+            }
             match relaunch(command, server) {
                 Ok(()) => tell(&format!("relançando o servidor {}", server.0)),
                 Err(error) => tell(&format!(
@@ -495,5 +527,24 @@ mod tests {
         timers.afresh(later);
         assert!(timers.late(later).is_empty());
         assert_eq!(who(&timers.late(later + TIMEOUT)), [0, 1]);
+    }
+
+    #[test]
+    fn a_server_is_started_again_only_while_another_one_lives() {
+        let start = Instant::now();
+        let settings = settings(CountFrom::PrimeiroSinal);
+        let mut timers = Timers::new(&settings, start, Timestamp(0));
+        assert!(!timers.somebody_lives(start), "nobody was heard yet");
+        for server in 0..settings.servers {
+            timers.heard(start, Timestamp(0), server, None);
+        }
+        let later = start + settings.timeout;
+        timers.heard(later, Timestamp(0), 0, None);
+        assert!(!timers.late(later).is_empty());
+        assert!(timers.somebody_lives(later));
+        // All were stopped: none of them is dead because another one is.
+        let much_later = later + settings.timeout;
+        assert!(!timers.late(much_later).is_empty());
+        assert!(!timers.somebody_lives(much_later));
     }
 }

@@ -131,7 +131,7 @@ pub async fn serve(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(),
     ));
     let ended = tokio::select! {
         () = &mut asked => Ok(()),
-        ended = attend(&node, &refused, &mut dump_asked, settings.dump.as_deref(), &mut tell) => ended,
+        ended = attend(&node, &refused, &mut dump_asked, (settings.dump.as_deref(), settings.confirmations), &mut tell) => ended,
     };
     if let Some(file) = settings.dump.as_deref().filter(|_| ended.is_ok()) {
         dump(&node, file, &mut tell).await;
@@ -145,7 +145,7 @@ async fn attend(
     node: &ActiveNode,
     refused: &Arc<Refused>,
     dump_asked: &mut DumpAsked,
-    file: Option<&Path>,
+    (file, confirmations): (Option<&Path>, usize),
     tell: &mut impl FnMut(&str),
 ) -> Result<(), String> {
     let mut events = node.events();
@@ -157,7 +157,7 @@ async fn attend(
             ended = node.wait() => return ended.map_err(|error| ended_by(&error)),
             event = events.recv() => match event {
                 Ok(event) => {
-                    let what = sentence(&event);
+                    let what = sentence(&event, confirmations);
                     let is_repeated = matches!(event, ActiveEvent::Trouble(_)) && !said.is_news(&what, Instant::now());
                     if !is_repeated {
                         tell(&what);
@@ -206,7 +206,7 @@ async fn dump(node: &ActiveNode, file: &Path, tell: &mut impl FnMut(&str)) {
 }
 
 /// What its operator is told of an event.
-fn sentence(event: &ActiveEvent) -> String {
+fn sentence(event: &ActiveEvent, confirmations: usize) -> String {
     match event {
         ActiveEvent::Protocol(Event::Serving { from, .. }) => {
             format!("servindo a partir da posição {}", from.0)
@@ -233,6 +233,21 @@ fn sentence(event: &ActiveEvent) -> String {
         ActiveEvent::Protocol(Event::Decided { number, listed }) => {
             let listed: Vec<_> = listed.iter().map(|server| server.0).collect();
             format!("decisão {number}: vale a história de {listed:?}")
+        }
+        ActiveEvent::Protocol(Event::HistoryLost {
+            agreed,
+            upto,
+            acknowledged,
+        }) if *acknowledged == 0 => format!(
+            "a história deste servidor de {} a {} não vale e foi trocada pela que vale; ele não tinha respondido nada dela",
+            agreed.0, upto.0
+        ),
+        ActiveEvent::Protocol(Event::HistoryLost { agreed, upto, .. }) if confirmations > 1 => {
+            format!(
+                "a história deste servidor de {} a {} não vale e foi trocada pela que vale; o que foi respondido foi confirmado por {confirmations}, e só se perde se \
+                 tantos servidores perdem o estado",
+                agreed.0, upto.0
+            )
         }
         ActiveEvent::Protocol(Event::HistoryLost {
             agreed,

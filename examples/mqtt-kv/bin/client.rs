@@ -19,7 +19,7 @@ use tokio::runtime::Builder;
     after_help = "Exemplos:\n  mqtt-kv-client insere cor azul\n  mqtt-kv-client consulta cor\n  mqtt-kv-client\n      interativo\n  printf \
                   'insere cor azul\\nconsulta cor\\n' | mqtt-kv-client --broker 10.0.0.1:1883\n\nO valor sai na saída padrão, o resto na saída de \
                   erros. Código de saída: 0; 1 se a chave não existe; 2 para opções erradas; 3 se o servidor respondeu com um erro; 4 sem \
-                  resposta (não se sabe se o pedido foi executado); 5 se o broker não pode ser alcançado ou recusa usuário e senha. De vários pedidos conta o maior código."
+                  resposta (não se sabe se o pedido foi executado); 5 se o broker não pode ser alcançado ou recusa usuário e senha; 6 se o valor não pôde ser escrito; 130 se um pedido foi interrompido. De vários pedidos conta o maior código."
 )]
 struct Args {
     #[command(flatten)]
@@ -79,6 +79,11 @@ async fn client(args: Args) -> Result<u8, String> {
     let (config, attempts) = (args.broker.config()?, args.broker.attempts());
     let mut client = Client::open(&config, Topics::default(), patience, attempts)
         .map_err(|error| error.to_string())?;
+    let end = if args.pedido.is_some() {
+        INTERRUPTED
+    } else {
+        0
+    };
     let talk = async {
         match args.pedido {
             Some(Request::Insere { chave, valor }) => {
@@ -90,7 +95,7 @@ async fn client(args: Args) -> Result<u8, String> {
     };
     let code = tokio::select! {
         code = talk => code?,
-        () = asked => 0,
+        () = asked => end,
     };
     client.close().await;
     Ok(code)
@@ -137,12 +142,17 @@ async fn ask(client: &mut Client, request: &Ask) -> u8 {
     let by =
         |server: Option<u32>| server.map_or_else(String::new, |id| format!(" (servidor {id})"));
     // Whoever closed the other end does not want to read it.
-    let say = |what: &str| drop(writeln!(std::io::stdout(), "{what}"));
+    let say = |what: &str| match writeln!(std::io::stdout(), "{what}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("o valor não pôde ser escrito: {error}");
+            UNWRITTEN
+        }
+        Ok(()) | Err(_) => 0,
+    };
     match (told, request) {
         (Ok(Told::Value(value, server)), Ask::Query(_)) => {
-            say(&value);
             eprintln!("ok{}", by(server));
-            0
+            say(&value)
         }
         (Ok(Told::Value(_, server) | Told::Missing(server)), Ask::Insert(..)) => {
             eprintln!("ok{}", by(server));
@@ -157,7 +167,9 @@ async fn ask(client: &mut Client, request: &Ask) -> u8 {
             0
         }
         (Ok(Told::Published), _) => {
-            eprintln!("publicado; nenhum servidor respondeu (talvez não respondam a inserções)");
+            eprintln!(
+                "publicado, e nenhum servidor respondeu: não se sabe se a inserção foi executada (talvez os servidores ainda comecem, ou não respondam a inserções)"
+            );
             4
         }
         (Ok(Told::Wrong(why)), _) => {
@@ -174,5 +186,11 @@ async fn ask(client: &mut Client, request: &Ask) -> u8 {
         }
     }
 }
+
+/// A request was interrupted before its answer, as shells say it of Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+/// The value could not be written down.
+const UNWRITTEN: u8 = 6;
 
 const LINE_BYTES_MAX: usize = 1 << 20;

@@ -1,6 +1,7 @@
 //! The monitor of system 0. See `examples/mqtt-kv/README.md`.
 
 use clap::Parser;
+use clap::builder::ArgPredicate;
 use kvrep_examples::common::runtime;
 use kvrep_examples::mqtt_kv::connection::BrokerArgs;
 use kvrep_examples::mqtt_kv::monitor::{CountFrom, Settings, run};
@@ -27,10 +28,16 @@ struct Args {
     /// Depois de quantos ms de silêncio um servidor é dado como morto; o mesmo valor que os servidores têm.
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     timeout: u64,
-    /// Desde quando se espera por um servidor que nunca deu sinal de vida.
-    #[arg(long, value_enum, default_value_t)]
+    /// Desde quando se espera por um servidor que nunca deu sinal de vida; com --relancar, só desde o primeiro, para que não se relance o que
+    /// ainda começa.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        default_value_if("relancar", ArgPredicate::IsPresent, "primeiro-sinal")
+    )]
     contar_de: CountFrom,
-    /// Comando (do shell) que relança um servidor morto; {id} é o seu número, que está também em IDSERV. O que ele inicia continua
+    /// Comando (do shell) que relança um servidor morto, se outro vive que lhe dê o estado; {id} é o seu número, que está também em IDSERV. O que ele inicia continua
     /// quando o monitor termina.
     #[arg(long, value_name = "COMANDO")]
     relancar: Option<String>,
