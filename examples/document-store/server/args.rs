@@ -29,6 +29,8 @@ pub struct Args {
     #[arg(long, value_name = "NODES", default_value_t = 64, value_parser = nodes_max)]
     pub nodes_max: usize,
     /// Lead with what this node has, without those that never return. What only they had is lost.
+    ///
+    /// The nodes that this one knows of are asked first, and while one of them leads nothing is forced.
     #[arg(long)]
     pub force: bool,
 }

@@ -3,6 +3,7 @@
 pub mod absences;
 pub mod args;
 pub mod crowd;
+mod force;
 pub mod group;
 pub mod hearing;
 pub mod notes;

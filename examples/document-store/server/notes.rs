@@ -4,7 +4,7 @@
 //! The state, the terms and who belongs to the group are in the log's directory and none of this file's business. It holds
 //! what is said on the command line and must not change or be forgotten: who the node is, whom it was told to follow
 //! and the witness. It is written once the node belongs to a store, and not before: a first command that was wrong leaves
-//! nothing behind.
+//! nothing behind. And who the other nodes are, for an operator who wants force: they are asked before the log is opened.
 
 use super::place::Place;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct Notes {
     pub leader: Option<String>,
     /// The witness.
     pub witness: Option<String>,
+    /// The nodes of the store when that was last agreed on, to be asked before force.
+    #[serde(default)]
+    pub nodes: Vec<String>,
 }
 
 impl Notes {
@@ -106,6 +109,7 @@ pub fn of(place: Place, leader: Option<Place>, witness: Option<&str>) -> Notes {
         node: place.to_string(),
         leader: leader.map(|leader| leader.to_string()),
         witness: witness.map(ToOwned::to_owned),
+        nodes: Vec::new(),
     }
 }
 
@@ -120,6 +124,7 @@ mod tests {
             node: node.into(),
             leader: leader.map(Into::into),
             witness: witness.map(Into::into),
+            nodes: Vec::new(),
         }
     }
 

@@ -38,6 +38,12 @@ impl Place {
             .ok_or_else(|| format!("{text} has no IPv4 address; this store speaks IPv4 only"))
     }
 
+    /// `IP:PORT`, without asking the system for names.
+    #[must_use]
+    pub fn find_number(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+
     /// The replica there.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Starting a node and running it until it is asked to end.
 
 use super::args::Args;
+use super::force;
 use super::group::{GROUP, agreed};
 use super::hearing::Hearing;
 use super::notes::{self, Notes};
@@ -68,7 +69,7 @@ async fn serve(args: Args, hearing: &Hearing, end: impl Future<Output = ()>) -> 
         () = roles(&node, place, hearing) => None,
         () = service.watch(&node) => None,
         () = ask_for_room(&node, place, notes.leader.clone()) => None,
-        why = remember(&node, &notes, &directory) => {
+        why = remember(&node, place, &notes, &directory) => {
             drop(node.shutdown().await);
             return Err(why.into());
         }
@@ -123,16 +124,28 @@ fn directory_of(args: &Args, place: Place) -> PathBuf {
     args.path.join(place.port().to_string())
 }
 
-/// Keeps the notes as soon as the node belongs to a store; returns only why that failed.
-async fn remember(node: &Node, notes: &Notes, directory: &Path) -> String {
+/// Keeps the notes as soon as the node belongs to a store, and whenever others belong to it; returns only why that failed.
+async fn remember(node: &Node, place: Place, notes: &Notes, directory: &Path) -> String {
     let mut watch = node.watch();
-    let belongs = |status: &NodeStatus| status.protocol.configuration.is_some();
-    if watch.wait_for(belongs).await.is_ok()
-        && let Err(why) = notes.keep(directory)
+    let mut notes = notes.clone();
+    let nodes = |status: &NodeStatus| {
+        let agreed = status.protocol.configuration.as_ref()?;
+        let nodes = agreed.members.keys().map(|id| place.of(*id).to_string());
+        Some(nodes.collect::<Vec<_>>())
+    };
+    let mut kept = None;
+    // When the node has ended, whoever waits for that says why.
+    while watch
+        .wait_for(|status| nodes(status).is_some_and(|now| kept.as_ref() != Some(&now)))
+        .await
+        .is_ok()
     {
-        return why;
+        notes.nodes = nodes(&watch.borrow()).unwrap_or_default();
+        if let Err(why) = notes.keep(directory) {
+            return why;
+        }
+        kept = Some(notes.nodes.clone());
     }
-    // Kept; or the node has ended, and whoever waits for that says why.
     std::future::pending().await
 }
 
@@ -149,6 +162,10 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
     }
     let notes = Notes::consult(&directory, said)?;
     let leader = notes.leader.as_deref().map(Place::find).transpose()?;
+    if args.force {
+        let has_log = directory.join("log").exists();
+        hearing.tell(&force::may_be_forced(place, &notes, has_log).await?);
+    }
     let authority = match &notes.witness {
         Some(_) => Authority::Witness,
         None => Authority::Alone,

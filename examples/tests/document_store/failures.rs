@@ -1,7 +1,7 @@
 //! Nodes that are killed, stopped, cut off: who leads then, what is kept, what is said.
 
 use crate::{NUMBERS, USERS, ko, ok};
-use kvrep_examples::document_store::stage::{Port, Stage, asked, at, load, stands, tell};
+use kvrep_examples::document_store::stage::{PATIENCE, Port, Stage, asked, at, load, stands, tell};
 use kvrep_examples::document_store::wire::Response;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -223,4 +223,34 @@ async fn c2_9_a_follower_that_was_stopped_is_dropped_shows_nothing_stale_and_ret
     }
     stage.active(&[leader, follower]).await.unwrap();
     assert_eq!(ok(follower, r#"["status"]"#).await["behind"], 0);
+}
+
+/// Force is for a store that nobody serves: it takes nothing from a leader that answers, nor begins an empty store beside it.
+#[tokio::test]
+async fn force_is_refused_while_a_node_that_is_known_leads() {
+    let (mut stage, [leader, follower]) = Stage::with().await.unwrap();
+    ok(leader, NUMBERS).await;
+    stage.equal(&[leader, follower]).await.unwrap();
+    stage.kill(follower).await.unwrap();
+    load(&[leader], "numbers", "n", 0..5).await.unwrap();
+    // Told of the leader, and knowing it by itself; and with its directory gone.
+    for (given, keeps) in [(None, true), (Some(leader), true), (Some(leader), false)] {
+        if !keeps {
+            let directory = stage.directory().join(format!("db/{follower}"));
+            std::fs::remove_dir_all(directory).unwrap();
+        }
+        let forced = stage.server(follower, given).unwrap().arg("--force");
+        let mut forced = forced.start().unwrap();
+        let told = forced.line("nothing is forced", PATIENCE).await.unwrap();
+        assert!(told.contains(&at(leader)), "{told}");
+        assert_eq!(forced.ended(PATIENCE).await.unwrap().code(), Some(1));
+    }
+    let status = ok(leader, r#"["status"]"#).await;
+    assert_eq!(
+        (&status["role"], &status["term"]),
+        (&"leader".into(), &1.into())
+    );
+    assert_eq!(numbers(leader).await, 5);
+    stage.enter(follower, Some(leader)).await.unwrap();
+    stage.equal(&[leader, follower]).await.unwrap();
 }
