@@ -33,8 +33,17 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
     let found = dir.read().map_err(|e| e.to_string())?;
     let is_first = found.is_none();
     let plan = plan(found.as_ref(), &options.wanted)?;
+    if let (Plan::Begin, Some(witness), Force::Yes) =
+        (&plan, &options.witness, options.wanted.force)
+    {
+        return Err(format!(
+            "--force makes a server go on alone; this one is new, and has nothing to go on with, while the witness at {witness} may be that of a table that is served: leave --force out. A table of its own needs a witness of its own"
+        ));
+    }
+    let witness = options.witness.as_deref();
     let mut record = found.unwrap_or_else(|| {
-        Record::new(options.wanted.port, draw(&plan), options.wanted.durability)
+        let drawn = draw(&plan, witness);
+        Record::new(options.wanted.port, drawn, options.wanted.durability)
     });
     record.durable |= options.wanted.durability == Durability::Log;
     let me = ReplicaId(record.replica);
@@ -188,6 +197,7 @@ async fn run(
     let told = Arc::clone(&words);
     let listen = SocketAddr::new(options.listen, options.wanted.port);
     let roll = Arc::new(Roll::of(record.known()));
+    roll.set_beginning(begins);
     let within = request_within(options.timeout);
     let service = Arc::new(Service::new(options.dialect, within, Arc::clone(&roll)));
     let mut config = TcpConfig::new(listen.to_string())

@@ -31,7 +31,11 @@ pub(super) fn loss(me: &ProtocolStatus, was_alone: bool, answers: &[Answer]) -> 
         let said = answers.iter();
         said.filter_map(|a| Some((a, a.said.as_ref()?)))
     };
-    if !has_nothing(me) || said().any(|(who, status)| may_serve(who.replica, status)) {
+    // Nothing is lost of a table that has not begun.
+    if !has_nothing(me)
+        || answers.iter().any(|a| a.begins)
+        || said().any(|(who, status)| may_serve(who.replica, status))
+    {
         return None;
     }
     let silent = answers.iter().filter(|a| a.said.is_none());
@@ -146,6 +150,7 @@ mod tests {
             replica: ReplicaId(id),
             address: format!("h:{id}"),
             said,
+            begins: false,
         }
     }
 
@@ -181,6 +186,9 @@ mod tests {
             Some(Loss::Older { at })
         );
         assert_eq!(other(status(20, Some((1, 10))), false), None);
+        let mut begins = answer(2, Some(status(20, None)));
+        begins.begins = true;
+        assert_eq!(loss(&empty, false, &[begins]), None);
         // Whoever has been given a table has lost none.
         assert_eq!(loss(&status(10, Some((1, 10))), true, &silent), None);
     }

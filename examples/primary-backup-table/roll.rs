@@ -13,6 +13,7 @@ use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::protocol::ProtocolStatus;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -20,7 +21,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// The other servers that are known, by where they listen.
 #[derive(Debug, Default)]
-pub(super) struct Roll(Mutex<BTreeMap<ReplicaId, String>>);
+pub(super) struct Roll {
+    known: Mutex<BTreeMap<ReplicaId, String>>,
+    /// This server was started to begin a table, and has not begun it: it waits for its witness.
+    begins: AtomicBool,
+}
 
 /// What one of them said.
 #[derive(Clone, Debug)]
@@ -30,15 +35,25 @@ pub(super) struct Answer {
     pub(super) address: String,
     /// What it says of itself; nothing where it is silent.
     pub(super) said: Option<ProtocolStatus>,
+    /// It was started to begin the table, and has not begun it.
+    pub(super) begins: bool,
 }
 
 impl Roll {
     pub(super) fn of(known: BTreeMap<ReplicaId, String>) -> Self {
-        Self(Mutex::new(known))
+        Self {
+            known: Mutex::new(known),
+            begins: AtomicBool::default(),
+        }
+    }
+
+    /// Whether a table is to begin here, and has not begun: others are told of it.
+    pub(super) fn set_beginning(&self, begins: bool) {
+        self.begins.store(begins, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn known(&self) -> BTreeMap<ReplicaId, String> {
@@ -59,7 +74,12 @@ impl Roll {
     pub(super) fn told(&self) -> Message {
         let all = self.lock();
         let all = all.iter().map(|(id, at)| format!("{} {at}", id.0).into());
-        Message::new(opcode::SERVERS + 1, Content::Keys(all.collect()))
+        let begins = self.begins.load(Ordering::Relaxed);
+        let begins = begins.then(|| Bytes::from_static(BEGINS));
+        Message::new(
+            opcode::SERVERS + 1,
+            Content::Keys(all.chain(begins).collect()),
+        )
     }
 }
 
@@ -102,6 +122,7 @@ impl Answer {
             replica,
             address,
             said: None,
+            begins: false,
         }
     }
 }
@@ -113,14 +134,15 @@ async fn ask(replica: ReplicaId, address: String) -> (Answer, Vec<(ReplicaId, St
             replica,
             address,
             said: Some(status),
+            begins: told.iter().any(|word| word == BEGINS),
         },
         Err(_) => Answer::silent(replica, address),
     };
-    (answer, told)
+    (answer, told.iter().filter_map(one).collect())
 }
 
-/// Whom the server there knows of; nobody, if it does not say.
-async fn told_of(at: &str) -> Vec<(ReplicaId, String)> {
+/// What the server there tells of itself and others; nothing, if it does not say.
+async fn told_of(at: &str) -> Vec<Bytes> {
     let patience = Patience {
         timeout: TOLD_WITHIN,
         identity: Identity::Never,
@@ -132,11 +154,7 @@ async fn told_of(at: &str) -> Vec<(ReplicaId, String)> {
         Ok(Ok(Message {
             content: Content::Keys(servers),
             ..
-        })) => servers
-            .iter()
-            .take(OTHERS_MAX + 1)
-            .filter_map(one)
-            .collect(),
+        })) => servers.into_iter().take(OTHERS_MAX + 2).collect(),
         Ok(Ok(_) | Err(_)) | Err(_) => Vec::new(),
     }
 }
@@ -152,6 +170,8 @@ fn one(text: &Bytes) -> Option<(ReplicaId, String)> {
 
 /// How long all of it takes, at most.
 pub(super) const CALL_WITHIN: Duration = Duration::from_secs(4);
+/// Among the servers that are told, and none: whoever asks older servers hears nothing of it.
+const BEGINS: &[u8] = b"begins";
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 const ADDRESS_BYTES_MAX: usize = 300;
 

@@ -123,6 +123,7 @@ async fn tend(
                 let protocol = watch.borrow_and_update().protocol.clone();
                 notes.take(&protocol).await?;
                 if notes.has_begun {
+                    notes.roll.set_beginning(false);
                     service.begin(node);
                 }
                 if let Some(what) = role.news(me, &protocol, |id| words.address(id)) {
@@ -257,6 +258,15 @@ async fn nobody_has_it(node: &Node, roll: &Roll, was_alone: bool) {
             }));
         }
         said = now.or(said);
+        if let Some(begins) = answers.iter().find(|a| a.begins) {
+            let what = format!(
+                "the table has not begun: the server at {} is to begin it and waits for its witness (it says there what is wrong); this one gets a copy as soon as it has begun",
+                begins.address
+            );
+            if waits.is_news(&what, Instant::now()) {
+                tell(&what);
+            }
+        }
         if let Some(at) = has_table(&answers) {
             let what = format!(
                 "the server at {at} has the table: it serves as soon as a client asks that one, or one that it knows; this one gets a copy when there is a place for it. If it gets none though one is free, start it again"

@@ -111,22 +111,27 @@ pub fn plan(record: Option<&Record>, wanted: &Wanted) -> Result<Plan, String> {
     }
 }
 
-/// Who a server is that the directory does not know yet. The one that begins the table is always the same; the others
+/// Who a server is that the directory does not know yet. The one that begins the table is always the same, unless there is a witness; the others
 /// differ, so that two of them can be told apart.
+///
+/// A witness hears of all who were given its address, also of one that was to begin another table there. Two that call themselves the same are one to it, and
+/// the later life ends the earlier: so with a witness nobody has a number that another one may have. Without one, nobody hears of a stranger but
+/// those that know its address, and that the number is the same shows them that the server there began anew.
 #[must_use]
-pub fn draw(plan: &Plan) -> ReplicaId {
+pub fn draw(plan: &Plan, witness: Option<&str>) -> ReplicaId {
     use std::hash::{BuildHasher, RandomState};
-    match plan {
-        Plan::Begin => FIRST,
-        Plan::Meet { .. } | Plan::Return { .. } | Plan::Resume | Plan::Force { .. } => {
+    match (plan, witness) {
+        (Plan::Begin, None) => FIRST,
+        (Plan::Begin, Some(_))
+        | (Plan::Meet { .. } | Plan::Return { .. } | Plan::Resume | Plan::Force { .. }, _) => {
             let drawn = RandomState::new().hash_one(0_u8) % u64::from(DRAWN_MAX - FIRST.0);
             ReplicaId(FIRST.0 + 1 + u32::try_from(drawn).unwrap_or_default())
         }
     }
 }
 
-/// Small enough to be read.
-const DRAWN_MAX: u32 = 9_999;
+/// Small enough to be read, and large enough that two that share a witness are not the same by chance.
+const DRAWN_MAX: u32 = 999_999_999;
 
 #[cfg(test)]
 mod tests {
@@ -157,10 +162,12 @@ mod tests {
             replica: None,
         };
         assert_eq!(plan(None, &wanted(Some("h:5000"))), Ok(meet.clone()));
-        assert_eq!(draw(&Plan::Begin), FIRST);
+        assert_eq!(draw(&Plan::Begin, None), FIRST);
         for _ in 0..1_000 {
-            let drawn = draw(&meet);
-            assert!(drawn > FIRST && drawn.0 <= DRAWN_MAX, "{drawn}");
+            for (plan, witness) in [(&meet, None), (&Plan::Begin, Some("h:7000"))] {
+                let drawn = draw(plan, witness);
+                assert!(drawn > FIRST && drawn.0 <= DRAWN_MAX, "{drawn}");
+            }
         }
     }
 

@@ -49,10 +49,10 @@ impl Words {
     #[must_use]
     pub fn plainly(&self, text: &str) -> String {
         if let Some(witness) = &self.begins_with
-            && let Some((before, _)) = text.split_once("no holder of the state remains")
+            && let Some((before, _)) = KNOWS_OTHERS.iter().find_map(|what| text.split_once(what))
         {
             return format!(
-                "{before}this server was to begin a table, and the witness at {witness} knows one already: it is the witness of another table (correct --witness), or this server had that table in another directory (start it there, or with --data). --force would give that table up"
+                "{before}this server was to begin a table, and the witness at {witness} knows one already: it is the witness of another table (correct --witness), or this server had that table in another directory (start it there, or with --data). A table of its own needs a witness of its own"
             );
         }
         let named = with_names(text, |id| self.name(id));
@@ -108,6 +108,12 @@ impl Words {
         }
     }
 }
+
+/// What a replica finds that was to begin a group, at a witness that knows one without it.
+const KNOWS_OTHERS: [&str; 2] = [
+    "no holder of the state remains",
+    "it was removed from the group",
+];
 
 /// Advice that is good where there is a log, and would lose a table that is in memory. Longer ones come first.
 const IN_MEMORY: [(&str, &str); 3] = [

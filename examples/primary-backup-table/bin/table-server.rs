@@ -37,6 +37,7 @@ struct Cli {
     durable: bool,
     /// A witness (kvrep-witness --group kvrep-table) that decides who may be primary; the same for both servers
     ///
+    /// It serves one table: a server that is to begin another one with it is told so, and waits.
     /// Without one the pair is right as long as servers crash. When they are cut off from each other, or stop for a while,
     /// there may be two primaries; that is then found and reported, and what one of them took is lost.
     #[arg(long, value_name = "HOST:PORT", value_parser = address)]

@@ -1,0 +1,70 @@
+//! What a witness must not let happen: a stranger that ends a table, a pair with two witnesses, a table that is called lost and has not begun.
+
+mod table_support;
+
+use kvrep_examples::common::processes::Process;
+use kvrep_examples::primary_backup_table::network_client::Patience;
+use kvrep_examples::primary_backup_table::pair::WITHIN;
+use table_support::{Witness, get, kill, prepare, put, seen, updated};
+
+async fn ends_with(server: &mut Process, why: &str) -> String {
+    let told = server.line(why, WITHIN).await.expect("it says why");
+    let status = server.ended(WITHIN).await.expect("it ends");
+    assert_eq!(status.code(), Some(1), "{told}");
+    told
+}
+
+/// A server that was never let in ends nothing: also where the primary alone has the table, in its memory.
+#[tokio::test]
+async fn a_server_that_is_to_begin_another_table_at_the_same_witness_does_not_end_the_first_one() {
+    for both in [&[][..], &["--durable"]] {
+        let witness = Witness::start().await;
+        let both = [both, &["--witness", &witness.address]].concat();
+        let pair = prepare(&both);
+        let (mut first, mut second) = pair.start().await.expect("the pair");
+        let mut client = pair.client(Patience::default());
+        put(&mut client, "k", "1").await;
+        kill(&mut second).await;
+        put(&mut client, "k", "2").await;
+
+        let stranger = prepare(&both);
+        let mut forced = stranger.first.with(&["--force"]).launch().expect("started");
+        ends_with(&mut forced, "has nothing to go on with").await;
+        let mut other = stranger.first.start().await.expect("it waits");
+        let told = other.line("knows one already", WITHIN).await;
+        let told = told.expect("it says why");
+        assert!(told.contains("a witness of its own"), "{told}");
+        assert!(!seen(&mut other).await.is_primary());
+
+        put(&mut client, "k", "3").await;
+        assert_eq!(get(&mut client, "k").await.as_deref(), Some("3"));
+        let mut second = pair.second.start().await.expect("again");
+        updated(&mut second).await;
+        kill(&mut first).await;
+        assert_eq!(get(&mut client, "k").await.as_deref(), Some("3"));
+        let told = first.printed().join("\n");
+        assert!(!told.contains("later life"), "{told}");
+    }
+}
+
+/// Nothing is lost of a table that has not begun, and nothing is to be forced.
+#[tokio::test]
+async fn while_the_primary_waits_for_its_witness_the_secondary_says_that_the_table_has_not_begun() {
+    let nobody = prepare(&[]).first.address();
+    let pair = prepare(&["--witness", &nobody]);
+    let mut first = pair.first.start().await.expect("it waits");
+    let mut second = pair.second.start().await.expect("it waits, too");
+    let told = second.line("has not begun", WITHIN).await;
+    let told = told.expect("it says why");
+    assert!(told.contains(&pair.first.address()), "{told}");
+    first.line(" witness ", WITHIN).await.expect("it says why");
+    // After it has asked, and has been told again.
+    second
+        .line("to let it join", WITHIN)
+        .await
+        .expect("what it waits for");
+    let told = second.printed().join("\n");
+    for wrong in ["LOST", "has the table any more", "--force"] {
+        assert!(!told.contains(wrong), "{wrong}: {told}");
+    }
+}
