@@ -551,8 +551,9 @@ impl Protocol for Passive {
                 return;
             }
         };
-        // A storage that the group does not count yet is being filled: what it holds is a state of long ago.
-        let lacks_state = self.local.restoring || self.local.is_mistaken();
+        // A storage that the group does not count yet, and that began with nothing, is being filled: what it holds is a state of long ago.
+        let filled = self.local.is_mistaken() && self.local.snapshot.is_none();
+        let lacks_state = self.local.restoring || filled;
         if lacks_state || self.local.stopped || self.local.is_outside() {
             out.push(Action::ReadFailed {
                 ticket,
