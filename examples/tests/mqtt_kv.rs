@@ -266,6 +266,11 @@ async fn a0_10_the_monitor_has_a_dead_server_started_again() {
         .start_monitor(&["--relancar", &command])
         .await
         .unwrap();
+    for server in 0..2 {
+        let lives = format!("servidor {server} está vivo");
+        let monitor = stage.monitor().unwrap();
+        monitor.line(&lives, WITHIN).await.unwrap();
+    }
     stage.kill(0).await.unwrap();
     stage
         .monitor()

@@ -151,8 +151,11 @@ async fn ask(client: &mut Client, request: &Ask) -> u8 {
     };
     match (told, request) {
         (Ok(Told::Value(value, server)), Ask::Query(_)) => {
-            eprintln!("ok{}", by(server));
-            say(&value)
+            let code = say(&value);
+            if code == 0 {
+                eprintln!("ok{}", by(server));
+            }
+            code
         }
         (Ok(Told::Value(_, server) | Told::Missing(server)), Ask::Insert(..)) => {
             eprintln!("ok{}", by(server));
