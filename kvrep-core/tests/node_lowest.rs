@@ -2,8 +2,9 @@
 
 use kvrep_core::detector::ticks::TickConfig;
 use kvrep_core::node::{Client, ClientOptions, LocalLink, Node};
+use kvrep_core::protocol::passive::{Options, Passive};
 use kvrep_core::transport::memory::MemoryNetwork;
-use kvrep_core::{ApplyContext, Read, ReplicaId, StateMachine};
+use kvrep_core::{ApplyContext, Fold, Read, ReplicaId, StateMachine};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -83,4 +84,22 @@ async fn the_lowest_that_lives_answers() {
     let second = client(&nodes[..1]);
     let anybody = second.query(Read::Local, "any".into());
     assert_eq!(anybody.await.unwrap(), (2, "any".into()));
+}
+
+/// The scheme that is named last counts, with all that belongs to it.
+#[tokio::test]
+async fn a_protocol_of_ones_own_named_after_lowest_id_takes_commands() {
+    let node = Node::builder("sums", ReplicaId(1))
+        .lowest_id(TickConfig::default())
+        .protocol(|context, recovered| {
+            let options = Options::new(context.replica, context.config, context.seed);
+            Passive::new(options, recovered)
+        })
+        .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+        .start()
+        .await
+        .unwrap();
+    let client = Client::<Fold<i64, i64>>::new(LocalLink::new([&node]));
+    assert_eq!(client.execute(2).await.unwrap(), 2);
+    node.shutdown().await.unwrap();
 }

@@ -4,9 +4,9 @@
 //! before it opens the first file.
 
 use super::Node;
-use super::absent::{Nothing, Nowhere};
+use super::absent::Nowhere;
 use super::guard::Guard;
-use super::start::{self, MakeProtocol, Options, Plan, StartError};
+use super::start::{self, Options, Plan, StartError};
 use crate::config::{Authority, GroupConfig, Limits, Timing};
 use crate::detector::FailureDetector;
 use crate::detector::ticks::TickConfig;
@@ -14,7 +14,6 @@ use crate::id::{GroupId, Incarnation, ReplicaId, StoreId};
 use crate::protocol::Protocol;
 use crate::protocol::lowest::LowestId;
 use crate::protocol::passive::{self, Join, OnDivergence, Passive, Start};
-use crate::protocol::witness::Witness;
 use crate::state_machine::{Malformed, RawStateMachine, StateMachine, Typed};
 use crate::storage::memory::MemoryStorage;
 use crate::storage::wal::{OnCorruption, Wal, WalOptions};
@@ -25,6 +24,101 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+macro_rules! common_settings {
+    () => {
+        /// Over what frames travel.
+        #[must_use]
+        pub fn transport(mut self, transport: impl Transport) -> Self {
+            self.parts.transport = Some(Arc::new(transport));
+            self
+        }
+
+        /// Keeps log, snapshots and hard state in this directory, in a [`Wal`] with default options. It is made where
+        /// there is none.
+        #[must_use]
+        pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+            self.parts.storage = Some(Place::Directory(directory.into()));
+            self
+        }
+
+        /// What to do when the directory of [`data_dir`](Self::data_dir) is damaged in a way no crash explains: refuse to
+        /// start (the default), or set everything in it aside and fetch it again from the group.
+        #[must_use]
+        pub fn on_corruption(mut self, what: OnCorruption) -> Self {
+            self.parts.on_corruption = what;
+            self
+        }
+
+        /// Where log, snapshots and hard state are kept. Without one, in memory: such a replica leaves the group by
+        /// stopping, and joins it anew.
+        #[must_use]
+        pub fn storage(mut self, storage: impl Storage) -> Self {
+            self.parts.storage = Some(Place::Storage(Box::new(storage)));
+            self
+        }
+
+        /// How many requests may wait to be looked at (default 16,384); one more is answered
+        /// [`Busy`](crate::client_wire::Outcome::Busy), or makes its connection wait.
+        #[must_use]
+        pub fn request_queue_max(mut self, requests: usize) -> Self {
+            self.parts.options.request_queue_max = requests;
+            self
+        }
+
+        /// How many frames of peers may wait to be looked at (default 8,192); one more waits in the transport.
+        #[must_use]
+        pub fn peer_queue_max(mut self, frames: usize) -> Self {
+            self.parts.options.peer_queue_max = frames;
+            self
+        }
+
+        /// How many requests may be under way (default 131,072); one more is answered
+        /// [`Busy`](crate::client_wire::Outcome::Busy).
+        #[must_use]
+        pub fn pending_max(mut self, requests: usize) -> Self {
+            self.parts.options.pending_max = requests;
+            self
+        }
+
+        /// After how long a request that says no deadline is answered
+        /// [`Unknown`](crate::client_wire::Outcome::Unknown) or [`Behind`](crate::client_wire::Outcome::Behind)
+        /// (default 10 s).
+        #[must_use]
+        pub fn reply_within(mut self, time: Duration) -> Self {
+            self.parts.options.reply_within = time;
+            self
+        }
+
+        /// How long [`Node::shutdown`] may take before it is broken off (default 10 s).
+        #[must_use]
+        pub fn shutdown_within(mut self, time: Duration) -> Self {
+            self.parts.options.shutdown_within = time;
+            self
+        }
+
+        /// How long the storage may take to make a batch durable (default 15 s). Beyond that the node ends with
+        /// [`NodeError::StorageStalled`](crate::node::NodeError::StorageStalled), so that the others can go on without it: a
+        /// disk that hangs would otherwise stop all writes of the group. Time in which the process was stopped does not count.
+        #[must_use]
+        pub fn storage_stall_max(mut self, time: Duration) -> Self {
+            self.parts.options.storage_stall_max = time;
+            self
+        }
+
+        /// How many bytes may wait for the disk before commands are answered
+        /// [`Busy`](crate::client_wire::Outcome::Busy) (default 64 MiB).
+        #[must_use]
+        pub fn log_backlog_bytes_max(mut self, bytes: usize) -> Self {
+            self.parts.options.log_backlog_bytes_max = bytes;
+            self
+        }
+    };
+}
+
+mod witness;
+
+pub use witness::WitnessBuilder;
 
 /// Describes a replica. Only the state machine has no default; a group of several needs a transport too.
 ///
@@ -142,97 +236,6 @@ struct Parts {
 enum Place {
     Directory(PathBuf),
     Storage(Box<dyn Storage>),
-}
-
-macro_rules! common_settings {
-    () => {
-        /// Over what frames travel.
-        #[must_use]
-        pub fn transport(mut self, transport: impl Transport) -> Self {
-            self.parts.transport = Some(Arc::new(transport));
-            self
-        }
-
-        /// Keeps log, snapshots and hard state in this directory, in a [`Wal`] with default options. It is made where
-        /// there is none.
-        #[must_use]
-        pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
-            self.parts.storage = Some(Place::Directory(directory.into()));
-            self
-        }
-
-        /// What to do when the directory of [`data_dir`](Self::data_dir) is damaged in a way no crash explains: refuse to
-        /// start (the default), or set everything in it aside and fetch it again from the group.
-        #[must_use]
-        pub fn on_corruption(mut self, what: OnCorruption) -> Self {
-            self.parts.on_corruption = what;
-            self
-        }
-
-        /// Where log, snapshots and hard state are kept. Without one, in memory: such a replica leaves the group by
-        /// stopping, and joins it anew.
-        #[must_use]
-        pub fn storage(mut self, storage: impl Storage) -> Self {
-            self.parts.storage = Some(Place::Storage(Box::new(storage)));
-            self
-        }
-
-        /// How many requests may wait to be looked at (default 16,384); one more is answered
-        /// [`Busy`](crate::client_wire::Outcome::Busy), or makes its connection wait.
-        #[must_use]
-        pub fn request_queue_max(mut self, requests: usize) -> Self {
-            self.parts.options.request_queue_max = requests;
-            self
-        }
-
-        /// How many frames of peers may wait to be looked at (default 8,192); one more waits in the transport.
-        #[must_use]
-        pub fn peer_queue_max(mut self, frames: usize) -> Self {
-            self.parts.options.peer_queue_max = frames;
-            self
-        }
-
-        /// How many requests may be under way (default 131,072); one more is answered
-        /// [`Busy`](crate::client_wire::Outcome::Busy).
-        #[must_use]
-        pub fn pending_max(mut self, requests: usize) -> Self {
-            self.parts.options.pending_max = requests;
-            self
-        }
-
-        /// After how long a request that says no deadline is answered
-        /// [`Unknown`](crate::client_wire::Outcome::Unknown) or [`Behind`](crate::client_wire::Outcome::Behind)
-        /// (default 10 s).
-        #[must_use]
-        pub fn reply_within(mut self, time: Duration) -> Self {
-            self.parts.options.reply_within = time;
-            self
-        }
-
-        /// How long [`Node::shutdown`] may take before it is broken off (default 10 s).
-        #[must_use]
-        pub fn shutdown_within(mut self, time: Duration) -> Self {
-            self.parts.options.shutdown_within = time;
-            self
-        }
-
-        /// How long the storage may take to make a batch durable (default 15 s). Beyond that the node ends with
-        /// [`NodeError::StorageStalled`](crate::node::NodeError::StorageStalled), so that the others can go on without it: a
-        /// disk that hangs would otherwise stop all writes of the group. Time in which the process was stopped does not count.
-        #[must_use]
-        pub fn storage_stall_max(mut self, time: Duration) -> Self {
-            self.parts.options.storage_stall_max = time;
-            self
-        }
-
-        /// How many bytes may wait for the disk before commands are answered
-        /// [`Busy`](crate::client_wire::Outcome::Busy) (default 64 MiB).
-        #[must_use]
-        pub fn log_backlog_bytes_max(mut self, bytes: usize) -> Self {
-            self.parts.options.log_backlog_bytes_max = bytes;
-            self
-        }
-    };
 }
 
 impl NodeBuilder {
@@ -412,6 +415,7 @@ impl NodeBuilder {
         mut self,
         make: impl FnOnce(ProtocolContext, Recovered) -> Result<P, Malformed> + Send + 'static,
     ) -> Self {
+        self.writes = Writes::Replicated;
         self.protocol = Some(Box::new(move |context, recovered| {
             Ok(Box::new(make(context, recovered)?))
         }));
@@ -438,13 +442,14 @@ impl NodeBuilder {
     /// # }
     /// ```
     #[must_use]
-    pub fn lowest_id(mut self, ticks: TickConfig) -> Self {
-        self.writes = Writes::Refused;
-        self.protocol(move |context, recovered| {
+    pub fn lowest_id(self, ticks: TickConfig) -> Self {
+        let mut builder = self.protocol(move |context, recovered| {
             let members = context.config.members.iter().copied();
             LowestId::new(context.replica, members, ticks, recovered.store)
                 .map_err(|error| Malformed(error.to_string()))
-        })
+        });
+        builder.writes = Writes::Refused;
+        builder
     }
 
     common_settings!();
@@ -533,75 +538,6 @@ impl NodeBuilder {
     }
 }
 
-/// Describes the witness of a group: a tiny process that decides who may be primary.
-///
-/// ```
-/// use kvrep_core::node::{Client, LocalLink, Node};
-/// use kvrep_core::transport::memory::MemoryNetwork;
-/// use kvrep_core::{Authority, Fold, ReplicaId};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let temporary = tempfile::tempdir()?;
-/// # let directory = temporary.path().join("witness");
-/// let network = MemoryNetwork::new();
-/// let witness = Node::witness("counters")
-///     .transport(network.transport())
-///     .data_dir(directory) // its register must outlive it
-///     .start()
-///     .await?;
-/// let node = Node::builder("counters", ReplicaId(1))
-///     .authority(Authority::Witness)
-///     .transport(network.transport())
-///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
-///     .start()
-///     .await?;
-/// let client = Client::<Fold<i64, i64>>::new(LocalLink::new([&node]));
-/// assert_eq!(client.execute(2).await?, 2);
-/// node.shutdown().await?;
-/// witness.shutdown().await?;
-/// # Ok(())
-/// # }
-/// ```
-pub struct WitnessBuilder {
-    group: String,
-    parts: Parts,
-}
-
-impl WitnessBuilder {
-    pub(super) fn new(group: &str) -> Self {
-        Self {
-            group: group.to_owned(),
-            parts: Parts::default(),
-        }
-    }
-
-    common_settings!();
-
-    /// Starts the witness.
-    ///
-    /// # Errors
-    /// [`StartError`]: nothing runs.
-    pub async fn start(mut self) -> Result<Node, StartError> {
-        let make: MakeProtocol = Box::new(|recovered| Ok(Box::new(Witness::new(&recovered)?)));
-        start::start(Plan {
-            transport: self.parts.transport(false)?,
-            storage: self.parts.storage(&self.group, ReplicaId::WITNESS),
-            from_copy: None,
-            group: self.group,
-            replica: ReplicaId::WITNESS,
-            // The witness serves any configuration of its group.
-            config_hash: 0,
-            limits: witness_limits(),
-            machine: Box::new(Nothing),
-            guard: Guard::Off,
-            protocol: make,
-            options: self.parts.options,
-        })
-        .await
-    }
-}
-
 impl Parts {
     fn transport(&self, alone: bool) -> Result<Arc<dyn Transport>, StartError> {
         self.options.check().map_err(StartError::Config)?;
@@ -672,12 +608,6 @@ impl fmt::Debug for NodeBuilder {
     }
 }
 
-impl fmt::Debug for WitnessBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WitnessBuilder({})", self.group)
-    }
-}
-
 const QUEUE_MAX: usize = 1 << 24;
 
 /// The default scheme.
@@ -712,13 +642,4 @@ enum Frames {
     #[default]
     AsCarried,
     AsSaid,
-}
-
-/// What a witness and its callers say is small.
-fn witness_limits() -> Limits {
-    Limits {
-        command_bytes_max: 4 << 10,
-        frame_bytes_max: 64 << 10,
-        ..Limits::default()
-    }
 }

@@ -58,8 +58,7 @@ impl Healing {
 impl Active {
     /// From now on answers wait until a mark agrees; so does one that is about to serve.
     pub(super) fn hold(&mut self, now: Time, why: Doubt, out: &mut Vec<Effect>) {
-        let joins = self.join.as_ref().is_some_and(|join| join.installed);
-        if !joins && !self.is_serving() {
+        if !self.counts_here() {
             return;
         }
         let from_seq = self.seq + 1;
@@ -114,7 +113,12 @@ impl Active {
 
     /// Whether the history that is here is meant to be the one that counts.
     fn counts_here(&self) -> bool {
-        self.is_serving() || self.join.as_ref().is_some_and(|join| join.installed)
+        self.is_serving() || self.is_verifying()
+    }
+
+    /// Whether it has its state, and not yet found out whether it is the others'.
+    pub(super) fn is_verifying(&self) -> bool {
+        self.join.as_ref().is_some_and(|join| join.installed)
     }
 
     /// A mark was delivered to one that has no state: it came here, that is all.
@@ -139,8 +143,7 @@ impl Active {
         let Some(history) = &self.history else {
             return;
         };
-        let joins = self.join.as_ref().is_some_and(|join| join.installed);
-        if !joins && !self.is_serving() {
+        if !self.counts_here() {
             return;
         }
         let serving: Vec<_> = history.ring.serving().collect();
@@ -149,6 +152,7 @@ impl Active {
         }
         let current = self.marks.current(history.ring.decisions);
         let (mut agreed, mut dispute) = (None, None);
+        let joins = self.is_verifying();
         // One that joins has delivered an older mark perhaps before it lost something.
         let mut verified = false;
         for own in &current {
@@ -267,6 +271,7 @@ impl Active {
     /// A decision was delivered.
     pub(super) fn on_decision(&mut self, now: Time, decision: &Decision, out: &mut Vec<Effect>) {
         let (me, life, served) = (self.me, self.life, self.is_serving());
+        let counted = self.counts_here();
         let believes = self.has(Mutation::UnlistedBelieved);
         let any_mark = self.has(Mutation::DecisionOnOldMark);
         let Some(history) = &mut self.history else {
@@ -280,7 +285,7 @@ impl Active {
         let unlisted = match history.ring.decide(&decision) {
             Verdict::Void => return,
             Verdict::Missed => {
-                if served || self.join.as_ref().is_some_and(|join| join.installed) {
+                if counted {
                     self.healing.differs = true;
                     self.fence(now, Fence::DecisionMissed, out);
                 }
@@ -333,11 +338,10 @@ impl Active {
         let Some(history) = &self.history else {
             return;
         };
-        let serves = self.is_serving();
-        let joins = self.join.as_ref().is_some_and(|join| join.installed);
-        if !serves && !joins {
+        if !self.counts_here() {
             return;
         }
+        let serves = self.is_serving();
         let said_failed = self.healing.said_failed;
         if serves && said_failed.is_some_and(|said| now - said >= timing.resend_every) {
             self.healing.differs = true;
@@ -355,7 +359,8 @@ impl Active {
             && (now - self.healing.last_mark >= timing.mark_every * turns
                 || self.healing.items >= timing.mark_items * u64::from(turns));
         let asked = self.asking.open;
-        if overdue && (self.healing.holds() || joins || (serves && (paced || asked))) {
+        if overdue && (self.healing.holds() || self.is_verifying() || (serves && (paced || asked)))
+        {
             self.publish_mark(now, out);
         }
         self.judge_all(now, out);

@@ -354,7 +354,7 @@ impl Active {
 
     /// Asks whether the others have the same.
     fn verify(&mut self, now: Time, out: &mut Vec<Effect>) {
-        if self.join.as_ref().is_some_and(|join| join.installed) {
+        if self.is_verifying() {
             self.healing.verified_by = self.seq + 1;
             self.publish_mark(now, out);
         }

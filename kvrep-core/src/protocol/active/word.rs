@@ -11,14 +11,16 @@
 //! * If somebody's word tells of something confirmed that is missing here, this replica steps aside ([`Fence::Behind`]), and whoever has it goes on.
 //! * Where k have nothing, more is lost than the promise allows, or nothing ever was: whoever has most goes on.
 //!
-//! Caveat: if more than n − k members are gone at once, the others wait for one of them, be it without its state: a replica cannot know by itself that it has
-//! missed nothing. k of n members may agree without asking; so with one confirmation nobody is asked, and nothing is promised.
+//! With one confirmation nobody is asked: n − k + 1 would be all of them.
+//!
+//! Caveats: if more than n − k members are gone at once, the others wait for one of them, be it without its state: a replica cannot know by itself that it
+//! has missed nothing. And where k members serve and agree, they ask nobody else; if 2k ≤ n, they may together have missed what k others confirmed.
 
+use super::marks::Agreement;
 use super::message::Confirmed;
 use super::mutation::Mutation;
 use super::{Active, Effect, Event, Fence};
 use crate::id::{Index, ReplicaId};
-use crate::protocol::active::marks::Agreement;
 use crate::time::Time;
 
 /// What a replica says that it has, and up to where it knows it to be confirmed.
