@@ -28,7 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         shared: Arc::clone(&shared),
     };
     let sending = Arc::clone(&shared);
-    let sending = tokio::spawn(async move { sending.outbox.run().await });
+    let mut sending = tokio::spawn(async move { sending.outbox.run().await });
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
@@ -36,7 +36,9 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         () = hearing.hear() => {}
     }
     sending.abort();
-    shared.say(Said::Gone, shared.config.group.into());
+    // It holds the sockets until it has ended.
+    let _ = (&mut sending).await;
+    shared.say_farewell().await;
 }
 
 async fn say_hello(shared: &Shared) {
@@ -212,10 +214,13 @@ impl Hearing {
     }
 
     fn ask(&mut self, request: Bytes, asker: Asker, number: u64) {
-        let shared = Arc::clone(&self.shared);
+        // Whoever still waits for an answer keeps no socket open.
+        let shared = Arc::downgrade(&self.shared);
         let reply = ReplyTo::new(move |frame: Bytes| {
-            shared.clients().answered(asker, number, &frame);
-            shared.reply(asker.1, &frame);
+            if let Some(shared) = shared.upgrade() {
+                shared.clients().answered(asker, number, &frame);
+                shared.reply(asker.1, &frame);
+            }
         });
         let event = InboxEvent::Client {
             request: request.clone(),

@@ -1,6 +1,6 @@
 //! What leaves: at once where the pace allows it, else in order as soon as it does.
 //!
-//! Invariants: what waits is bounded; a frame waits whole or is dropped whole; nothing overtakes what waits.
+//! Invariants: what waits is bounded; a frame waits whole or is dropped whole; nothing overtakes what waits, and a farewell ends it.
 
 use crate::config::MulticastConfig;
 use crate::pace::Pace;
@@ -90,6 +90,23 @@ impl Outbox {
         }
     }
 
+    /// Throws away what waits and sends this, whatever the pace; it gives up after a moment in which the system has no room.
+    pub(crate) async fn send_last(&self, to: SocketAddr, datagram: Bytes) {
+        {
+            let mut state = self.state();
+            state.queue.clear();
+            state.bytes = 0;
+        }
+        let sending = async {
+            while self.try_send(&mut self.state(), to, &datagram).is_err() {
+                drop(self.socket.own().writable().await);
+            }
+        };
+        if tokio::time::timeout(LAST_WITHIN, sending).await.is_err() {
+            debug!(%to, "the system had no room for the last datagram");
+        }
+    }
+
     fn flush(&self, state: &mut State) -> Pause {
         let now = Instant::now();
         while let Some((to, datagram)) = state.queue.front().cloned() {
@@ -151,6 +168,9 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
         _ => "Look at the interface.",
     }
 }
+
+/// How long the last datagram waits for room.
+const LAST_WITHIN: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// What a datagram counts: the system keeps more than its bytes.
 fn cost(datagram: &Bytes) -> u64 {

@@ -18,7 +18,7 @@ use kvrep_core::wire::{self, FrameKind};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -28,7 +28,8 @@ use tokio::task::JoinHandle;
 pub struct MulticastTransport {
     config: MulticastConfig,
     counters: Arc<FrameCounters>,
-    running: OnceLock<Arc<Shared>>,
+    /// Until it is closed: with the last of its parts its sockets go.
+    running: Mutex<Option<Arc<Shared>>>,
     /// Held while starting and closing.
     task: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     stop: watch::Sender<bool>,
@@ -41,10 +42,14 @@ impl MulticastTransport {
         Self {
             config,
             counters: Arc::default(),
-            running: OnceLock::new(),
+            running: Mutex::default(),
             task: tokio::sync::Mutex::default(),
             stop: watch::Sender::new(false),
         }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Arc<Shared>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -98,6 +103,14 @@ impl Shared {
         self.outbox.send(to, vec![out.freeze()]);
     }
 
+    /// Tells the group that this life is over. What still waits would be refused behind it, and is thrown away.
+    pub(crate) async fn say_farewell(&self) {
+        let mut out = BytesMut::with_capacity(Heading::BYTES);
+        self.heading(Said::Gone).encode(&mut out);
+        let group = self.config.group.into();
+        self.outbox.send_last(group, out.freeze()).await;
+    }
+
     fn send(&self, to: To, address: SocketAddr, frame: &Bytes) {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let heading = |piece| self.heading(Said::Piece(piece));
@@ -117,7 +130,7 @@ impl Shared {
 impl Transport for MulticastTransport {
     async fn start(&self, me: LocalPeer, inbox: Inbox) -> Result<(), TransportError> {
         let mut task = self.task.lock().await;
-        if *self.stop.borrow() || self.running.get().is_some() {
+        if *self.stop.borrow() || self.running().is_some() {
             let why = "a multicast transport is started once; make another one";
             return Err(TransportError::Config(why.into()));
         }
@@ -139,8 +152,8 @@ impl Transport for MulticastTransport {
             clients: Mutex::default(),
             number: AtomicU64::new(0),
         });
-        let shared = self.running.get_or_init(|| shared);
-        let running = hearing::run(Arc::clone(shared), self.stop.subscribe());
+        *self.running() = Some(Arc::clone(&shared));
+        let running = hearing::run(shared, self.stop.subscribe());
         *task = Some(tokio::spawn(running));
         Ok(())
     }
@@ -150,7 +163,8 @@ impl Transport for MulticastTransport {
         if !fits || wire::own_body(&frame, FrameKind::Peer).is_none() {
             return self.counters.refused();
         }
-        let Some(shared) = self.running.get().filter(|_| !*self.stop.borrow()) else {
+        let running = self.running().clone();
+        let Some(shared) = running.filter(|_| !*self.stop.borrow()) else {
             return self.counters.dropped(1);
         };
         match to {
@@ -190,6 +204,7 @@ impl Transport for MulticastTransport {
             let _ = task.await;
         }
         *task = None;
+        *self.running() = None;
     }
 }
 
