@@ -8,6 +8,7 @@ use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
 use super::state_dir::{Durability, Record, StateDir};
 use super::table::Table;
+use super::witness::compare;
 use super::words::Words;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::protocol::ProtocolStatus;
@@ -65,6 +66,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         Plan::Meet { address, .. } => {
             refuse_own(&address, options)?;
             let met = meet(&address, me, &options.data).await?;
+            compare_witnesses(options, std::slice::from_ref(&met.answer)).await?;
             (members, join) = (vec![met.replica], Some(met.join));
             record.peer = Some(met.replica.0);
             record.peer_address = Some(address.clone());
@@ -72,6 +74,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         }
         Plan::Return { peer: known } => {
             let answers = call(me, record.known()).await;
+            compare_witnesses(options, &answers).await?;
             let (asked, place) = whom_to_join(me, known, answers, &record);
             (members, join) = (vec![asked.0], Some(place));
             peer = Some(asked);
@@ -273,6 +276,7 @@ impl Addresses {
 
 /// Who is at an address.
 struct Met {
+    answer: Answer,
     replica: ReplicaId,
     join: Join,
 }
@@ -283,8 +287,18 @@ async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Met, String> 
     loop {
         match status_of(address).await {
             Ok((replica, status)) if replica != me => {
+                let answer = Answer {
+                    replica,
+                    address: address.to_owned(),
+                    said: Some(status.clone()),
+                    begins: false,
+                };
                 let join = place_for(me, replica, status);
-                return Ok(Met { replica, join });
+                return Ok(Met {
+                    answer,
+                    replica,
+                    join,
+                });
             }
             // This server does not listen yet, so it is another one.
             Ok(_) => {
@@ -297,6 +311,16 @@ async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Met, String> 
         }
         sleep(MEET_EVERY).await;
     }
+}
+
+/// A server with another witness than its primary's is not started; where that cannot be known, it says so.
+async fn compare_witnesses(options: &Options, answers: &[Answer]) -> Result<(), String> {
+    if let Some(witness) = &options.witness
+        && let Some(doubt) = compare(witness, answers).await?
+    {
+        tell(&doubt);
+    }
+    Ok(())
 }
 
 /// How to be let into the pair of the server that has answered. A place that is taken is asked for all the same: it is given if

@@ -27,4 +27,5 @@ pub mod start;
 pub mod state_dir;
 pub mod story;
 pub mod table;
+mod witness;
 pub mod words;

@@ -5,7 +5,7 @@ mod table_support;
 use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::WITHIN;
-use table_support::{Witness, get, kill, prepare, put, seen, updated};
+use table_support::{Witness, get, kill, prepare, put, seen, serves, updated};
 
 async fn ends_with(server: &mut Process, why: &str) -> String {
     let told = server.line(why, WITHIN).await.expect("it says why");
@@ -67,4 +67,27 @@ async fn while_the_primary_waits_for_its_witness_the_secondary_says_that_the_tab
     for wrong in ["LOST", "has the table any more", "--force"] {
         assert!(!told.contains(wrong), "{wrong}: {told}");
     }
+}
+
+/// Two witnesses for one table are found before the second server is let in, and not when one of them is needed.
+#[tokio::test]
+async fn a_secondary_with_another_witness_than_its_primarys_is_not_started() {
+    let (right, wrong) = (Witness::start().await, Witness::start().await);
+    let nobody = prepare(&[]).first.address();
+    let pair = prepare(&[]);
+    let first = pair.first.with(&["--witness", &right.address]);
+    let mut first = first.start().await.expect("the first");
+    serves(&mut first).await;
+    let with = |witness: &str| pair.second.with(&["--witness", witness]);
+    let mut second = with(&wrong.address).launch().expect("started");
+    ends_with(&mut second, "does not know the table").await;
+    let mut second = with(&right.address).start().await.expect("the second");
+    updated(&mut second).await;
+    kill(&mut second).await;
+    // Not at a later start either.
+    let mut second = with(&wrong.address).launch().expect("started");
+    ends_with(&mut second, "does not know the table").await;
+    let mut second = with(&nobody).launch().expect("started");
+    let told = second.line("is not known", WITHIN).await.expect("a doubt");
+    assert!(told.contains(&nobody), "{told}");
 }
