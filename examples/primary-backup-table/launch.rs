@@ -32,6 +32,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
     port_is_free(options)?;
     dir.forget_vain_beginning().map_err(|e| e.to_string())?;
     let found = dir.read().map_err(|e| e.to_string())?;
+    let options = &with_witness(options, found.as_ref(), &dir)?;
     let is_first = found.is_none();
     let plan = plan(found.as_ref(), &options.wanted)?;
     if let (Plan::Begin, Some(witness), Force::Yes) =
@@ -101,6 +102,23 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         (_, Force::Yes) => Enter::Forced,
     };
     run(options, (dir, record, begins), members, peer, join).await
+}
+
+/// The same with the witness that the directory remembers.
+fn with_witness(
+    options: &Options,
+    found: Option<&Record>,
+    dir: &StateDir,
+) -> Result<Options, String> {
+    let said = options.witness.clone();
+    let witness = match found {
+        Some(record) => record.witness(said.as_deref(), &dir.file())?,
+        None => said,
+    };
+    Ok(Options {
+        witness,
+        ..options.clone()
+    })
 }
 
 /// How a node enters its group.
@@ -226,7 +244,8 @@ async fn run(
     let data = dir.log();
     let durable = record.durable;
     let told = (options.wanted.force, roll);
-    let mut notes = Notes::new((dir, record), told, Arc::clone(&transport));
+    let witness = options.witness.clone();
+    let mut notes = Notes::new((dir, record, witness), told, Arc::clone(&transport));
     // The port is this server's now, and nothing is served yet.
     if !begins {
         notes.begin()?;

@@ -151,6 +151,7 @@ pub(super) struct Server {
 pub(super) struct Notes {
     dir: StateDir,
     record: Record,
+    witness: Option<String>,
     /// When this server ended last, it alone had the whole table, in its memory.
     was_alone: bool,
     /// The table has begun, and that is written down: before, nothing is served and nothing is left in the directory, for a start that comes to
@@ -164,7 +165,7 @@ pub(super) struct Notes {
 
 impl Notes {
     pub(super) fn new(
-        (dir, record): (StateDir, Record),
+        (dir, record, witness): (StateDir, Record, Option<String>),
         (force, roll): (Force, Arc<Roll>),
         transport: Arc<TcpTransport>,
     ) -> Self {
@@ -172,6 +173,7 @@ impl Notes {
         Self {
             dir,
             record,
+            witness,
             was_alone,
             has_begun: false,
             force,
@@ -196,10 +198,15 @@ impl Notes {
     async fn take(&mut self, protocol: &ProtocolStatus) -> Result<(), String> {
         let me = ReplicaId(self.record.replica);
         let agreed = protocol.configuration.as_ref();
-        if !self.has_begun && !agreed.is_some_and(|c| c.has(me, protocol.store)) {
+        let belongs = agreed.is_some_and(|c| c.has(me, protocol.store));
+        if !self.has_begun && !belongs {
             return Ok(());
         }
         let before = self.record.clone();
+        // A first command that was wrong is not remembered.
+        if belongs {
+            self.record.witness.clone_from(&self.witness);
+        }
         if let Some(configuration) = agreed {
             let transport = &self.transport;
             self.record

@@ -36,6 +36,9 @@ pub struct Record {
     pub term: String,
     /// Who had everything then.
     pub in_sync: Vec<u32>,
+    /// The pair's witness, since this server belongs to it.
+    #[serde(default)]
+    pub witness: Option<String>,
     /// The other servers that were heard of, the latest last: one that took a place in the pair, one that waits for one.
     #[serde(default)]
     pub others: Vec<Other>,
@@ -90,7 +93,22 @@ impl Record {
             peer_address: None,
             term: String::new(),
             in_sync: Vec::new(),
+            witness: None,
             others: Vec::new(),
+        }
+    }
+
+    /// The witness, when `said` is what the arguments say: what was said once need not be said again. `file` is where this is written, for people.
+    ///
+    /// # Errors
+    /// Another one is said now: what to do.
+    pub fn witness(&self, said: Option<&str>, file: &Path) -> Result<Option<String>, String> {
+        match (&self.witness, said) {
+            (Some(before), Some(now)) if before != now => Err(format!(
+                "this server's table has had the witness at {before}, and now --witness {now} is said. Leave it out, or correct it; if the witness has moved, stop both servers and write its new address into {}, at both. This server was not started",
+                file.display()
+            )),
+            (before, said) => Ok(before.clone().or(said.map(str::to_owned))),
         }
     }
 
@@ -193,6 +211,12 @@ impl StateDir {
         self.path.join("log")
     }
 
+    /// Where the record is kept.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        self.path.join(FILE)
+    }
+
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -218,7 +242,7 @@ impl StateDir {
     /// See [`StateDirError`].
     pub fn forget_vain_beginning(&self) -> Result<(), StateDirError> {
         let mark = self.path.join(BEGINNING);
-        if !mark.exists() || self.path.join(FILE).exists() {
+        if !mark.exists() || self.file().exists() {
             return Ok(());
         }
         for removed in [fs::remove_dir_all(self.log()), fs::remove_file(&mark)] {
@@ -236,7 +260,7 @@ impl StateDir {
     /// # Errors
     /// See [`StateDirError`].
     pub fn read(&self) -> Result<Option<Record>, StateDirError> {
-        let path = self.path.join(FILE);
+        let path = self.file();
         let size = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -264,7 +288,7 @@ impl StateDir {
     /// # Errors
     /// See [`StateDirError`].
     pub fn write(&self, record: &Record) -> Result<(), StateDirError> {
-        let (path, new) = (self.path.join(FILE), self.path.join(FILE_NEW));
+        let (path, new) = (self.file(), self.path.join(FILE_NEW));
         let written = (|| {
             let bytes = serde_json::to_vec_pretty(record)?;
             let mut file = File::create(&new)?;
@@ -319,11 +343,28 @@ mod tests {
         dir.write(&record).expect("written");
         assert_eq!(dir.read().expect("readable"), Some(record));
         let of_before = r#"{"port":5000,"replica":1,"durable":false,"peer":null,"peer_address":null,"term":"","in_sync":[]}"#;
-        fs::write(dir.path().join(FILE), of_before).expect("writable");
+        fs::write(dir.file(), of_before).expect("writable");
         assert!(dir.read().is_ok(), "a file of an older version");
-        fs::write(dir.path().join(FILE), "{").expect("writable");
+        fs::write(dir.file(), "{").expect("writable");
         let damaged = dir.read().expect_err("damaged").to_string();
         assert!(damaged.contains("server.json is damaged"), "{damaged}");
+    }
+
+    #[test]
+    fn the_witness_is_remembered_and_another_one_is_refused_with_what_to_do() {
+        let mut record = Record::new(5_000, ReplicaId(1), Durability::Log);
+        let file = Path::new("d/server.json");
+        let now = Some("w:7000".to_owned());
+        assert_eq!(record.witness(None, file), Ok(None));
+        assert_eq!(record.witness(Some("w:7000"), file), Ok(now.clone()));
+        record.witness.clone_from(&now);
+        for said in [None, Some("w:7000")] {
+            assert_eq!(record.witness(said, file), Ok(now.clone()), "{said:?}");
+        }
+        let why = record.witness(Some("v:7000"), file).expect_err("another");
+        for part in ["w:7000", "--witness v:7000", "d/server.json"] {
+            assert!(why.contains(part), "{part}: {why}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod table_support;
 
 use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::Patience;
-use kvrep_examples::primary_backup_table::pair::WITHIN;
+use kvrep_examples::primary_backup_table::pair::{Dump, WITHIN, dump_when};
 use table_support::{Witness, get, kill, prepare, put, seen, serves, updated};
 
 async fn ends_with(server: &mut Process, why: &str) -> String {
@@ -74,7 +74,7 @@ async fn while_the_primary_waits_for_its_witness_the_secondary_says_that_the_tab
 async fn a_secondary_with_another_witness_than_its_primarys_is_not_started() {
     let (right, wrong) = (Witness::start().await, Witness::start().await);
     let nobody = prepare(&[]).first.address();
-    let pair = prepare(&[]);
+    let pair = prepare(&["--durable"]);
     let first = pair.first.with(&["--witness", &right.address]);
     let mut first = first.start().await.expect("the first");
     serves(&mut first).await;
@@ -84,10 +84,39 @@ async fn a_secondary_with_another_witness_than_its_primarys_is_not_started() {
     let mut second = with(&right.address).start().await.expect("the second");
     updated(&mut second).await;
     kill(&mut second).await;
-    // Not at a later start either.
-    let mut second = with(&wrong.address).launch().expect("started");
-    ends_with(&mut second, "does not know the table").await;
-    let mut second = with(&nobody).launch().expect("started");
+    // At a later start its own directory knows better, without anybody's answer; and it need not be told again.
+    for other in [&wrong.address, &nobody] {
+        let mut second = with(other).launch().expect("started");
+        let told = ends_with(&mut second, "now --witness").await;
+        assert!(told.contains(&right.address), "{told}");
+    }
+    kill(&mut first).await;
+    let mut first = pair
+        .first
+        .with(&["--witness", &wrong.address])
+        .launch()
+        .expect("started");
+    ends_with(&mut first, "now --witness").await;
+    let mut first = pair.first.start().await.expect("the first");
+    let mut second = pair.second.start().await.expect("the second");
+    put(&mut pair.client(Patience::default()), "k", "1").await;
+    for server in [&mut first, &mut second] {
+        let both = dump_when(server, "the other one UP", Dump::is_up).await;
+        both.expect("they are a pair");
+    }
+}
+
+/// Where the witness does not answer, it cannot be compared.
+#[tokio::test]
+async fn a_secondary_whose_witness_is_silent_says_that_it_could_not_be_compared() {
+    let witness = Witness::start().await;
+    let nobody = prepare(&[]).first.address();
+    let pair = prepare(&[]);
+    let first = pair.first.with(&["--witness", &witness.address]);
+    let mut first = first.start().await.expect("the first");
+    serves(&mut first).await;
+    let second = pair.second.with(&["--witness", &nobody]);
+    let mut second = second.launch().expect("started");
     let told = second.line("is not known", WITHIN).await.expect("a doubt");
     assert!(told.contains(&nobody), "{told}");
 }
