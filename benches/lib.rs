@@ -3,6 +3,7 @@
 pub mod inprocess;
 pub mod load;
 pub mod log;
+pub mod program;
 
 use criterion::Criterion;
 use std::time::Duration;

@@ -12,7 +12,9 @@ use broker::Broker;
 use clap::{Parser, Subcommand, ValueEnum};
 use group::Batching;
 use kvrep_benches::load::{Caller, Plan, Sample, Turns, calmest, median, row, turn};
+use kvrep_benches::program::measured;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 
 /// What a group of the active scheme carries through a broker, beside the bare broker.
 #[derive(Parser)]
@@ -66,20 +68,8 @@ fn main() -> ExitCode {
     if let Some(Role::Broker) = cli.role {
         return broker::serve();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let measured = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(measure(&cli)));
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("mqtt: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut threads = Builder::new_multi_thread();
+    measured("mqtt", threads.worker_threads(2), measure(&cli))
 }
 
 async fn measure(cli: &Cli) -> Result<(), String> {

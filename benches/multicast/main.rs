@@ -11,9 +11,11 @@ mod pending;
 
 use clap::Parser;
 use kvrep_benches::load::{Caller, Plan, Sample, Turns, calmest, median, row, turn};
+use kvrep_benches::program::measured;
 use kvrep_transport_multicast::MulticastConfig;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 
 /// What the multicast transport carries beside bare sockets.
 #[derive(Parser)]
@@ -41,20 +43,8 @@ Exit code: 0, or 1 if something could not be measured.";
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let measured = runtime
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| runtime.block_on(measure(&cli)));
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("multicast: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    let mut threads = Builder::new_multi_thread();
+    measured("multicast", threads.worker_threads(2), measure(&cli))
 }
 
 async fn measure(cli: &Cli) -> Result<(), String> {

@@ -9,7 +9,9 @@ mod zk;
 
 use clap::{Parser, ValueEnum};
 use kvrep_benches::load::Turns;
+use kvrep_benches::program::measured;
 use std::process::ExitCode;
+use tokio::runtime::Builder;
 
 /// What the example systems' servers carry, beside the bare library, with real processes on this machine.
 #[derive(Parser)]
@@ -47,29 +49,17 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let plan = cli.turns.plan(cli.clients);
     // One thread drives any number of connections with the least work.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let measured = runtime.map_err(|e| e.to_string()).and_then(|runtime| {
-        runtime.block_on(async {
-            let wanted = |system| cli.only.is_none_or(|only| only == system);
-            if wanted(System::Table) {
-                table::measure(&plan).await?;
-            }
-            if wanted(System::Docstore) {
-                docstore::measure(&plan).await?;
-            }
-            if wanted(System::Zk) {
-                zk::measure(&plan).await?;
-            }
-            Ok(())
-        })
-    });
-    match measured {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("systems: {why}");
-            ExitCode::FAILURE
+    measured("systems", &mut Builder::new_current_thread(), async {
+        let wanted = |system| cli.only.is_none_or(|only| only == system);
+        if wanted(System::Table) {
+            table::measure(&plan).await?;
         }
-    }
+        if wanted(System::Docstore) {
+            docstore::measure(&plan).await?;
+        }
+        if wanted(System::Zk) {
+            zk::measure(&plan).await?;
+        }
+        Ok(())
+    })
 }

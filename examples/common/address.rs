@@ -1,6 +1,6 @@
 //! Addresses as people write them.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 
 /// An address of the form `HOST:PORT`.
 ///
@@ -17,4 +17,15 @@ pub fn address(text: &str) -> Result<String, String> {
         return Err(expected());
     }
     Ok(text.to_owned())
+}
+
+/// Where that is, now. Asks the system, which may take its time.
+///
+/// # Errors
+/// `what` does not resolve: what to do.
+pub fn resolved(what: &str, address: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = address.to_socket_addrs().map_err(|e| {
+        format!("{what} {address}: {e}; write it as HOST:PORT, such as 127.0.0.1:5000, with a host that this machine knows")
+    })?;
+    Ok(found.collect())
 }

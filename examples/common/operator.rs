@@ -101,6 +101,29 @@ pub fn with_names(text: &str, name: impl Fn(ReplicaId) -> String) -> String {
     named + rest
 }
 
+/// A sentence of the library without brackets round one replica alone: `{n1}` and `[n1]` become `n1`.
+#[must_use]
+pub fn sets_of_one_opened(text: &str) -> String {
+    let mut opened = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '[']) {
+        let (before, set) = rest.split_at(at);
+        opened.push_str(before);
+        let closing = if set.starts_with('{') { '}' } else { ']' };
+        let one = set[1..].split_once(closing).filter(|(id, _)| is_id(id));
+        (opened, rest) = match one {
+            Some((id, after)) => (opened + id, after),
+            None => (opened + &set[..1], &set[1..]),
+        };
+    }
+    opened + rest
+}
+
+fn is_id(word: &str) -> bool {
+    let digits = word.strip_prefix('n').unwrap_or_default();
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// A sentence of the library in the words of a program: each of the first is replaced by the second.
 #[must_use]
 pub fn reworded(text: &str, words: &[(&str, &str)]) -> String {
@@ -376,6 +399,10 @@ mod tests {
         assert_eq!(
             with_names("n1 and [n22, n3] in n, not in n_4, then5 or in5", name),
             "<1> and [<22>, <3>] in n, not in n_4, then5 or in5"
+        );
+        assert_eq!(
+            sets_of_one_opened("{n1}, [n2], {n3, n4}, {}, {x}, [n5"),
+            "n1, n2, {n3, n4}, {}, {x}, [n5"
         );
         assert_eq!(reworded("n1 (a) b", &[(" (a)", ""), ("b", "c")]), "n1 c");
     }

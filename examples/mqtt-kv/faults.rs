@@ -128,13 +128,12 @@ pub async fn forgetful_broker(
             .put_surely(&format!("depois de {restart}"), "sim")
             .await?;
     }
-    let recovered = probe.each_answers(3).await;
-    story.check(
+    all_answer(
+        story,
+        &mut probe,
         "C0.11: todos voltam a servir sem operador",
-        recovered
-            .map(|()| String::new())
-            .map_err(|why| why.to_string()),
-    );
+    )
+    .await;
     settle(&mut stage, &mut probe).await?;
     let acknowledged: Vec<_> = (said.iter())
         .filter(|(id, _)| {
@@ -205,13 +204,12 @@ pub async fn answered_by_one(story: &mut Story) -> Result<(), Stuck> {
         &"ok",
     );
     stage.server(0)?.resume()?;
-    let recovered = probe.each_answers(3).await;
-    story.check(
+    all_answer(
+        story,
+        &mut probe,
         "quem esteve parado entra de novo sem operador",
-        recovered
-            .map(|()| String::new())
-            .map_err(|why| why.to_string()),
-    );
+    )
+    .await;
     settle(&mut stage, &mut probe).await?;
     let lines = printed(&mut stage)?;
     let tables = stage.tables(&[0, 1, 2]).await?;
@@ -457,6 +455,13 @@ async fn settle(stage: &mut Stage, probe: &mut Probe) -> Result<(), Stuck> {
     }
     probe.put_surely("última", "sim").await?;
     probe.each_answers(stage.size()).await
+}
+
+/// Whether each of the three answers again, as a check of the story.
+async fn all_answer(story: &mut Story, probe: &mut Probe, what: &str) {
+    let answered = probe.each_answers(3).await;
+    let answered = answered.map(|()| String::new());
+    story.check(what, answered.map_err(|why| why.to_string()));
 }
 
 fn printed(stage: &mut Stage) -> Result<Vec<String>, Stuck> {

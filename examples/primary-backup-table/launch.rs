@@ -9,7 +9,9 @@ use super::start::{Force, Plan, draw, plan};
 use super::state_dir::{Durability, Record, StateDir};
 use super::table::Table;
 use super::witness::compare;
-use super::words::Words;
+use super::words::{Words, unheard};
+use crate::common::address::resolved;
+use crate::common::operator::Said;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::protocol::passive::Join;
@@ -17,7 +19,7 @@ use kvrep_core::transport::Transport as _;
 use kvrep_core::{Authority, Configuration, GroupId, Node, ReplicaId};
 use kvrep_transport_tcp::{LinkLimits, TcpConfig, TcpLimits, TcpLink, TcpTransport};
 use std::io::ErrorKind;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -33,6 +35,9 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
     dir.forget_vain_beginning().map_err(|e| e.to_string())?;
     let found = dir.read().map_err(|e| e.to_string())?;
     let options = &with_witness(options, found.as_ref(), &dir)?;
+    if let Some(witness) = &options.witness {
+        resolved("--witness", witness)?;
+    }
     let is_first = found.is_none();
     let plan = plan(found.as_ref(), &options.wanted)?;
     if let (Plan::Begin, Some(witness), Force::Yes) =
@@ -74,6 +79,15 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             peer = Some((met.replica, address));
         }
         Plan::Return { peer: known } => {
+            if let Some(said) = &options.wanted.primary
+                && is_strange(said, &record)
+            {
+                tell(&format!(
+                    "{said} is not asked: this server belongs to the table of the server at {}, as {} says, and goes on there. To join another table, start it with another directory (--data)",
+                    known.1,
+                    dir.file().display()
+                ));
+            }
             let answers = call(me, record.known()).await;
             compare_witnesses(options, &answers).await?;
             let (asked, place) = whom_to_join(me, known, answers, &record);
@@ -302,7 +316,7 @@ struct Met {
 
 /// Asks who listens there, until somebody answers.
 async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Met, String> {
-    let mut told = false;
+    let mut said = Said::default();
     loop {
         match status_of(address).await {
             Ok((replica, status)) if replica != me => {
@@ -326,7 +340,10 @@ async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Met, String> 
                     data.display()
                 ));
             }
-            Err(why) => tell_once(&mut told, &format!("waits for the other server: {why}")),
+            Err(why) if said.is_news(&why, Instant::now()) => tell(&format!(
+                "waits for the other server: {why}. The one that begins the table is started with its port alone, and this one joins it as soon as it answers"
+            )),
+            Err(_) => {}
         }
         sleep(MEET_EVERY).await;
     }
@@ -377,12 +394,18 @@ fn another_table(address: &str, record: &Record) -> String {
     }
 }
 
+/// Whether this address is none of those that the directory knows, written in whatever way.
+fn is_strange(address: &str, record: &Record) -> bool {
+    let places = |at: &str| resolved("", at).unwrap_or_default();
+    let given = places(address);
+    let is_given =
+        |known: &String| known == address || places(known).iter().any(|p| given.contains(p));
+    !record.known().values().any(is_given)
+}
+
 /// A server is no secondary of itself.
 fn refuse_own(address: &str, options: &Options) -> Result<(), String> {
-    let resolved = address.to_socket_addrs().map_err(|e| {
-        format!("{address}: {e}; write the primary as HOST:PORT, such as 127.0.0.1:5000")
-    })?;
-    for found in resolved {
+    for found in resolved("the primary's address", address)? {
         let here = found.ip().is_loopback() || found.ip() == options.listen;
         if found.port() == options.wanted.port && here {
             return Err(format!(
@@ -391,12 +414,6 @@ fn refuse_own(address: &str, options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn tell_once(told: &mut bool, what: &str) {
-    if !std::mem::replace(told, true) {
-        tell(what);
-    }
 }
 
 /// What force does to the table, and what happens next.
@@ -470,11 +487,11 @@ pub(super) async fn status_of(address: &str) -> Result<(ReplicaId, ProtocolStatu
     let deadline = Instant::now() + STATUS_WITHIN;
     let group = GroupId::named(GROUP);
     let link = TcpLink::connect(address, group, LinkLimits::default(), deadline).await;
-    let link = link.map_err(|e| e.to_string())?;
+    let link = link.map_err(|e| unheard(address, &e))?;
     match link.call(Op::Status, deadline).await {
         Ok(Outcome::Status(status)) => Ok((link.replica(), *status)),
         Ok(other) => Err(format!("{address} answers {other:?}")),
-        Err(e) => Err(e.to_string()),
+        Err(e) => Err(unheard(address, &e)),
     }
 }
 
@@ -512,6 +529,18 @@ mod tests {
     }
 
     /// A primary that does not know its secondary is none of this pair.
+    #[test]
+    fn another_primary_is_told_from_one_that_is_known_by_another_name() {
+        let mut record = Record::new(5_001, ReplicaId(9), Durability::Memory);
+        record.peer = Some(1);
+        record.peer_address = Some("127.0.0.1:5000".into());
+        record.hear_of(ReplicaId(7), "127.0.0.1:5002");
+        for known in ["127.0.0.1:5000", "localhost:5000", "127.0.0.1:5002"] {
+            assert!(!is_strange(known, &record), "{known}");
+        }
+        assert!(is_strange("127.0.0.1:6000", &record));
+    }
+
     #[test]
     fn a_server_that_serves_a_table_of_its_own_is_told_from_the_primary_of_the_pair() {
         let status = |members: &[u32]| ProtocolStatus {

@@ -2,7 +2,7 @@
 
 use super::client_stub::ClientStub;
 use super::network_client::{NetworkClient, Patience};
-use super::server_console::UPDATING;
+use super::server_console::{UPDATING, WAITING};
 use crate::common::processes::{Process, ProcessError, Program, free_ports};
 use std::path::Path;
 use std::time::Duration;
@@ -193,7 +193,8 @@ impl Dump {
     /// Whether the server has the whole table, as far as it knows.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        !self.entries.iter().any(|line| line == UPDATING)
+        let lacks = |line: &String| [UPDATING, WAITING].contains(&line.as_str());
+        !self.entries.iter().any(lacks)
     }
 
     /// Whether the other one counts.

@@ -19,6 +19,8 @@ pub(super) enum Known {
     WasPrimary,
     /// It has the whole table of this primary.
     Secondary(ReplicaId),
+    /// It has the whole table of a primary that it does not hear, and waits for a client that asks it.
+    Forsaken(ReplicaId),
 }
 
 impl Known {
@@ -56,10 +58,16 @@ impl Known {
                 "este servidor é agora o secundário, pois foi substituído: o primário é {}",
                 name(primary)
             )),
-            (Known::Secondary(_), Known::Secondary(primary)) => {
+            (_, Known::Forsaken(primary)) => {
+                Some(format!("o primário, {}, não responde", name(primary)))
+            }
+            (Known::Forsaken(before), Known::Secondary(primary)) if before == primary => {
+                Some(format!("o primário, {}, responde outra vez", name(primary)))
+            }
+            (Known::Secondary(_) | Known::Forsaken(_), Known::Secondary(primary)) => {
                 Some(format!("o primário é agora {}", name(primary)))
             }
-            (_, Known::Secondary(_) | Known::Nothing) => None,
+            (Known::Nothing, Known::Secondary(_)) | (_, Known::Nothing) => None,
         }
     }
 
@@ -77,6 +85,11 @@ impl Known {
             (Role::Seeking | Role::Backup, _) if matches!(self, Known::Primary(_)) => {
                 Some(Known::WasPrimary)
             }
+            // Why, and what is to be done, the library says.
+            (Role::Seeking, None) if !status.waiting_for.is_empty() => match self {
+                Known::Secondary(primary) => Some(Known::Forsaken(primary)),
+                Known::Nothing | Known::Primary(_) | Known::WasPrimary | Known::Forsaken(_) => None,
+            },
             (Role::Primary | Role::Seeking | Role::Candidate | Role::Backup | Role::Witness, _) => {
                 None
             }
@@ -110,6 +123,28 @@ mod tests {
     }
 
     #[test]
+    fn a_primary_that_is_silent_and_answers_again_is_said_to() {
+        let mut known = Known::default();
+        let mut told = |role, primary, waiting_for: &str| {
+            let status = ProtocolStatus {
+                waiting_for: waiting_for.into(),
+                ..status(role, primary, &[1, 9])
+            };
+            known.news(ME, &status, |id| format!("<{}>", id.0))
+        };
+        assert_eq!(told(Role::Backup, Some(9), ""), None);
+        let silent = told(Role::Seeking, None, "it is gone").expect("silent");
+        assert!(silent.contains("<9>, não responde"), "{silent}");
+        assert_eq!(told(Role::Seeking, None, "it is gone"), None);
+        let back = told(Role::Backup, Some(9), "").expect("back");
+        assert!(back.contains("<9>, responde outra vez"), "{back}");
+        let silent = told(Role::Seeking, None, "it is gone").expect("silent");
+        assert!(silent.contains("não responde"), "{silent}");
+        let takes = told(Role::Primary, Some(1), "").expect("primary");
+        assert!(takes.contains("é agora o primário"), "{takes}");
+    }
+
+    #[test]
     fn every_change_is_told_once_and_what_lies_between_is_not() {
         let mut known = Known::default();
         let mut told = |role, primary, in_sync: &[u32]| {
@@ -132,6 +167,8 @@ mod tests {
         let replaced = told(Role::Backup, Some(9), &[1, 9]).expect("secondary");
         assert!(replaced.contains("o primário é <9>"), "{replaced}");
         assert_eq!(told(Role::Seeking, None, &[1, 9]), None);
+        // As long as nobody was told why.
+        assert_eq!(told(Role::Backup, Some(9), &[1, 9]), None);
         let again = told(Role::Primary, Some(1), &[1]).expect("primary");
         assert!(again.contains("o secundário está DOWN"), "{again}");
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 /// The lines for `print`, with an empty one at the end. Works at any time: also before there is a table, and while it is being replaced.
 pub async fn printed(node: Option<&Node>) -> String {
     let Some(node) = node else {
-        return format!("{}\n{UPDATING}\n\n", role_line(None));
+        return format!("{}\n{WAITING}\n\n", role_line(None));
     };
     let mut table = entries(node, newest(node).await).await;
     let newest_is_shown = table.is_ok();
@@ -30,7 +30,7 @@ pub async fn printed(node: Option<&Node>) -> String {
         Ok(_) | Err(_) => undecided(&node.status().protocol),
     };
     if !complete {
-        text.push_str(UPDATING);
+        text.push_str(incomplete(node.status().protocol.role));
         text.push('\n');
     }
     match table {
@@ -54,6 +54,15 @@ pub async fn printed(node: Option<&Node>) -> String {
     }
     text.push('\n');
     text
+}
+
+/// The line in place of a table that is not complete.
+fn incomplete(role: Role) -> &'static str {
+    match role {
+        Role::Primary | Role::Candidate | Role::Backup => UPDATING,
+        // Nobody gives it one yet: it waits for the primary, or as a third server for a place.
+        Role::Seeking | Role::Witness => WAITING,
+    }
 }
 
 /// How many entries this server has in its log that are not in the table that is shown: it has them, and has said so to the primary,
@@ -145,6 +154,8 @@ const NEWEST_WITHIN: Duration = Duration::from_millis(500);
 const EMPTY: &str = "Nao existem keys!!";
 /// Printed in place of a table that is not complete.
 pub const UPDATING: &str = "(a tabela está a ser atualizada)";
+/// Printed in place of a table that nobody gives to this server yet.
+pub const WAITING: &str = "(este servidor não tem a tabela toda: espera por quem lha dê)";
 
 #[cfg(test)]
 mod tests {

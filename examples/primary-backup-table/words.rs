@@ -2,8 +2,9 @@
 //! few options, and neither replicas' ids nor the library's types.
 
 use super::state_dir::Durability;
-use crate::common::operator::{Said, reworded, with_names};
+use crate::common::operator::{Said, reworded, sets_of_one_opened, with_names};
 use kvrep_core::ReplicaId;
+use kvrep_core::node::LinkError;
 use kvrep_transport_tcp::Unreachable;
 use kvrep_transport_tcp::codec::Refusal;
 use std::sync::{Mutex, PoisonError};
@@ -55,7 +56,7 @@ impl Words {
                 "{before}this server was to begin a table, and the witness at {witness} knows one already: it is the witness of another table (correct --witness), or this server had that table in another directory (start it there, or with --data). A table of its own needs a witness of its own"
             );
         }
-        let named = with_names(text, |id| self.name(id));
+        let named = with_names(&sets_of_one_opened(text), |id| self.name(id));
         let safe = match self.durability {
             Durability::Log => named,
             Durability::Memory => reworded(&named, &IN_MEMORY),
@@ -109,6 +110,18 @@ impl Words {
     }
 }
 
+/// Why nobody at `address` says who it is.
+pub(super) fn unheard(address: &str, error: &LinkError) -> String {
+    match error {
+        LinkError::NotSent(why) | LinkError::Lost(why) => why.clone(),
+        LinkError::Hopeless(why) if why.contains("belongs to another group") => {
+            format!("what listens at {address} is no table-server: correct the address")
+        }
+        LinkError::Hopeless(why) => format!("{why}; correct the address"),
+        other => other.to_string(),
+    }
+}
+
 /// What a replica finds that was to begin a group, at a witness that knows one without it.
 const KNOWS_OTHERS: [&str; 2] = [
     "no holder of the state remains",
@@ -132,7 +145,19 @@ const IN_MEMORY: [(&str, &str); 3] = [
 ];
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 22] = [
+const PHRASES: [(&str, &str); 25] = [
+    (
+        "its register is empty, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
+        "THE WITNESS HAS LOST WHAT THIS TABLE RECORDED, for its register is empty",
+    ),
+    (
+        "its register is an old one, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
+        "THE WITNESS HAS LOST WHAT THIS TABLE RECORDED last, for its register is an old one",
+    ),
+    (
+        "no primary has answered; check their addresses, and that they run",
+        "no primary has answered: check the address, and that it runs",
+    ),
     (
         "knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",
         "has the table of this pair: this server was primary of it before, with another directory or memory; it was started as if for the first time, with an EMPTY table, which it serves no more. The one that has the table goes on with it as soon as a client asks; what was written here since is LOST then",

@@ -6,7 +6,7 @@ use kvrep_examples::common::processes::Program;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::WITHIN;
 use std::time::Duration;
-use table_support::{prepare, processor_ticks, put, script};
+use table_support::{Witness, kill, prepare, processor_ticks, put, script, seen, updated};
 use tokio::time::{Instant, sleep};
 
 /// C1.10: the end of standard input neither ends a server nor keeps it busy; what is typed wrongly is answered.
@@ -95,4 +95,74 @@ async fn a_client_says_why_a_server_failed_and_takes_none_twice() {
     let (code, told) = run([&first, &first]).await;
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("given twice"), "{told}");
+}
+
+/// A server that waits for its primary says for whom, and what to do; also where something else listens there, or two wait for each other.
+#[tokio::test]
+async fn a_secondary_that_waits_for_its_primary_says_for_whom_and_what_begins_a_table() {
+    let pair = prepare(&[]);
+    let [one, other] = [pair.second.address(), pair.first.address()];
+    let first = pair.first.alone(pair.directory(), &[&one]).expect("built");
+    let mut both = [
+        (first.launch().expect("started"), one),
+        (pair.second.launch().expect("started"), other),
+    ];
+    for (server, awaited) in &mut both {
+        let told = server.line("waits for the other", WITHIN).await;
+        let told = told.expect("it says so");
+        assert!(told.contains(awaited.as_str()), "{told}");
+        assert!(told.contains("with its port alone"), "{told}");
+        assert!(!told.contains("sent"), "{told}");
+        let now = seen(server).await;
+        assert!(
+            now.entries
+                .iter()
+                .any(|line| line.contains("espera por quem lha dê")),
+            "{now:?}"
+        );
+    }
+    let stranger = Witness::of("another-group").await;
+    let mistaken = prepare(&[]);
+    let at = [stranger.address.as_str()];
+    let mistaken = mistaken.second.alone(mistaken.directory(), &at);
+    let mut mistaken = mistaken.expect("built").launch().expect("started");
+    let told = mistaken.line("is no table-server", WITHIN).await;
+    assert!(told.expect("it says so").contains(&stranger.address));
+}
+
+/// A1.6: the directory says whose secondary a server is, and another primary is not passed over in silence.
+#[tokio::test]
+async fn a_secondary_that_is_given_another_primary_at_a_restart_says_that_it_goes_on_with_its_own()
+{
+    let pair = prepare(&[]);
+    let (_first, mut second) = pair.start().await.expect("the pair");
+    kill(&mut second).await;
+    let elsewhere = prepare(&[]).first.address();
+    let again = pair.second.alone(pair.directory(), &[&elsewhere]);
+    let mut again = again.expect("built").start().await.expect("it goes on");
+    updated(&mut again).await;
+    let printed = again.printed().join("\n");
+    let told = format!(
+        "{elsewhere} is not asked: this server belongs to the table of the server at {}",
+        pair.first.address()
+    );
+    assert!(printed.contains(&told), "{printed}");
+    // The usual command is no news, nor the same place by another name.
+    kill(&mut again).await;
+    let known = format!("localhost:{}", pair.first.port);
+    let again = pair.second.alone(pair.directory(), &[&known]);
+    let mut again = again.expect("built").start().await.expect("it goes on");
+    updated(&mut again).await;
+    assert!(!again.printed().join("\n").contains("is not asked"));
+}
+
+#[tokio::test]
+async fn a_witness_whose_name_does_not_resolve_is_refused_at_the_start() {
+    let pair = prepare(&["--witness", "no-such-host.invalid:7000"]);
+    let mut first = pair.first.launch().expect("started");
+    let told = first
+        .line("--witness no-such-host.invalid:7000", WITHIN)
+        .await;
+    assert!(told.expect("it says so").contains("HOST:PORT"));
+    assert_eq!(first.ended(WITHIN).await.expect("it ends").code(), Some(1));
 }

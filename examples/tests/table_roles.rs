@@ -198,6 +198,24 @@ async fn a_secondary_whose_primary_died_at_once_does_not_say_that_it_has_nothing
     );
 }
 
+/// A primary that is silent, and answers again before anybody has asked for it, is said to do either.
+#[tokio::test]
+async fn a_secondary_takes_back_that_its_primary_does_not_answer() {
+    let pair = prepare(&[]);
+    let (mut first, mut second) = pair.start().await.expect("the pair");
+    let at = pair.first.address();
+    for _ in 0..2 {
+        first.pause().expect("stopped");
+        let silent = second.line("não responde", WITHIN).await;
+        assert!(silent.expect("it says so").contains(&at));
+        first.resume().expect("it goes on");
+        let back = second.line("responde outra vez", WITHIN).await;
+        assert!(back.expect("it says so").contains(&at));
+    }
+    put(&mut pair.client(Patience::default()), "k", "1").await;
+    assert!(seen(&mut first).await.is_primary());
+}
+
 /// A primary that was stopped and deposed says so when it goes on.
 #[tokio::test]
 async fn each_change_of_role_is_told_on_the_console() {

@@ -4,8 +4,10 @@ mod table_support;
 
 use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::Patience;
-use kvrep_examples::primary_backup_table::pair::{Dump, WITHIN, dump_when};
+use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump_when};
+use std::time::Duration;
 use table_support::{Witness, get, kill, prepare, put, seen, serves, updated};
+use tokio::time::{Instant, sleep};
 
 async fn ends_with(server: &mut Process, why: &str) -> String {
     let told = server.line(why, WITHIN).await.expect("it says why");
@@ -69,6 +71,17 @@ async fn while_the_primary_waits_for_its_witness_the_secondary_says_that_the_tab
     }
 }
 
+/// Waits until the second server has written down which witness its table has.
+async fn remembers(pair: &Pair, witness: &str) {
+    let file = format!("table-{}.d/server.json", pair.second.port);
+    let file = pair.directory().join(file);
+    let deadline = Instant::now() + WITHIN;
+    while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains(witness)) {
+        assert!(Instant::now() < deadline, "{} says none", file.display());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Two witnesses for one table are found before the second server is let in, and not when one of them is needed.
 #[tokio::test]
 async fn a_secondary_with_another_witness_than_its_primarys_is_not_started() {
@@ -83,6 +96,7 @@ async fn a_secondary_with_another_witness_than_its_primarys_is_not_started() {
     ends_with(&mut second, "does not know the table").await;
     let mut second = with(&right.address).start().await.expect("the second");
     updated(&mut second).await;
+    remembers(&pair, &right.address).await;
     kill(&mut second).await;
     // At a later start its own directory knows better, without anybody's answer; and it need not be told again.
     for other in [&wrong.address, &nobody] {

@@ -247,13 +247,15 @@ impl Front {
                 knows,
                 instead_of,
             } => match &self.role {
-                Role::Leader(registry) => match self.admit(registry, servidor, instead_of).await {
-                    Ok(()) => {
-                        let registration = registry.register(servidor, &knows);
-                        return self.register(talk, dialect, registration, instead_of).await;
+                Role::Leader(registry) => {
+                    match self.admit(registry, servidor, &knows, instead_of).await {
+                        Ok(()) => {
+                            let registration = registry.register(servidor, &knows);
+                            return self.register(talk, dialect, registration, instead_of).await;
+                        }
+                        Err(why) => refused(why),
                     }
-                    Err(why) => refused(why),
-                },
+                }
                 Role::Follower(forwarder) => refused(format!(
                     "este servidor não é o líder: {}",
                     it_follows(self.me, forwarder.leader())
@@ -274,13 +276,18 @@ impl Front {
         &self,
         registry: &Registry,
         servidor: SocketAddr,
+        knows: &Knows,
         instead_of: Option<SocketAddr>,
     ) -> Result<(), String> {
         if servidor == self.me {
             return Err(format!("{servidor} é o endereço do líder"));
         }
         let Some(trio) = registry.trio() else {
-            return confirm(servidor).await;
+            confirm(servidor).await?;
+            if *knows == Knows::TheLeader {
+                registry.heed_those_who_know().await;
+            }
+            return Ok(());
         };
         if trio.id_of(servidor).is_some() {
             return Ok(());
@@ -344,7 +351,10 @@ impl Front {
             if trio.id_of(registration.address()).is_none() {
                 // They became known without it: it is judged as if it came now.
                 let (registry, servidor) = (registration.registry(), registration.address());
-                match self.admit(registry, servidor, instead_of).await {
+                match self
+                    .admit(registry, servidor, &Knows::TheLeader, instead_of)
+                    .await
+                {
                     Ok(()) => continue,
                     Err(why) => return self.say(talk, dialect, refused(why)).await,
                 }

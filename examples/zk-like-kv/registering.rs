@@ -35,8 +35,16 @@ impl Registering {
     /// place. Returns why, in words for its operator.
     pub async fn stay(mut self, trio: &watch::Sender<Option<Trio>>, hearsay: &Hearsay) -> String {
         let mut told = String::new();
+        // What it says of the three is out of date once it was refused: another one took its place.
+        let mut knows = Known::AsHeard;
         loop {
-            let ended = self.once(trio, hearsay).await;
+            let ended = self.once(trio, knows, hearsay).await;
+            knows = match &ended {
+                Err(Unregistered::Refused(_)) => Known::OutOfDate,
+                // Let in, and the leader ended.
+                Ok(()) => Known::AsHeard,
+                Err(Unregistered::Unheard(_)) => knows,
+            };
             let (me, leader) = (self.me, self.leader);
             let why = match (ended, self.instead_of) {
                 (Ok(()), _) => String::new(),
@@ -59,9 +67,13 @@ impl Registering {
     async fn once(
         &mut self,
         trio: &watch::Sender<Option<Trio>>,
+        knows: Known,
         hearsay: &Hearsay,
     ) -> Result<(), Unregistered> {
-        let known = trio.borrow().as_ref().map(Trio::servers);
+        let known = match knows {
+            Known::AsHeard => trio.borrow().as_ref().map(Trio::servers),
+            Known::OutOfDate => None,
+        };
         let join = Mensagem::join(self.me, known, self.instead_of);
         let mut talk = say(self.leader, &join).await?;
         let (mut shown, mut registered) = (hearsay.watch(), false);
@@ -77,7 +89,8 @@ impl Registering {
                 }
             };
             let Some(message) = message else {
-                return Ok(());
+                // That a leader which has not answered is gone says nothing.
+                return registered.then_some(()).ok_or_else(|| String::new().into());
             };
             let Some(servers) = message.servidores.filter(|_| message.tipo == "JOIN_OK") else {
                 let why = message.erro.unwrap_or(message.tipo);
@@ -101,6 +114,13 @@ impl Registering {
             registered = true;
         }
     }
+}
+
+/// Whether what it heard of the three still counts.
+#[derive(Clone, Copy)]
+enum Known {
+    AsHeard,
+    OutOfDate,
 }
 
 /// Why a registration ended.

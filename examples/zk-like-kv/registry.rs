@@ -8,8 +8,11 @@
 //! Invariants: a follower counts while its connection lasts, until the three are known; then they do not change, unless an operator
 //! says that one takes the place of another. A fourth is told who they are.
 //!
-//! Caveat: a leader that is started again takes the word of the first follower that knows the three. One that has been replaced and
-//! runs nevertheless could be that one: stop it.
+//! One that has been replaced and runs nevertheless is told so, and says no more which three it knew. Two such ones must not become the followers of a leader that
+//! is started again before those who have the table come: a leader that has noted timestamps, so had a table, first waits a moment for a follower that knows the three.
+//!
+//! Caveats: that moment has an end, for all three may have been stopped. And one that was replaced while nobody could tell it so (it was cut off, and
+//! the leader was started again) still says which three it knew: stop what was replaced.
 
 use super::message::Knows;
 use super::trio::Trio;
@@ -17,7 +20,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 /// The leader's list of who has registered.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct Registry {
     gone: watch::Sender<Option<SocketAddr>>,
     /// Held by whoever is about to take another one's place.
     turn: tokio::sync::Mutex<()>,
+    /// How long those who know nothing wait for one who knows the three.
+    heed_for: Duration,
 }
 
 /// A registration that lasts as long as its connection.
@@ -52,7 +59,21 @@ impl Registry {
             had_earlier_life: AtomicBool::new(false),
             gone: watch::Sender::new(None),
             turn: tokio::sync::Mutex::new(()),
+            heed_for: Duration::ZERO,
         }
+    }
+
+    /// There was a table before this process: whoever knows the three goes before those that do not, if it comes soon.
+    #[must_use]
+    pub fn heeding_those_who_know(mut self) -> Self {
+        self.heed_for = HEED_FOR;
+        self
+    }
+
+    /// Waits until the three are known, or nobody who knows them is to be expected any more.
+    pub async fn heed_those_who_know(&self) {
+        // Nobody came: those who are there will do.
+        let _ = timeout(self.heed_for, known(&self.known)).await;
     }
 
     /// A follower registers. The three are known at the latest when two are registered.
@@ -187,6 +208,9 @@ pub async fn known(known: &watch::Sender<Option<Trio>>) -> Trio {
     }
 }
 
+/// A follower whose leader was started again comes within a second.
+const HEED_FOR: Duration = Duration::from_secs(3);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,6 +248,21 @@ mod tests {
         let now = trio.with(at(3), at(4)).unwrap();
         registry.replaced(now.clone());
         assert_eq!(registry.trio(), Some(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_had_a_table_waits_a_moment_for_one_who_knows_the_three_and_another_does_not()
+     {
+        let began = tokio::time::Instant::now();
+        registry(1).heed_those_who_know().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let heeding = registry(1).heeding_those_who_know();
+        heeding.heed_those_who_know().await;
+        assert_eq!(began.elapsed().as_secs(), HEED_FOR.as_secs());
+        let _two = heeding.register(at(2), &Knows::All(vec![at(1), at(2), at(3)]));
+        let began = tokio::time::Instant::now();
+        heeding.heed_those_who_know().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[test]

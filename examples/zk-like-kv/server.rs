@@ -101,7 +101,11 @@ pub async fn serve(settings: Settings) -> Result<(), String> {
     };
     let trio = watch::Sender::new(None);
     let role = if is_leader {
-        Role::Leader(Arc::new(Registry::new(own, trio.clone())))
+        let registry = Registry::new(own, trio.clone());
+        Role::Leader(Arc::new(match &given {
+            Some(given) if given.up_to() > 0 => registry.heeding_those_who_know(),
+            Some(_) | None => registry,
+        }))
     } else {
         Role::Follower(Forwarder::new(
             own,

@@ -226,4 +226,15 @@ async fn what_is_wrong_is_said_with_a_remedy_and_an_exit_code() {
     let (code, said) = fails(&mut command("another", free, data.path())).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("choose another directory"), "{said}");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for no_directory in [file.path().to_path_buf(), file.path().join("below")] {
+        let (code, said) = fails(&mut command(GROUP, free, &no_directory)).await;
+        assert_eq!(code, Some(1), "{said}");
+        let at = no_directory.display().to_string();
+        assert!(
+            said.contains(&at) && said.contains("choose another one with --data"),
+            "{said}"
+        );
+    }
 }

@@ -8,6 +8,7 @@ use super::notes::{self, Notes};
 use super::place::Place;
 use super::service::Service;
 use super::words::{Alike, plainly, unreachable};
+use crate::common::address::resolved;
 use crate::common::operator::{Said, asked_to_end, attend};
 use crate::document_store::cli::remote::{ask, leader_of};
 use crate::document_store::store::Store;
@@ -59,6 +60,14 @@ async fn serve(args: Args, hearing: &Hearing, end: impl Future<Output = ()>) -> 
     } = start(&args, hearing).await?;
     let directory = directory_of(&args, place);
     hearing.tell(&listens(&args.listen, place));
+    if let Some(leader) = &notes.leader
+        && node.status().protocol.configuration.is_none()
+        && !args.force
+    {
+        hearing.tell(&format!(
+            "asks {leader} to let this node into its store, until it is let in"
+        ));
+    }
     let told = hearing.clone();
     let ended = tokio::select! {
         () = end => {
@@ -197,6 +206,7 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
     config.limits.greetings_max = 128;
     config.limits.clients_max = 128;
     if let Some(witness) = &notes.witness {
+        resolved("--witness", witness).map_err(Failed::Usage)?;
         config = config.peer(ReplicaId::WITNESS, witness);
     }
     let builder = match leader {

@@ -2,7 +2,7 @@
 //! `host:port`, a directory and a few options, and neither replicas' ids nor the library's types.
 
 use super::place::Place;
-use crate::common::operator::reworded;
+use crate::common::operator::{reworded, sets_of_one_opened};
 use crate::document_store::cli::remote::ask;
 use crate::document_store::wire::Response;
 use kvrep_transport_tcp::Unreachable;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// A sentence of the library, at the node at `place`.
 #[must_use]
 pub fn plainly(place: Place, text: &str) -> String {
-    reworded(&place.named(text), &PHRASES)
+    reworded(&place.named(&sets_of_one_opened(text)), &PHRASES)
 }
 
 /// What the nodes of a store must have been started with alike.
@@ -87,7 +87,19 @@ pub async fn unreachable(place: Place, mine: &Alike, trouble: Unreachable) -> St
 }
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 19] = [
+const PHRASES: [(&str, &str); 22] = [
+    (
+        "its register is empty, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
+        "THE WITNESS HAS LOST WHAT THIS STORE RECORDED, for its register is empty",
+    ),
+    (
+        "its register is an old one, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
+        "THE WITNESS HAS LOST WHAT THIS STORE RECORDED last, for its register is an old one",
+    ),
+    (
+        "no primary has answered; check their addresses, and that they run",
+        "no leader has answered: check the address, and that it runs",
+    ),
     (
         "While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group. Otherwise restore the directory from a copy",
         "If another node has the data, move this node's directory away and start it with that node as its leader: it gets everything from there. Otherwise restore the directory from a copy",

@@ -4,7 +4,6 @@ mod failures;
 mod hostile;
 mod join;
 mod membership;
-mod readme;
 mod server;
 mod steps;
 mod story;

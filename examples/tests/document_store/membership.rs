@@ -10,6 +10,8 @@ async fn c2_6_a_follower_may_start_before_its_leader_and_may_be_pointed_at_a_fol
     let mut stage = Stage::empty().unwrap();
     let [leader, early, late] = free_ports().unwrap();
     stage.enter(early, Some(leader)).await.unwrap();
+    let asks = format!("asks {} to let this node into its store", at(leader));
+    stage.hears(early, &asks).await.unwrap();
     stage.enter(leader, None).await.unwrap();
     stage.active(&[leader, early]).await.unwrap();
     stage.enter(late, Some(early)).await.unwrap();
@@ -236,6 +238,7 @@ async fn an_address_that_is_wrong_is_wrong_usage_and_what_it_listens_on_is_said(
         &[&at(node), &at(node)],
         &[&at(node), "192.0.2.1:1"],
         &[&at(node), "--witness", "nowhere"],
+        &[&at(node), "--witness", "no.such.host.invalid:7000"],
     ] {
         let mut wrong = server.clone().args(arguments).start().unwrap();
         let ended = wrong.ended(PATIENCE).await.unwrap();

@@ -147,7 +147,7 @@ impl Trio {
 
     pub fn errors(&self) -> String {
         let read = |n| std::fs::read_to_string(self.errors.path().join(format!("{n}.log")));
-        (0..4).filter_map(|n| read(n).ok()).collect()
+        (0..5).filter_map(|n| read(n).ok()).collect()
     }
 
     pub async fn connect(&self, n: usize) -> TcpStream {

@@ -38,8 +38,8 @@ struct Spoken<'a> {
 }
 
 fn as_mensagem(answer: &Answer, servidor: SocketAddr) -> Spoken<'_> {
-    let of = |tipo| Spoken {
-        tipo,
+    let said = Spoken {
+        tipo: word(answer),
         key: None,
         value: None,
         timestamp: None,
@@ -52,13 +52,8 @@ fn as_mensagem(answer: &Answer, servidor: SocketAddr) -> Spoken<'_> {
             key,
             value,
             timestamp,
-        } => Spoken {
-            key: Some(key),
-            value: Some(value),
-            timestamp: Some(*timestamp),
-            ..of("PUT_OK")
-        },
-        Answer::GetOk {
+        }
+        | Answer::GetOk {
             key,
             value,
             timestamp,
@@ -66,28 +61,41 @@ fn as_mensagem(answer: &Answer, servidor: SocketAddr) -> Spoken<'_> {
             key: Some(key),
             value: Some(value),
             timestamp: Some(*timestamp),
-            ..of("GET_OK")
+            ..said
         },
         Answer::Null { key } => Spoken {
             key: Some(key),
             timestamp: Some(0),
-            ..of("NULL")
+            ..said
         },
         Answer::TryOtherServerOrLater { key, timestamp } => Spoken {
             key: Some(key),
             timestamp: Some(*timestamp),
-            ..of(TRY)
+            ..said
         },
         Answer::JoinOk { servidores } => Spoken {
             servidores: Some(servidores),
-            ..of("JOIN_OK")
+            ..said
         },
-        Answer::ItIs => of("SOU"),
+        Answer::ItIs => said,
         Answer::Erro { key, erro } => Spoken {
             key: key.as_deref(),
             erro: Some(erro),
-            ..of("ERRO")
+            ..said
         },
+    }
+}
+
+/// What an answer is called.
+fn word(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::PutOk { .. } => "PUT_OK",
+        Answer::GetOk { .. } => "GET_OK",
+        Answer::Null { .. } => "NULL",
+        Answer::TryOtherServerOrLater { .. } => TRY,
+        Answer::JoinOk { .. } => "JOIN_OK",
+        Answer::ItIs => "SOU",
+        Answer::Erro { .. } => "ERRO",
     }
 }
 
@@ -99,52 +107,49 @@ fn written(message: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 }
 
 fn as_conteudo(answer: Answer) -> Value {
-    match answer {
-        Answer::PutOk { timestamp, .. } => json!({"tipo": "PUT_OK", "conteudo": timestamp}),
-        Answer::GetOk {
-            value, timestamp, ..
-        } => json!({"tipo": "GET_OK", "conteudo": [value, timestamp]}),
-        Answer::Null { .. } => json!({"tipo": "NULL", "conteudo": null}),
+    let (tipo, conteudo) = match (word(&answer), answer) {
+        (tipo, Answer::PutOk { timestamp, .. }) => (tipo, json!(timestamp)),
+        (
+            tipo,
+            Answer::GetOk {
+                value, timestamp, ..
+            },
+        ) => (tipo, json!([value, timestamp])),
+        (tipo, Answer::Null { .. } | Answer::ItIs) => (tipo, Value::Null),
         // The word of that dialect.
-        Answer::TryOtherServerOrLater { .. } => {
-            json!({"tipo": "ERRO", "conteudo": "TRY_ANOTHER_SERVER_OR_LATER"})
-        }
-        Answer::JoinOk { servidores } => json!({"tipo": "JOIN_OK", "conteudo": servidores}),
-        Answer::ItIs => json!({"tipo": "SOU", "conteudo": null}),
-        Answer::Erro { erro, .. } => json!({"tipo": "ERRO", "conteudo": erro}),
-    }
+        (_, Answer::TryOtherServerOrLater { .. }) => ("ERRO", "TRY_ANOTHER_SERVER_OR_LATER".into()),
+        (tipo, Answer::JoinOk { servidores }) => (tipo, json!(servidores)),
+        (tipo, Answer::Erro { erro, .. }) => (tipo, erro.into()),
+    };
+    json!({"tipo": tipo, "conteudo": conteudo})
 }
 
 fn as_command(answer: Answer, servidor: SocketAddr) -> Value {
-    let said = |command: &str, key: Option<String>, value: Value, timestamp: Value| {
-        json!({
-            "command": command, "timestamp": timestamp, "key": key, "value": value,
-            "host": servidor.ip().to_string(), "port": servidor.port(),
-        })
-    };
-    match answer {
+    let command = word(&answer);
+    let (key, value, timestamp): (Option<String>, Value, Value) = match answer {
         Answer::PutOk {
             key,
             value,
             timestamp,
-        } => said("PUT_OK", Some(key), value.into(), timestamp.into()),
+        } => (Some(key), value.into(), timestamp.into()),
         // A text here, and only here.
         Answer::GetOk {
             key,
             value,
             timestamp,
-        } => {
-            let timestamp = timestamp.to_string();
-            said("GET_OK", Some(key), value.into(), timestamp.into())
-        }
-        Answer::Null { key } => said("NULL", Some(key), Value::Null, 0.into()),
+        } => (Some(key), value.into(), timestamp.to_string().into()),
+        Answer::Null { key } => (Some(key), Value::Null, 0.into()),
         Answer::TryOtherServerOrLater { key, timestamp } => {
-            said(TRY, Some(key), Value::Null, timestamp.into())
+            (Some(key), Value::Null, timestamp.into())
         }
-        Answer::JoinOk { servidores } => said("JOIN_OK", None, json!(servidores), 0.into()),
-        Answer::ItIs => said("SOU", None, Value::Null, 0.into()),
-        Answer::Erro { key, erro } => said("ERRO", key, erro.into(), 0.into()),
-    }
+        Answer::JoinOk { servidores } => (None, json!(servidores), 0.into()),
+        Answer::ItIs => (None, Value::Null, 0.into()),
+        Answer::Erro { key, erro } => (key, erro.into(), 0.into()),
+    };
+    json!({
+        "command": command, "timestamp": timestamp, "key": key, "value": value,
+        "host": servidor.ip().to_string(), "port": servidor.port(),
+    })
 }
 
 const USUAL_BYTES: usize = 512;

@@ -68,6 +68,11 @@ fn main() -> ExitCode {
 async fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // Listened for from the beginning, so that a signal during the start is not missed.
     let signal = signal()?;
+    let data = &args.data;
+    std::fs::create_dir_all(data).map_err(|e| {
+        let data = data.display();
+        format!("cannot use {data} as a directory: {e}; choose another one with --data")
+    })?;
     let config = TcpConfig::new(&args.listen).unlisted(Unlisted::Answer);
     let transport = TcpTransport::bind(config).await?;
     let listen = transport.local_addr().map(|address| address.to_string());
