@@ -14,7 +14,7 @@
 use super::dialect::{Dialect, read_request, write_answer};
 use super::forward::Forwarder;
 use super::framing::{Framed, Framing};
-use super::message::{Answer, Request};
+use super::message::{Answer, Knows, Request};
 use super::registering::confirm;
 use super::registry::{Registration, Registry};
 use super::store::{Put, Store, nothing_done};
