@@ -98,7 +98,7 @@ async fn a_server_that_has_not_got_the_table_says_so_and_never_that_a_key_does_n
             }
             Err(why) => assert!(why.contains("conexão recusada"), "{why}"),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     assert!(before > 0, "it was asked before it had anything");
     // One that was replaced and returns belongs no more: it has nothing to say, and nothing to pass on.
