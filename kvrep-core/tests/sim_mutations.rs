@@ -14,13 +14,14 @@ fn cell_for(mutation: Mutation) -> Cell {
     let name = match mutation {
         Mutation::TruncateBelowCommit => "alone/wal/pauses",
         // A stop that is no crash, where only crashes may happen: with a sleeper that listens first the promise holds all the same.
-        Mutation::IntentNotDurable | Mutation::SleepNotNoticed => "alone/wal/crashes",
+        Mutation::IntentNotDurable | Mutation::SleepNotNoticed | Mutation::LeaverNotAsked => {
+            "alone/wal/crashes"
+        }
         Mutation::ReadConfirmedByOne | Mutation::JoinerProposedEarly => "witness/memory/partitions",
         Mutation::RegentServes | Mutation::HomeInsists => "never/alone/memory/crashes",
         Mutation::DownMemberForgotten => "never-all/alone/wal/all",
         Mutation::LossUnbounded => "primary/witness/wal/partitions",
         Mutation::RefutedCounts => "on-request-primary/witness/wal/partitions",
-        Mutation::LeaverNotAsked => "on-request/alone/wal/disks",
         Mutation::ReleasedEarly => "never-all-append/alone/wal/all",
         Mutation::LeaseNotWaitedOut
         | Mutation::LeaseByAllButOne
@@ -53,6 +54,22 @@ fn story(mutation: Mutation, seed: u64) -> Option<Script> {
                 Act::Pause(1),
                 wait(2_000),
                 Act::Resume(1),
+                wait(500),
+            ];
+            return Some(acts.into_iter().fold(Script::new(3), Script::act));
+        }
+        // A primary dies right after one has left, before that one hears that it did; nobody else lives.
+        Mutation::LeaverNotAsked => {
+            let acts = [
+                moment,
+                Act::Kill(3),
+                wait(1_000),
+                Act::Leave(2),
+                wait(seed % 10),
+                Act::Kill(1),
+                wait(2_000),
+                Act::Start(1),
+                Act::Start(3),
                 wait(500),
             ];
             return Some(acts.into_iter().fold(Script::new(3), Script::act));

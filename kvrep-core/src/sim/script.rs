@@ -3,6 +3,7 @@
 //! Clients, links and disks are drawn from the seed as ever; only what goes wrong is told.
 
 use super::disk::Death;
+use super::faults::Kind;
 use super::queue::Happening;
 use super::world::World;
 use crate::id::ReplicaId;
@@ -30,6 +31,8 @@ pub enum Act {
     Mend,
     /// Ask the first, which should be primary, to hand over to the second.
     Handover(u32, u32),
+    /// Let a member ask to leave, where the cell's promise holds without it.
+    Leave(u32),
 }
 
 /// A group of a given size and what happens to it. In the end everything is healed, and every promise of the cell is
@@ -80,6 +83,7 @@ impl Script {
             | Act::Resume(_)
             | Act::Cut(..)
             | Act::Handover(..)
+            | Act::Leave(_)
             | Act::Mend => Duration::ZERO,
         };
         self.acts.iter().map(wait).sum::<Duration>() + Duration::from_millis(200)
@@ -132,6 +136,11 @@ impl World {
                 }
             }
             Act::Mend => self.network.heal(),
+            Act::Leave(n) => {
+                if let Some(node) = self.numbered(n) {
+                    self.change_members(Kind::Leave, node, node);
+                }
+            }
             Act::Handover(from, to) => {
                 if let Some(node) = self.numbered(from) {
                     let to = Some(ReplicaId(to));

@@ -9,6 +9,9 @@
 //!   durable, even before the intent is: it must know, or it could take over as before, and a proposer that restarts with the
 //!   intent would go on without it. Until it agrees it is sent heartbeats as before, or it would take over for their lack.
 //!
+//! `Alone`: a removal may supersede a pending change. From then on that one is told to nobody, and cannot count: whoever accepted it later would take
+//! over in a set that is not the group's any more.
+//!
 //! While a change is pending, whoever acknowledges needs every member of the old and of the new set.
 
 use super::local::Local;
@@ -30,6 +33,15 @@ pub(super) struct Change {
     /// `Alone`: live members that shall not count any more, in the lives that must agree: not waited for once they are dead.
     leaving: BTreeMap<ReplicaId, Incarnation>,
     joiners: BTreeSet<ReplicaId>,
+    stands: Stands,
+}
+
+/// Whether a change may still count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stands {
+    Alone,
+    /// A later one was begun.
+    Superseded,
 }
 
 /// What comes before the other members hear of a change.
@@ -56,6 +68,7 @@ impl Change {
         local: &mut Local,
         now: Time,
         old: Option<&Configuration>,
+        pending: &mut [Self],
         new: Configuration,
         out: &mut Outbox,
     ) -> Self {
@@ -63,10 +76,12 @@ impl Change {
         let is_new = |id: &ReplicaId| {
             old.is_some_and(|old| old.term == new.term && !old.in_sync.contains_key(id))
         };
-        let leaving = old
-            .filter(|old| local.is_alone() && old.term == new.term)
+        let counted = old
             .into_iter()
-            .flat_map(|old| old.in_sync.keys().copied())
+            .chain(pending.iter().map(|change| &change.new));
+        let leaving = counted
+            .filter(|counted| local.is_alone() && counted.term == new.term)
+            .flat_map(|counted| counted.in_sync.keys().copied())
             .filter(|id| !new.in_sync.contains_key(id) && local.is_live(*id))
             .map(|id| (id, local.life(id)))
             .collect();
@@ -83,8 +98,12 @@ impl Change {
             olds: others().filter(|id| !is_new(id)).collect(),
             leaving,
             joiners: others().filter(is_new).collect(),
+            stands: Stands::Alone,
             new,
         };
+        for superseded in pending {
+            superseded.stands = Stands::Superseded;
+        }
         if change.leaving.is_empty() {
             change.record(local, out);
         } else {
@@ -175,6 +194,9 @@ impl Change {
     }
 
     fn send(&self, local: &Local, out: &mut Outbox) {
+        if self.stands == Stands::Superseded {
+            return;
+        }
         if !local.is_alone() {
             let message = Message::CompareAndSet {
                 nonce: local.nonce,
@@ -228,7 +250,8 @@ impl Change {
 
     fn alone_outcome(&self, local: &Local) -> Option<Settled> {
         let done = self.first == First::Done && self.olds.is_empty() && self.joiners.is_empty();
-        (local.is_alone() && done).then_some(Settled::Counts)
+        let stands = self.stands == Stands::Alone;
+        (local.is_alone() && stands && done).then_some(Settled::Counts)
     }
 
     /// `Witness`: the register holds this.

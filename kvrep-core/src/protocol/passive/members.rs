@@ -213,7 +213,7 @@ impl Primary {
             Ok(Some(new)) => {
                 self.asked = ticket.map(|ticket| (ticket, new.rank()));
                 let old = self.configuration.clone();
-                let change = Change::begin(local, now, Some(&old), new, out);
+                let change = Change::begin(local, now, Some(&old), &mut [], new, out);
                 self.changes.push(change);
                 None
             }

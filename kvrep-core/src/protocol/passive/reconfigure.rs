@@ -62,7 +62,7 @@ impl Primary {
         }
         new.version = new.version.next();
         let old = Arc::clone(&self.configuration);
-        let change = Change::begin(local, now, Some(&old), new, out);
+        let change = Change::begin(local, now, Some(&old), &mut self.changes, new, out);
         self.changes.push(change);
     }
 

@@ -276,11 +276,15 @@ impl Primary {
     /// that it was dropped. (One that must agree to it first is different, as long as it lives.)
     pub(super) fn is_being_dropped(&self, local: &Local, id: ReplicaId) -> bool {
         let life = local.life(id);
-        let dropped =
-            |change: &Change| !change.new.in_sync.contains_key(&id) && !change.awaits(id, life);
-        local.is_alone()
-            && self.configuration.in_sync.contains_key(&id)
-            && self.changes.iter().any(dropped)
+        let mut counted = self.configuration.in_sync.contains_key(&id);
+        let mut dropped = |change: &Change| {
+            let counts = change.new.in_sync.contains_key(&id);
+            let drops = counted && !counts && !change.awaits(id, life);
+            // One that is about to be added may have it durable.
+            counted |= counts;
+            drops
+        };
+        local.is_alone() && self.changes.iter().any(&mut dropped)
     }
 
     /// From where on the peers that are live still need the log: behind the snapshot that one is being sent, or behind

@@ -206,7 +206,7 @@ impl Passive {
             }));
         }
         let patience = self.local.group.timing.resend_every * 3;
-        let mut change = Change::begin(&mut self.local, now, old.as_ref(), new, out);
+        let mut change = Change::begin(&mut self.local, now, old.as_ref(), &mut [], new, out);
         // Nothing to wait for where nobody else must agree and nothing must be durable first.
         let settled = change.on_persisted(&self.local, now, self.local.durable.done(), out);
         self.change_role(
