@@ -175,6 +175,10 @@ impl Backup {
             return;
         }
         self.told = news;
+        if again == Again::Yes && !local.hard_is_durable() {
+            // What follows leaves when the storage is done. One that hangs makes this replica look dead to nobody.
+            local.report_to(self.primary, out);
+        }
         let message = Message::Appended {
             term: self.term,
             durable,
