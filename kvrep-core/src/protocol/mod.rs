@@ -301,7 +301,7 @@ pub enum Event {
     /// only with [`crate::Ack::Primary`]; with [`crate::Authority::Alone`] under a partition, a pause or a lost disk; or
     /// after a forced start.
     AcknowledgedWritesLost {
-        /// Here the histories differ; perhaps before too, for earlier entries may no longer be there to be compared. What
+        /// Here the histories part, where `writes` is told; else here or before, for earlier entries are not there any more to be compared. What
         /// this replica had is set aside (`StorageEvent::TailSaved`): compare that.
         from: Index,
         /// This replica's commit point.

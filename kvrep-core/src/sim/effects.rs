@@ -218,9 +218,14 @@ impl World {
                 let last = Index((from.0 + entries).saturating_sub(1));
                 self.reported_lost.push((*from, last));
             }
-            Event::AcknowledgedWritesLost { .. } => {
+            Event::AcknowledgedWritesLost { from, writes, .. } => {
                 self.stats.losses += 1;
-                // From where, a replica can only tell roughly.
+                if writes.is_some()
+                    && let Some(why) = self.check_parting(n, *from)
+                {
+                    self.fail("losses are counted from where the histories part", why);
+                }
+                // Where they are not counted, a replica can only tell roughly from where on.
                 let last = self.nodes[n].disk.shadow().end().index;
                 self.reported_lost.push((Index(1), last));
             }
@@ -251,6 +256,21 @@ impl World {
             Event::StateDiscarded { .. } => self.disturbed = None,
         }
         self.show(&Sight::Reported { life, event });
+    }
+
+    /// A replica says that its history parts here from the one of the primary that it follows.
+    fn check_parting(&self, n: usize, from: Index) -> Option<String> {
+        let primary = self.nodes[n].engine.as_ref()?.status().term.replica;
+        let theirs = self.nodes.iter().find(|node| node.id == primary)?;
+        let (theirs, own) = (theirs.disk.shadow(), self.nodes[n].disk.shadow());
+        let pair = |at: Index| own.at(at).zip(theirs.at(at));
+        let agree = pair(from).filter(|(own, theirs)| own == theirs);
+        let differ = pair(from.prev()).filter(|(own, theirs)| own != theirs);
+        let (own, theirs) = agree.or(differ)?;
+        Some(format!(
+            "{} counts from {from}, but has {own:?} where {primary} has {theirs:?}",
+            self.nodes[n].id
+        ))
     }
 
     /// The witness's register durably holds this.

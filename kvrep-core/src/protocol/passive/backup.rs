@@ -3,13 +3,14 @@
 //! Invariants:
 //! * a backup acknowledges what is durable here *and* known to equal the primary's log in this term;
 //! * it answers nothing before the term it answers in is durable here;
-//! * what it cuts off was never committed here; if it was, that is a divergence, saved aside and reported.
+//! * what it cuts off was never committed here; if it was, that is a divergence, saved aside and reported: [`Parting`] says from where on.
 
 use super::OnDivergence;
 use super::local::Local;
 use super::message::Message;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
+use super::parting::{Parting, Search};
 use super::transfer::{Receiving, Taken};
 use crate::entry::Run;
 use crate::id::{Configuration, Index, LogPoint, Nonce, ReplicaId, Term};
@@ -36,6 +37,8 @@ pub(super) struct Backup {
     cleared: Option<Nonce>,
     /// When it was last asked whether it lives, because a client asked here.
     probed_at: Option<Time>,
+    /// What is committed here was refuted, and it is being found out where the histories part.
+    parting: Option<Parting>,
 }
 
 /// An append, opened.
@@ -64,6 +67,7 @@ impl Backup {
             told_digest: None,
             cleared: None,
             probed_at: None,
+            parting: None,
         }
     }
 
@@ -92,34 +96,18 @@ impl Backup {
         let heartbeat = append.entries.is_empty();
         let fresh_round = append.round > self.round;
         self.round = self.round.max(append.round);
-        match follow(local, &append) {
+        let meeting = follow(local, &append);
+        if let (None, Meeting::Refuted(at)) = (self.parting, &meeting) {
+            self.parting = Some(Parting::new(&local.log, *at));
+        }
+        if let Some(parting) = &mut self.parting {
+            let search = parting.compare(&local.log, &append);
+            self.part(local, search, out);
+            return;
+        }
+        match meeting {
             Meeting::Elsewhere(hint) => self.mismatch(local, hint, out),
-            Meeting::Refuted(at) => {
-                #[cfg(feature = "sim")]
-                if local.mutated(Mutation::TruncateBelowCommit) {
-                    local.log.truncate(at);
-                    local.durable.truncated(at);
-                    local.persist(
-                        vec![StorageOp::TruncateSuffix {
-                            from: at,
-                            tail: Tail::Drop,
-                        }],
-                        out,
-                    );
-                    local.commit = local.commit.min(local.log.last().index);
-                    let last = local.log.last().index;
-                    self.mismatch(local, last, out);
-                    return;
-                }
-                if local.on_divergence == OnDivergence::Stop {
-                    local.stop(at, out);
-                    return;
-                }
-                local.reset(at, out);
-                local.report_to(self.primary, out);
-                self.matched = Index::ZERO;
-                self.mismatch(local, Index::ZERO, out);
-            }
+            Meeting::Refuted(_) => {}
             Meeting::Here { conflict, from } => {
                 let end = append.entries.last().map_or(append.prev.index, |e| e.index);
                 let ops = splice(local, conflict, append.entries, from, out);
@@ -136,6 +124,38 @@ impl Backup {
                 }
             }
         }
+    }
+
+    /// Goes on looking for where the histories part, or throws its own away.
+    fn part(&mut self, local: &mut Local, search: Search, out: &mut Outbox) {
+        let (from, writes) = match search {
+            Search::Ask(behind) => {
+                self.mismatch(local, behind, out);
+                return;
+            }
+            Search::Found(from) => (from, local.log.writes(from, local.commit)),
+            Search::Unknown(from) => (from, None),
+        };
+        self.parting = None;
+        #[cfg(feature = "sim")]
+        if local.mutated(Mutation::TruncateBelowCommit) {
+            local.log.truncate(from);
+            local.durable.truncated(from);
+            let tail = Tail::Drop;
+            local.persist(vec![StorageOp::TruncateSuffix { from, tail }], out);
+            local.commit = local.commit.min(local.log.last().index);
+            let last = local.log.last().index;
+            self.mismatch(local, last, out);
+            return;
+        }
+        if local.on_divergence == OnDivergence::Stop {
+            local.stop(from, writes, out);
+            return;
+        }
+        local.reset(from, writes, out);
+        local.report_to(self.primary, out);
+        self.matched = Index::ZERO;
+        self.mismatch(local, Index::ZERO, out);
     }
 
     fn mismatch(&self, local: &mut Local, hint: Index, out: &mut Outbox) {
@@ -195,6 +215,11 @@ impl Backup {
         out: &mut Outbox,
     ) {
         if local.restoring {
+            return;
+        }
+        if let Some(parting) = self.parting {
+            // The primary has no entries any more that reach back so far.
+            self.part(local, parting.given_up(), out);
             return;
         }
         if meta.last.index <= local.settled() {

@@ -447,7 +447,7 @@ impl Local {
     }
 
     /// The history was refuted from `from` on, and the operator wants to look first: nothing is changed, nothing served.
-    pub(super) fn stop(&mut self, from: Index, out: &mut Outbox) {
+    pub(super) fn stop(&mut self, from: Index, writes: Option<u64>, out: &mut Outbox) {
         self.stopped = true;
         self.hard.refuted = Some(from);
         self.persist_hard(out);
@@ -455,7 +455,7 @@ impl Local {
         out.push(Action::Event(Event::AcknowledgedWritesLost {
             from,
             commit,
-            writes: self.log.writes(from, commit),
+            writes,
         }));
         self.waiting_for = stopped_words(from);
         out.push(Action::Event(Event::Refused(self.waiting_for.clone())));
@@ -463,12 +463,12 @@ impl Local {
 
     /// Throws the whole history away, keeping it aside: it was refuted below the commit point. What it vouched for is gone, so
     /// from here on it is another member, as one is that lost its disk: it cannot take over before it was added again.
-    pub(super) fn reset(&mut self, from: Index, out: &mut Outbox) {
+    pub(super) fn reset(&mut self, from: Index, writes: Option<u64>, out: &mut Outbox) {
         if self.holds_writes() {
             out.push(Action::Event(Event::AcknowledgedWritesLost {
                 from,
                 commit: self.commit,
-                writes: self.log.writes(from, self.commit),
+                writes,
             }));
         }
         self.begin_anew(out);

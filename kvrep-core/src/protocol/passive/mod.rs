@@ -42,6 +42,7 @@ mod members;
 mod message;
 #[cfg(feature = "sim")]
 mod mutation;
+mod parting;
 mod primary;
 mod progress;
 mod reads;

@@ -70,6 +70,41 @@ fn parted(then: OnDivergence) -> (Group, ReplicaId, ReplicaId) {
     (g, old, new)
 }
 
+#[test]
+fn what_is_lost_is_counted_from_where_the_histories_part() {
+    for (common, own, theirs) in [(0, 1, 1), (3, 10, 1), (40, 7, 3), (5, 2, 30), (200, 90, 60)] {
+        for then in [OnDivergence::SaveAndRejoin, OnDivergence::Stop] {
+            let mut g = three_that(then, Authority::Alone, |_| ());
+            g.pass(SECOND);
+            let old = g.primary();
+            for written in 0..common {
+                g.write(old, written);
+            }
+            g.pass(SECOND);
+            cut_off(&mut g, old);
+            g.pass(SECOND * 2);
+            let others = [1, 2, 3].map(ReplicaId);
+            let new = others.into_iter().find(|id| *id != old && serving(&g, *id));
+            let new = new.unwrap_or_else(|| panic!("{:#?}", g.statuses()));
+            for (at, many) in [(old, own), (new, theirs)] {
+                for _ in 0..many {
+                    assert!(matches!(g.write(at, 1), Some(Outcome::Done { .. })));
+                }
+            }
+            g.cut.clear();
+            g.pass(SECOND * 2);
+            let told = |e: &Event| match e {
+                Event::AcknowledgedWritesLost { writes, .. } => Some(*writes),
+                _ => None,
+            };
+            let told: Vec<_> = (g.nodes[&old].effects.events.iter())
+                .filter_map(told)
+                .collect();
+            assert_eq!(told, [Some(own)], "{common} {own} {theirs} {then:?}");
+        }
+    }
+}
+
 fn assert_stopped(g: &mut Group, id: ReplicaId) {
     let status = g.nodes[&id].engine.status();
     assert!(status.waiting_for.starts_with("stopped"), "{status:?}");
