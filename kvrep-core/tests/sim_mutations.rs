@@ -13,6 +13,8 @@ const SEEDS_MAX: u64 = 2_000;
 fn cell_for(mutation: Mutation) -> Cell {
     let name = match mutation {
         Mutation::TruncateBelowCommit => "alone/wal/pauses",
+        Mutation::PartingNotSought => "alone/wal/partitions",
+        Mutation::SilentWhileItHangs => "alone/wal/disks",
         // A stop that is no crash, where only crashes may happen: with a sleeper that listens first the promise holds all the same.
         Mutation::IntentNotDurable | Mutation::SleepNotNoticed | Mutation::LeaverNotAsked => {
             "alone/wal/crashes"
@@ -66,6 +68,21 @@ fn story(mutation: Mutation, seed: u64) -> Option<Script> {
                 wait(1_000),
                 Act::Leave(2),
                 wait(seed % 10),
+                Act::Kill(1),
+                wait(2_000),
+                Act::Start(1),
+                Act::Start(3),
+                wait(500),
+            ];
+            return Some(acts.into_iter().fold(Script::new(3), Script::act));
+        }
+        // A backup must agree that a dead one is dropped, and its disk hangs; the primary goes on without it, and dies.
+        Mutation::SilentWhileItHangs => {
+            let acts = [
+                wait(1_000),
+                Act::SlowDisk(2, 250 + (seed % 8) as u32 * 50),
+                Act::Kill(3),
+                wait(600 + seed % 400),
                 Act::Kill(1),
                 wait(2_000),
                 Act::Start(1),

@@ -33,6 +33,8 @@ pub enum Act {
     Handover(u32, u32),
     /// Let a member ask to leave, where the cell's promise holds without it.
     Leave(u32),
+    /// Make the disk of the first so many times slower than usual, until the end.
+    SlowDisk(u32, u32),
 }
 
 /// A group of a given size and what happens to it. In the end everything is healed, and every promise of the cell is
@@ -84,6 +86,7 @@ impl Script {
             | Act::Cut(..)
             | Act::Handover(..)
             | Act::Leave(_)
+            | Act::SlowDisk(..)
             | Act::Mend => Duration::ZERO,
         };
         self.acts.iter().map(wait).sum::<Duration>() + Duration::from_millis(200)
@@ -139,6 +142,11 @@ impl World {
             Act::Leave(n) => {
                 if let Some(node) = self.numbered(n) {
                     self.change_members(Kind::Leave, node, node);
+                }
+            }
+            Act::SlowDisk(n, times) => {
+                if let Some(node) = self.numbered(n) {
+                    self.nodes[node].disk_slowness = times.max(1);
                 }
             }
             Act::Handover(from, to) => {

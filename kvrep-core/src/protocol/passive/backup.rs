@@ -102,6 +102,12 @@ impl Backup {
         }
         if let Some(parting) = &mut self.parting {
             let search = parting.compare(&local.log, &append);
+            #[cfg(feature = "sim")]
+            let search = if local.mutated(Mutation::PartingNotSought) {
+                Search::Found(parting.differs())
+            } else {
+                search
+            };
             self.part(local, search, out);
             return;
         }
@@ -195,7 +201,11 @@ impl Backup {
             return;
         }
         self.told = news;
-        if again == Again::Yes && !local.hard_is_durable() {
+        #[cfg(feature = "sim")]
+        let silent = local.mutated(Mutation::SilentWhileItHangs);
+        #[cfg(not(feature = "sim"))]
+        let silent = false;
+        if again == Again::Yes && !local.hard_is_durable() && !silent {
             // What follows leaves when the storage is done. One that hangs makes this replica look dead to nobody.
             local.report_to(self.primary, out);
         }

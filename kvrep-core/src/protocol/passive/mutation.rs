@@ -82,11 +82,15 @@ pub enum Mutation {
     MembersFromArguments,
     /// A replica that wakes from a long stop looks at its timers before it listens.
     SleepNotNoticed,
+    /// A replica whose history was refuted counts what is lost from where that showed.
+    PartingNotSought,
+    /// A backup whose storage hangs in the middle of a change says nothing until it is done.
+    SilentWhileItHangs,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -126,5 +130,7 @@ impl Mutation {
         Self::RemovedPromotes,
         Self::MembersFromArguments,
         Self::SleepNotNoticed,
+        Self::PartingNotSought,
+        Self::SilentWhileItHangs,
     ];
 }

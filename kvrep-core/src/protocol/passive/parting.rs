@@ -65,6 +65,11 @@ impl Parting {
         self.next(log)
     }
 
+    #[cfg(feature = "sim")]
+    pub(super) fn differs(&self) -> Index {
+        self.differs
+    }
+
     /// Nothing more can be compared.
     pub(super) fn given_up(&self) -> Search {
         Search::Unknown(self.differs)
