@@ -15,6 +15,8 @@
 //! * What cannot be read is an item all the same: [`Item::Unreadable`](crate::protocol::active::Item::Unreadable), with the hash of its bytes.
 
 #[cfg(feature = "runtime")]
+pub mod log;
+#[cfg(feature = "runtime")]
 pub mod memory;
 
 use crate::client_wire::{Op, Outcome};
