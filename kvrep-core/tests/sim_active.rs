@@ -1,42 +1,24 @@
 //! The active scheme under everything that a broker and machines do: every cell keeps its promise, planted bugs are caught, runs repeat.
 #![cfg(feature = "sim")]
 
+mod sim_support;
+
 use kvrep_core::protocol::active::Mutation;
 use kvrep_core::sim::active::{Cell, Report, Simulation};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 const SEEDS: u64 = 506;
 
 /// The search starts at seed 0, so this is a bound on how long it takes, not luck kept.
 const SEEDS_MAX: u64 = 2_000;
 
-fn on_both_cores(work: impl Fn() + Sync) {
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(&work);
-        }
-    });
-}
-
 #[test]
 fn every_cell_keeps_its_promise() {
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let cells = Cell::all();
-    on_both_cores(|| {
-        loop {
-            let seed = next.fetch_add(1, Relaxed) as u64;
-            if seed >= SEEDS {
-                return;
-            }
-            let cell = cells[usize::try_from(seed).unwrap() % cells.len()];
-            let report = Simulation::new(cell, seed).run();
-            if report.failure.is_some() {
-                failed.lock().unwrap().push(report.to_string());
-            }
-        }
+    let failed = sim_support::failures(SEEDS, |seed| {
+        let cell = cells[usize::try_from(seed).unwrap() % cells.len()];
+        let report = Simulation::new(cell, seed).run();
+        report.failure.is_some().then(|| report.to_string())
     });
-    let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 
@@ -76,28 +58,13 @@ fn hunt(mutation: Mutation, cell: Cell) -> Option<Report> {
 
 #[test]
 fn every_planted_bug_is_caught() {
-    // An assertion inside a replica is one way to be caught; its message would only confuse.
-    std::panic::set_hook(Box::new(|_| {}));
-    let (next, missed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    on_both_cores(|| {
-        while let Some(mutation) = Mutation::ALL.get(next.fetch_add(1, Relaxed)) {
-            let Some(name) = cell_for(*mutation) else {
-                continue;
-            };
-            match hunt(*mutation, Cell::named(name).unwrap()) {
-                Some(report) => {
-                    let failure = report.failure.unwrap();
-                    println!(
-                        "{mutation:?}: {name} seed {}: {}",
-                        report.seed, failure.rule
-                    );
-                }
-                None => missed.lock().unwrap().push(*mutation),
-            }
-        }
+    let mut bugs = Mutation::ALL.to_vec();
+    bugs.retain(|bug| cell_for(*bug).is_some());
+    let missed = sim_support::missed(&bugs, |bug| {
+        let report = hunt(bug, Cell::named(cell_for(bug)?).unwrap())?;
+        let rule = report.failure.unwrap().rule;
+        Some(format!("{} seed {}: {rule}", report.cell, report.seed))
     });
-    let _ = std::panic::take_hook();
-    let missed = missed.into_inner().unwrap();
     assert!(
         missed.is_empty(),
         "not caught within {SEEDS_MAX} seeds: {missed:?}"

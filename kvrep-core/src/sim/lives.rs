@@ -1,6 +1,7 @@
 //! The lives of a node: it starts, dies, stops, goes on.
 
 use super::cell::DetectorKind;
+use super::clock::Clock;
 use super::disk::Death;
 use super::invariants::Sight;
 use super::ledger::{Ledger, Window};
@@ -62,15 +63,7 @@ impl World {
         }
         node.life += 1;
         node.incarnation = opened.recovered.incarnation;
-        node.born = self.now;
-        node.origin = Duration::from_nanos(self.rng.below(1 << 50));
-        let drift = i64::from(self.plan.drift_ppm);
-        node.drift_ppm = match self.plan.drift_ppm {
-            0 => 0,
-            // The bound itself is the hardest.
-            max if self.rng.one_in(2) => i64::from(max) * if self.rng.one_in(2) { 1 } else { -1 },
-            max => i64::try_from(self.rng.below(2 * u64::from(max) + 1)).unwrap_or(0) - drift,
-        };
+        node.clock = Clock::draw(&mut self.rng, self.now, self.plan.drift_ppm);
         node.effects.window = window;
         node.effects.snapshots = node.disk.snapshots();
         let text = format!(

@@ -100,6 +100,12 @@ impl Network {
         link.delay = delay;
     }
 
+    /// Whether no fault is on a link.
+    pub(super) fn is_clear(&self, from: usize, to: usize) -> bool {
+        let link = &self.links[from * self.nodes + to];
+        link.cuts == 0 && link.loss == 0 && link.delay.is_zero()
+    }
+
     /// Everything is well again.
     pub(super) fn heal(&mut self) {
         for link in &mut self.links {

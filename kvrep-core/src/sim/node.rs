@@ -1,5 +1,6 @@
 //! A node: an engine, its disk, and the host that collects what the engine wants done.
 
+use super::clock::Clock;
 use super::disk::Disk;
 use super::ledger::Window;
 use super::queue::Happening;
@@ -18,7 +19,6 @@ use crate::transport::Destination;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A piece of work with snapshots.
 pub(super) enum Job {
@@ -57,10 +57,8 @@ pub(super) struct Node {
     /// Counts the starts.
     pub(super) life: u32,
     pub(super) incarnation: Incarnation,
-    pub(super) origin: Duration,
-    pub(super) born: Time,
-    /// By how many millionths its monotonic clock runs too fast in this life.
-    pub(super) drift_ppm: i64,
+    /// Its own monotonic clock.
+    pub(super) clock: Clock,
     /// Wall clock minus true time, in microseconds.
     pub(super) wall_offset: i64,
     pub(super) paused: bool,
@@ -96,9 +94,7 @@ impl Node {
             effects: Effects::default(),
             life: 0,
             incarnation: Incarnation::UNKNOWN,
-            origin: Duration::ZERO,
-            born: Time::ZERO,
-            drift_ppm: 0,
+            clock: Clock::default(),
             wall_offset: 0,
             paused: false,
             backlog: VecDeque::new(),
@@ -130,22 +126,14 @@ impl Node {
         self.engine.is_some()
     }
 
-    /// Its own monotonic clock, which starts anew with each life.
+    /// What its own clock shows.
     pub(super) fn clock(&self, now: Time) -> Time {
-        Time::ZERO + self.origin + scale(now - self.born, self.ticks_a_second(), MILLION)
+        self.clock.shows(now)
     }
 
     /// When its clock shows `local`.
     pub(super) fn when(&self, local: Time) -> Time {
-        let shown = local - (Time::ZERO + self.origin);
-        // Not before it shows that.
-        let rounding = Duration::from_nanos(u64::from(self.drift_ppm != 0));
-        self.born + scale(shown, MILLION, self.ticks_a_second()) + rounding
-    }
-
-    /// How many millionths of a second pass on its clock in a true one.
-    fn ticks_a_second(&self) -> u64 {
-        MILLION.saturating_add_signed(self.drift_ppm)
+        self.clock.when(local)
     }
 
     /// Its wall clock.
@@ -176,16 +164,6 @@ impl Node {
         self.readers.clear();
         self.trap = None;
     }
-}
-
-const MILLION: u64 = 1_000_000;
-
-fn scale(length: Duration, by: u64, of: u64) -> Duration {
-    if by == of {
-        return length;
-    }
-    let nanos = length.as_nanos() * u128::from(by) / u128::from(of);
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// The engine's host: collects.

@@ -10,8 +10,11 @@
 //!
 //! Caveat: a crash of the lowest is noticed after two to three ticks; until then nobody answers.
 
+mod mutation;
 mod responder;
 
+#[cfg(feature = "sim")]
+pub use mutation::Mutation;
 pub use responder::{Responder, Turn};
 
 use crate::config::{Read, Token};
@@ -22,6 +25,8 @@ use crate::protocol::{Action, Outbox, Protocol, ProtocolStatus, Role};
 use crate::time::{Time, Timestamp};
 use crate::wire::Envelope;
 use bytes::{BufMut, Bytes};
+#[cfg(not(feature = "sim"))]
+use mutation::Mutation;
 use std::collections::BTreeMap;
 
 /// The scheme at one replica. See the [module](self); a node uses it by
@@ -59,6 +64,13 @@ impl LowestId {
         })
     }
 
+    /// Plants a bug, to see it caught.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn plant(&mut self, mutation: Mutation) {
+        self.responder.mutation = Some(mutation);
+    }
+
     /// Who decides whose turn it is.
     #[must_use]
     pub fn responder(&self) -> &Responder {
@@ -86,7 +98,8 @@ impl Protocol for LowestId {
         self.now = now;
         let (from, life) = (envelope.from, envelope.incarnation);
         let known = self.lives.get(&from).copied();
-        let stale = known.is_some_and(|known| life < known);
+        let stale = known.is_some_and(|known| life < known)
+            && !self.responder.has(Mutation::OldLifeBelieved);
         if stale || body.as_ref() != ALIVE || from == self.me || !self.responder.heard(now, from) {
             self.dropped += 1;
             return;
@@ -97,7 +110,11 @@ impl Protocol for LowestId {
     fn on_tick(&mut self, now: Time, out: &mut Outbox) {
         self.now = now;
         if now >= self.next_tick {
-            out.send_to_group(|body| body.put_slice(ALIVE));
+            let silent = self.responder.has(Mutation::OnlyTheAnsweringSpeaks)
+                && matches!(self.responder.turn(now), Turn::Theirs(_));
+            if !silent {
+                out.send_to_group(|body| body.put_slice(ALIVE));
+            }
             self.responder.tick(now);
             self.next_tick = self.responder.next_tick(now);
         }

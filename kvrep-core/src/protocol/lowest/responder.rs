@@ -1,5 +1,6 @@
 //! [`Responder`]: who answers, by what was heard. No messages, no timers: for the scheme, and for systems with a wire of their own.
 
+use super::mutation::Mutation;
 use crate::detector::ticks::{TickConfig, TickConfigError, TickDetector};
 use crate::detector::{FailureDetector, Verdict};
 use crate::id::ReplicaId;
@@ -19,8 +20,12 @@ pub enum Turn {
 
 /// Decides who answers: the lowest that lives.
 ///
-/// Invariants: a replica answers only what is asked while it hears nobody lower; it never answers in its first two periods, nor in the two
-/// after it did not run for two. What is heard in the first period after such a sleep is not believed: it may have waited as long.
+/// Invariants: a replica answers only what is asked while it hears nobody lower; it never answers in its first two periods, nor when it has
+/// said nothing for two (others may have given it up), nor in the two after it did not run for so long. What is heard in the first half of a period
+/// after such a sleep is not believed: it may have waited as long. (Not longer: a live one must be heard once in what is left of the two, however late one
+/// of its signs of life is.)
+///
+/// Caveat: a sleep of at most two periods is not noticed. What was asked meanwhile may be answered although somebody else did.
 ///
 /// ```
 /// use kvrep_core::detector::ticks::TickConfig;
@@ -46,12 +51,15 @@ pub struct Responder {
     ticks: TickDetector,
     config: TickConfig,
     members: BTreeSet<ReplicaId>,
-    /// When anything was last done here.
+    /// The last tick: when others last heard that this one lives. Hearing others is no such proof.
     awake: Time,
     /// What is heard before is not believed.
     deaf_until: Time,
     /// Nothing is answered before.
     listens_until: Time,
+    /// Whose turn it was at the last tick, for the bug that is decided then.
+    at_tick: Option<Turn>,
+    pub(super) mutation: Option<Mutation>,
 }
 
 impl Responder {
@@ -72,6 +80,8 @@ impl Responder {
             awake: Time::ZERO,
             deaf_until: Time::ZERO,
             listens_until: Time::ZERO,
+            at_tick: None,
+            mutation: None,
         })
     }
 
@@ -79,7 +89,11 @@ impl Responder {
     pub fn start(&mut self, now: Time) {
         self.awake = now;
         self.deaf_until = now;
-        self.listens_until = now + self.config.period * LISTENS_FOR;
+        self.listens_until = if self.has(Mutation::AnswersAtOnce) {
+            now
+        } else {
+            now + self.config.period * LISTENS_FOR
+        };
         for member in self.members.clone() {
             self.ticks.expect(now, member);
         }
@@ -88,6 +102,9 @@ impl Responder {
     /// A sign of life came. Returns whether it is believed: it is a member's, and this replica has not just slept.
     pub fn heard(&mut self, now: Time, from: ReplicaId) -> bool {
         self.wake(now);
+        if self.has(Mutation::AwakeByHearing) {
+            self.awake = self.awake.max(now);
+        }
         let believed = now >= self.deaf_until && self.members.contains(&from);
         if believed {
             self.ticks.on_heard(now, from);
@@ -98,7 +115,11 @@ impl Responder {
     /// Time has passed. Call at every [`next_tick`](Self::next_tick), or it will look as if this replica had slept.
     pub fn tick(&mut self, now: Time) {
         self.wake(now);
+        self.awake = self.awake.max(now);
         self.ticks.tick(now);
+        if self.has(Mutation::DecidedAtTicks) {
+            self.at_tick = Some(self.decide(now));
+        }
     }
 
     /// The next tick after `now`: when to send a sign of life, and to [`tick`](Self::tick).
@@ -113,10 +134,24 @@ impl Responder {
         if now < self.listens_until || self.slept(now) {
             return Turn::Listening;
         }
-        let mut lower = self.members.range(..self.me);
-        lower
-            .find(|member| self.ticks.verdict(now, **member).is_live())
-            .map_or(Turn::Mine, |lowest| Turn::Theirs(*lowest))
+        self.at_tick.unwrap_or_else(|| self.decide(now))
+    }
+
+    fn decide(&self, now: Time) -> Turn {
+        let mut counts = self.members.iter().copied().filter(|member| {
+            *member < self.me || (self.has(Mutation::HigherCounts) && *member > self.me)
+        });
+        counts
+            .find(|member| self.counts_on(self.ticks.verdict(now, *member)))
+            .map_or(Turn::Mine, Turn::Theirs)
+    }
+
+    fn counts_on(&self, verdict: Verdict) -> bool {
+        match self.mutation {
+            Some(Mutation::CountedOnTooLong) => verdict < Verdict::Disconnected,
+            Some(Mutation::CountedOnTooShort) => verdict == Verdict::Active,
+            _ => verdict.is_live(),
+        }
     }
 
     /// Every member, by id, with its level.
@@ -125,26 +160,35 @@ impl Responder {
     }
 
     fn slept(&self, now: Time) -> bool {
-        now - self.awake > self.config.period * SLEPT_FROM
+        now - self.awake > self.config.period * SLEPT_FROM && !self.has(Mutation::SleepUnnoticed)
     }
 
     fn wake(&mut self, now: Time) {
-        if self.slept(now) {
-            self.deaf_until = now + self.config.period;
-            self.listens_until = now + self.config.period * LISTENS_FOR;
-            for member in self.members.clone() {
-                self.ticks.forget(member);
-                self.ticks.expect(now, member);
-            }
+        if !self.slept(now) {
+            return;
         }
-        self.awake = self.awake.max(now);
+        self.awake = now;
+        self.deaf_until = match self.mutation {
+            Some(Mutation::BacklogBelieved) => now,
+            Some(Mutation::DeafForAPeriod) => now + self.config.period,
+            _ => now + self.config.period / 2,
+        };
+        self.listens_until = now + self.config.period * LISTENS_FOR;
+        for member in self.members.clone() {
+            self.ticks.forget(member);
+            self.ticks.expect(now, member);
+        }
+    }
+
+    pub(super) fn has(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
     }
 }
 
 /// Periods without an answer after the start, or a sleep: each live member is heard in them.
 const LISTENS_FOR: u32 = 2;
 
-/// Periods after which a replica that did nothing has slept.
+/// Periods after which a replica that said nothing has slept.
 const SLEPT_FROM: u32 = 2;
 
 #[cfg(test)]
@@ -212,5 +256,30 @@ mod tests {
         assert_eq!(two.turn(at(61_000)), Turn::Listening);
         two.tick(at(61_500));
         assert_eq!(two.turn(at(62_000)), Turn::Mine);
+    }
+
+    #[test]
+    fn who_has_said_nothing_for_two_periods_answers_nothing_though_it_hears_others() {
+        let mut one = responder(1);
+        live(&mut one, 1..5, &[2]);
+        assert_eq!(one.turn(at(4_500)), Turn::Mine);
+        // It is stopped just after it has heard somebody, and goes on: others may have given it up by now.
+        one.heard(at(5_900), ReplicaId(2));
+        assert_eq!(one.turn(at(6_001)), Turn::Listening);
+        one.tick(at(6_001));
+        assert_eq!(one.turn(at(8_000)), Turn::Listening);
+    }
+
+    #[test]
+    fn a_live_one_is_heard_after_a_sleep_before_anything_is_answered_though_its_next_sign_is_late()
+    {
+        let mut two = responder(2);
+        live(&mut two, 1..5, &[1]);
+        two.tick(at(60_000));
+        // The one that is not believed is the last for more than a period.
+        assert!(!two.heard(at(60_490), ReplicaId(1)));
+        two.tick(at(61_000));
+        assert!(two.heard(at(61_990), ReplicaId(1)));
+        assert_eq!(two.turn(at(62_000)), Turn::Theirs(ReplicaId(1)));
     }
 }
