@@ -42,6 +42,16 @@ fn choose() {
         decode: kvrep_transport_tcp::decoders::greeting,
         valid: kvrep_transport_tcp::decoders::valid_greetings,
     });
+    all.push(Decoder {
+        name: "multicast-datagram",
+        decode: kvrep_transport_multicast::decoders::datagram,
+        valid: kvrep_transport_multicast::decoders::valid_datagrams,
+    });
+    all.push(Decoder {
+        name: "multicast-pieces",
+        decode: kvrep_transport_multicast::decoders::pieces_in_any_order,
+        valid: kvrep_transport_multicast::decoders::valid_pieces,
+    });
     if std::env::var_os("LIST").is_some() {
         for decoder in &all {
             println!("{}", decoder.name);

@@ -35,6 +35,9 @@ mod client;
 mod clients;
 mod config;
 mod datagram;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod decoders;
 mod hearing;
 mod outbox;
 mod pace;
