@@ -42,7 +42,9 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         | Mutation::DebtsNotHandedOver
         | Mutation::ReceivedForAnswered
         | Mutation::NotVerified
-        | Mutation::UnlistedBelieved => return None,
+        | Mutation::UnlistedBelieved
+        | Mutation::StartsUnheard
+        | Mutation::EndsWithTheState => return None,
         other => unreachable!("{other:?} has a cell or a story"),
     })
 }

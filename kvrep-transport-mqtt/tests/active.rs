@@ -184,13 +184,21 @@ async fn what_is_no_item_takes_a_place_and_does_no_harm() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_process_of_one_name_ends_the_first() {
-    let broker = AnyBroker::embedded();
-    let group = Group::over(&broker.config());
-    let nodes = group.start_all().await;
-    let _again = group.start(MEMBERS[0], Create::Never).await;
-    let ended = timeout(PATIENCE, nodes[0].wait()).await.unwrap();
-    assert!(matches!(ended, Err(NodeError::Superseded)), "{ended:?}");
+async fn a_second_process_of_one_name_ends_and_the_first_one_serves_on() {
+    for broker in AnyBroker::all() {
+        let group = Group::over(&broker.config());
+        let nodes = group.start_all().await;
+        all_serve(&nodes).await;
+        let life = nodes[0].status().life;
+        let again = group.start(MEMBERS[0], Create::Never).await;
+        let ended = timeout(PATIENCE, again.wait()).await.unwrap();
+        assert!(
+            matches!(ended, Err(NodeError::AlreadyRunning(who)) if who == MEMBERS[0]),
+            "{ended:?}"
+        );
+        let status = nodes[0].status();
+        assert!(status.serving && status.life == life, "{status:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

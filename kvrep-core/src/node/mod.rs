@@ -186,8 +186,16 @@ pub enum NodeError {
         "{0} is there and has another configuration of this group: start this replica with the same one"
     )]
     ConfiguredOtherwise(ReplicaId),
-    /// Of the active scheme: another process runs in this replica's name. Stop one of them.
-    #[error("another process runs in this replica's name: stop one of them")]
+    /// Of the active scheme: another process runs in this replica's name, and was heard before this one said anything. Nobody has heard of this
+    /// one. Stop the other one first, if this one is to take its place, or start this one under the number of a member that does not run.
+    #[error(
+        "{0} runs already, in another process: stop that one first, or start this one under the number of a member that does not run"
+    )]
+    AlreadyRunning(ReplicaId),
+    /// Of the active scheme: a later process was started in this replica's name, and stays. Nothing is lost with this one that was not reported.
+    #[error(
+        "a process that was started later has this replica's name: that one stays, this one has ended"
+    )]
     Superseded,
     /// A panic, most likely in the state machine.
     #[error("the node panicked: {0}")]

@@ -60,15 +60,14 @@ struct Hub {
 
 #[derive(Default)]
 struct State {
-    ports: BTreeMap<(GroupId, ReplicaId), Port>,
+    /// By group, replica, and opening: another process may open the stream in the same name, as with any keeper of an order.
+    ports: BTreeMap<(GroupId, ReplicaId, u64), Port>,
     waiting: BTreeMap<u64, oneshot::Sender<Outcome>>,
     opened: u64,
 }
 
 struct Port {
     config_hash: u64,
-    /// Which opening of this replica's.
-    number: u64,
     events: mpsc::Sender<StreamEvent>,
     /// Something did not fit into its queue since it was last told.
     missed: bool,
@@ -121,8 +120,15 @@ impl State {
     }
 
     fn group(&mut self, group: GroupId) -> impl Iterator<Item = &mut Port> {
-        let all = (group, ReplicaId(0))..=(group, ReplicaId(u32::MAX));
-        self.ports.range_mut(all).map(|(_, port)| port)
+        self.of_group(group).map(|(_, port)| port)
+    }
+
+    fn of_group(
+        &mut self,
+        group: GroupId,
+    ) -> impl Iterator<Item = (&(GroupId, ReplicaId, u64), &mut Port)> {
+        let all = (group, ReplicaId(0), 0)..=(group, ReplicaId(u32::MAX), u64::MAX);
+        self.ports.range_mut(all)
     }
 }
 
@@ -152,15 +158,15 @@ impl OrderedStream for MemoryStream {
         let mut state = self.hub.state();
         state.opened += 1;
         self.number = state.opened;
-        let port = Port {
+        let mut port = Port {
             config_hash: me.config_hash,
-            number: self.number,
             events,
             missed: false,
         };
-        if let Some(mut before) = state.ports.insert((me.group, me.replica), port) {
-            before.tell(StreamEvent::Superseded);
-        }
+        port.tell(StreamEvent::Opened);
+        state
+            .ports
+            .insert((me.group, me.replica, self.number), port);
         drop(state);
         (self.me, self.events) = (Some(me), Some(received));
         Ok(())
@@ -181,12 +187,13 @@ impl OrderedStream for MemoryStream {
             return;
         };
         let mut state = self.hub.state();
-        for other in me.members.iter().filter(|other| **other != me.replica) {
+        let me_here = (me.group, me.replica, self.number);
+        for (place, port) in state.of_group(me.group) {
             let wanted = match to {
-                Destination::One(one) => one == *other,
+                Destination::One(one) => one == place.1,
                 Destination::Group => true,
             };
-            if let Some(port) = state.ports.get_mut(&(me.group, *other)).filter(|_| wanted) {
+            if wanted && *place != me_here {
                 port.tell(if port.config_hash == me.config_hash {
                     StreamEvent::Message(message.clone())
                 } else {
@@ -207,7 +214,8 @@ impl OrderedStream for MemoryStream {
             // Its caller may have stopped waiting.
             drop(waiting.send(outcome.clone()));
         }
-        if let Some(port) = state.ports.get_mut(&(me.group, me.replica)) {
+        let me_here = (me.group, me.replica, self.number);
+        if let Some(port) = state.ports.get_mut(&me_here) {
             port.tell(StreamEvent::Answered(number));
         }
     }
@@ -222,10 +230,7 @@ impl MemoryStream {
     fn leave(&mut self) {
         if let Some(me) = self.me.take() {
             let mut state = self.hub.state();
-            let key = (me.group, me.replica);
-            if (state.ports.get(&key)).is_some_and(|port| port.number == self.number) {
-                state.ports.remove(&key);
-            }
+            state.ports.remove(&(me.group, me.replica, self.number));
         }
     }
 }

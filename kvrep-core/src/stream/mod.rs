@@ -51,6 +51,8 @@ pub struct StreamMember {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StreamEvent {
+    /// What is published from now on is delivered here: the first event, apart from [`Trouble`](Self::Trouble).
+    Opened,
     /// An item, at the next position.
     Delivered {
         /// What.
@@ -66,8 +68,6 @@ pub enum StreamEvent {
     Reset,
     /// A member has another configuration than this one.
     ConfiguredOtherwise(ReplicaId),
-    /// Another process has opened the stream in this replica's name.
-    Superseded,
     /// What an operator should know, in a sentence: the stream's keeper is away, or refuses something.
     Trouble(String),
 }
@@ -75,7 +75,7 @@ pub enum StreamEvent {
 /// An ordered stream. See the [module](self).
 #[async_trait]
 pub trait OrderedStream: Send + 'static {
-    /// Begins. Returns when what is published from now on will be delivered here.
+    /// Begins. When what is published from now on will be delivered here, it tells so ([`Opened`](StreamEvent::Opened)).
     ///
     /// # Errors
     /// When a setting is wrong. Whoever keeps the order may be away: that is waited for.

@@ -66,9 +66,8 @@ use crate::link::{
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use kvrep_core::Incarnation;
 use kvrep_core::client_wire::Outcome;
-use kvrep_core::protocol::active::{AnswerNumber, Item, Message, Published};
+use kvrep_core::protocol::active::{AnswerNumber, Message, Published};
 use kvrep_core::stream::{OrderedStream, StreamEvent, StreamMember};
 use kvrep_core::transport::{Destination, TransportError};
 use std::collections::{BTreeMap, VecDeque};
@@ -103,7 +102,6 @@ struct Open {
     joined_answers: usize,
     connected_before: bool,
     connected: bool,
-    latest: Incarnation,
     batch_bytes_max: usize,
     payload_bytes_max: usize,
 }
@@ -146,7 +144,6 @@ impl OrderedStream for MqttStream {
         let (link, reader) =
             link::open(&self.config, connection).map_err(TransportError::Config)?;
         self.open = Some(Open {
-            latest: me.incarnation,
             me,
             name,
             subscriptions,
@@ -328,6 +325,9 @@ impl Open {
                     self.ready.push_back(StreamEvent::Reset);
                 }
                 info!(session_resumed, "connected to the broker");
+                if !self.connected_before {
+                    self.ready.push_back(StreamEvent::Opened);
+                }
                 self.connected_before = true;
                 self.send_waiting();
             }
@@ -350,30 +350,15 @@ impl Open {
         let of_all = xxh3_64(payload);
         for (n, published) in dialect.read_items(payload).into_iter().enumerate() {
             let hash = of_all.wrapping_add((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let newer = match &published {
-                Published {
-                    item: Item::Announce { replica, life },
-                    ..
-                } if *replica == self.me.replica => Some(life.incarnation),
-                _ => None,
-            };
             self.ready
                 .push_back(StreamEvent::Delivered { published, hash });
-            self.look_for_namesake(newer);
         }
     }
 
     fn on_beside(&mut self, topic: &str, payload: &Bytes, dialect: &mut dyn Dialect) {
         match dialect.read_message(topic, payload) {
             Heard::Message(message) => {
-                let namesake = match &message {
-                    Message::Heartbeat(heard) if heard.replica == self.me.replica => {
-                        Some(heard.life.incarnation)
-                    }
-                    Message::Heartbeat(_) | Message::Piece { .. } | Message::Got { .. } => None,
-                };
                 self.ready.push_back(StreamEvent::Message(message));
-                self.look_for_namesake(namesake);
             }
             Heard::Part => {}
             Heard::ConfiguredOtherwise(other) => {
@@ -381,14 +366,6 @@ impl Open {
                     .push_back(StreamEvent::ConfiguredOtherwise(other));
             }
             Heard::Nothing(why) => debug!(%topic, %why, "what came is nothing"),
-        }
-    }
-
-    /// Another process may run under this replica's name: the later one stays.
-    fn look_for_namesake(&mut self, incarnation: Option<Incarnation>) {
-        if let Some(incarnation) = incarnation.filter(|newer| *newer > self.latest) {
-            self.latest = incarnation;
-            self.ready.push_back(StreamEvent::Superseded);
         }
     }
 

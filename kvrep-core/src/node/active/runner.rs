@@ -7,7 +7,7 @@ use super::super::runner::wall_clock;
 use super::super::start::panic_text;
 use super::{ActiveDigest, ActiveEvent, ActiveIdentity, NodeError};
 use crate::id::{Index, ReplicaId};
-use crate::protocol::active::{Active, Effect, Event, Status};
+use crate::protocol::active::{Active, Effect, End, Event, Status};
 use crate::state_machine::Look;
 use crate::stream::{OrderedStream, StreamEvent};
 use crate::time::Time;
@@ -38,6 +38,10 @@ pub(super) struct Runner {
     status: watch::Sender<Status>,
     events: broadcast::Sender<ActiveEvent>,
     strangers: BTreeSet<ReplicaId>,
+    /// The stream is open, and the replica has begun.
+    started: bool,
+    /// The protocol has ended this life, and why.
+    over: Option<End>,
     counts: Counts,
 }
 
@@ -72,6 +76,8 @@ impl Runner {
             status,
             events,
             strangers: BTreeSet::new(),
+            started: false,
+            over: None,
             counts: Counts {
                 delivered: counter!("kvrep_delivered_total", &labels),
                 answers: counter!("kvrep_answers_total", &labels),
@@ -83,13 +89,21 @@ impl Runner {
     }
 
     pub(super) async fn run(mut self, mut asked: mpsc::Receiver<Asked>) -> Ended {
-        let now = self.now();
-        self.active.start(now, wall_clock(), &mut self.out);
+        let ended = self.attend(&mut asked).await;
+        // If it holds a state that nobody else was heard with, it says so.
+        self.active.stop(&mut self.out);
         self.carry_out();
+        (self.stream, ended)
+    }
+
+    async fn attend(&mut self, asked: &mut mpsc::Receiver<Asked>) -> Result<(), NodeError> {
         let mut row = 0_u32;
         let alarm = tokio::time::sleep_until(self.deadline());
         tokio::pin!(alarm);
         loop {
+            if let Some(why) = self.over {
+                return Err(self.ended_by(why));
+            }
             let deadline = self.deadline();
             if alarm.deadline() != deadline {
                 alarm.as_mut().reset(deadline);
@@ -97,17 +111,15 @@ impl Runner {
             tokio::select! {
                 biased;
                 question = asked.recv() => match question {
-                    Some(Asked::Stop) | None => return (self.stream, Ok(())),
+                    Some(Asked::Stop) | None => return Ok(()),
                     Some(question) => self.answer(question),
                 },
                 event = self.stream.next() => {
                     let Some(event) = event else {
                         let why = "the ordered stream has ended".into();
-                        return (self.stream, Err(NodeError::Fatal(why)));
+                        return Err(NodeError::Fatal(why));
                     };
-                    if let Err(error) = self.on_event(event) {
-                        return (self.stream, Err(error));
-                    }
+                    self.on_event(event)?;
                     row += 1;
                     if row >= ROW_MAX {
                         row = 0;
@@ -129,13 +141,23 @@ impl Runner {
         Time::ZERO + self.origin.elapsed()
     }
 
+    fn ended_by(&self, why: End) -> NodeError {
+        match why {
+            End::AlreadyRunning => NodeError::AlreadyRunning(self.active.status().replica),
+            End::Superseded => NodeError::Superseded,
+        }
+    }
+
     fn deadline(&self) -> Instant {
+        if !self.started {
+            return Instant::now() + NOT_YET;
+        }
         self.origin + (self.active.next_deadline() - Time::ZERO)
     }
 
     fn tick_if_due(&mut self) {
         let now = self.now();
-        if now < self.active.next_deadline() {
+        if !self.started || now < self.active.next_deadline() {
             return;
         }
         self.active.on_tick(now, wall_clock(), &mut self.out);
@@ -165,7 +187,11 @@ impl Runner {
                     self.tell(ActiveEvent::ConfiguredOtherwise(other));
                 }
             }
-            StreamEvent::Superseded => return Err(NodeError::Superseded),
+            StreamEvent::Opened => {
+                if !std::mem::replace(&mut self.started, true) {
+                    self.active.start(now, wall, &mut self.out);
+                }
+            }
             StreamEvent::Trouble(why) => {
                 tracing::warn!(%why, "the ordered stream");
                 self.tell(ActiveEvent::Trouble(why));
@@ -195,6 +221,7 @@ impl Runner {
                     self.keeping.keep(at, state, &self.events);
                 }
                 Effect::Reconnect => self.stream.reconnect(),
+                Effect::End(why) => self.over = Some(why),
                 Effect::Event(event) => {
                     tracing::info!(?event, "active");
                     if matches!(event, Event::Fenced { .. }) {
@@ -293,6 +320,8 @@ pub(super) fn panicked(error: tokio::task::JoinError) -> NodeError {
     NodeError::Panicked(panic_text(error))
 }
 
+/// Until the stream is open nothing is due.
+const NOT_YET: std::time::Duration = std::time::Duration::from_secs(3_600);
 /// Events in a row after which the clock is looked at.
 const ROW_MAX: u32 = 64;
 /// States that are kept aside.

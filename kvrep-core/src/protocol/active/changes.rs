@@ -3,6 +3,7 @@
 use super::history::History;
 use super::item::Life;
 use super::ring::{Fall, Standing};
+use super::stage::Stage;
 use super::{Active, Effect, Event, Fence, Mutation};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
@@ -118,6 +119,9 @@ impl Active {
     }
 
     pub(super) fn fence(&mut self, now: Time, why: Fence, out: &mut Vec<Effect>) {
+        if !matches!(self.stage, Stage::Living) {
+            return;
+        }
         out.push(Effect::Event(Event::Fenced { why }));
         self.answers.clear();
         self.transfers.clear();

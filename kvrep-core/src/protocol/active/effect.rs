@@ -5,6 +5,7 @@ use super::message::Message;
 use crate::client_wire::Outcome;
 use crate::id::{Index, ReplicaId};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Names an answer of this life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -45,14 +46,43 @@ pub enum Effect {
     /// What this replica publishes does not come back to it: give its connection to the stream up and make another, then call
     /// [`on_stream_reset`](super::Active::on_stream_reset). (Where there is none at the moment, nothing is to be done.)
     Reconnect,
+    /// This life is over: carry out what came before this, and end.
+    End(End),
     /// Tell the operator.
     Event(Event),
+}
+
+/// Why a life is over, by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum End {
+    /// Another process lives under this replica's number. Nobody has heard of this one.
+    AlreadyRunning,
+    /// A later process was started under this replica's number, and nothing is lost with this one: it had no state, one that serves has the same, or what it
+    /// had does not count and was reported ([`Event::HistoryLost`]).
+    Superseded,
 }
 
 /// What an operator may want to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
+    /// This replica has started. Before it says anything it listens for so long whether another process lives under its number.
+    Listening {
+        /// How long; a little longer, where something is heard.
+        wait: Duration,
+    },
+    /// A later process was started under this replica's number. This one answers nothing any more. It keeps its state until one that serves is
+    /// heard with it, and gives it to those who join while nobody serves.
+    Superseded {
+        /// Where its state ends.
+        at: Index,
+    },
+    /// This replica was told to end, a later process has its number, and nobody who serves was heard with its state: **what only it had is gone**, but
+    /// for what is set aside.
+    LastStateGone {
+        /// Where that state ends.
+        at: Index,
+    },
     /// This replica answers, from this position on.
     Serving {
         /// Which join.

@@ -17,7 +17,7 @@ use super::word::Asking;
 use super::{Active, Create, Effect, Event, Fence};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use std::collections::VecDeque;
 
 #[derive(Debug)]
@@ -173,6 +173,7 @@ impl Active {
         &mut self,
         stamp: Option<Stamp>,
         (author, life): (ReplicaId, Life),
+        from: Index,
         out: &mut Vec<Effect>,
     ) {
         if author == self.me && life == self.life {
@@ -184,6 +185,8 @@ impl Active {
             && let Some(genesis) = stamp
         {
             self.publish(Item::Objection { genesis }, out);
+        } else {
+            self.begun_by_another((author, life), from);
         }
     }
 
@@ -310,7 +313,7 @@ impl Active {
         out: &mut Vec<Effect>,
     ) {
         let mut known = confirmed;
-        if let Some(old) = self.history.take() {
+        if let Some(old) = &self.history {
             let same = match old.chain_at(history.at) {
                 Some(chain) => chain == history.chain,
                 None => !self.healing.differs,
@@ -319,19 +322,7 @@ impl Active {
                 known = self.confirmed;
             }
             if !same {
-                let lost = self.answered_writes.iter().filter(|at| **at > old.agreed);
-                out.push(Effect::Event(Event::HistoryLost {
-                    agreed: old.agreed,
-                    upto: old.at,
-                    acknowledged: lost.count() as u64,
-                }));
-                let mut state = Vec::new();
-                if self.machine.freeze()(&mut state).is_ok() {
-                    out.push(Effect::SetAside {
-                        at: old.at,
-                        state: Bytes::from(state),
-                    });
-                }
+                self.report_loss(Some(old.agreed), out);
             }
         }
         self.confirmed = known;

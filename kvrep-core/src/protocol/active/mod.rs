@@ -43,6 +43,7 @@ mod message;
 mod mutation;
 mod requests;
 mod ring;
+mod stage;
 mod transfer;
 mod watch;
 mod word;
@@ -51,7 +52,7 @@ mod word;
 mod tests;
 
 pub use config::{Config, Create, Responder, Timing, Watch};
-pub use effect::{AnswerNumber, Doubt, Effect, Event, Fence};
+pub use effect::{AnswerNumber, Doubt, Effect, End, Event, Fence};
 pub use item::{Call, Decision, Item, Life, Published, Request, Stamp};
 pub use message::{Claim, Confirmed, Heartbeat, Message};
 #[cfg(feature = "sim")]
@@ -72,6 +73,7 @@ use marks::Marks;
 #[cfg(not(feature = "sim"))]
 use mutation::Mutation;
 use ring::Sequence;
+use stage::Stage;
 use std::collections::BTreeMap;
 use std::io;
 use transfer::Transfer;
@@ -114,10 +116,14 @@ impl Options {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Status {
+    /// Which member it is.
+    pub replica: ReplicaId,
     /// Which join.
     pub life: Life,
     /// Whether it answers for its slots.
     pub serving: bool,
+    /// Whether a later life of its number was started, and it only keeps its state for whoever has none.
+    pub superseded: bool,
     /// Whether it holds its answers until a mark agrees.
     pub holding: bool,
     /// Where it is in the stream; `None` without a history.
@@ -192,6 +198,7 @@ pub struct Status {
 pub struct Active {
     me: ReplicaId,
     life: Life,
+    stage: Stage,
     group: Config,
     create: Create,
     machine: Machine,
@@ -248,6 +255,7 @@ impl Active {
                 incarnation,
                 attempt: 0,
             },
+            stage: Stage::Living,
             machine: Machine::new(machine, &group.limits)?,
             create,
             history: None,
@@ -272,12 +280,13 @@ impl Active {
         })
     }
 
-    /// Begins. Once, first, when what is published from now on will be delivered here.
+    /// Begins: listens whether another process lives under this number, and then announces itself. Once, first, when what is published from now
+    /// on will be delivered here.
     pub fn start(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
         self.clock = wall;
         self.awake = now;
         self.next_tick = now + self.group.timing.heartbeat_every;
-        self.announce(now, out);
+        self.listen(now, out);
     }
 
     /// The stream delivered this; `hash` is one of its bytes, the same at every replica. Positions are counted here.
@@ -291,6 +300,11 @@ impl Active {
     ) {
         self.wake(now, wall, out);
         self.echo.came(now);
+        if let Some(stamp) = published.stamp.filter(|stamp| stamp.replica == self.me)
+            && stamp.incarnation > self.life.incarnation
+        {
+            self.on_namesake(now, stamp.incarnation, out);
+        }
         if let Some(stamp) = published.stamp
             && (stamp.replica, stamp.incarnation) == (self.me, self.life.incarnation)
         {
@@ -299,12 +313,14 @@ impl Active {
         self.held_back(now, &published, hash, out);
         self.advance(now, published, hash, out);
         self.install_if_complete(now, out);
+        self.compare_with_serving(now, out);
     }
 
     /// The stream may have lost something for this replica: its connection was replaced, its session was lost.
     pub fn on_stream_reset(&mut self, now: Time, wall: Timestamp, out: &mut Vec<Effect>) {
         self.wake(now, wall, out);
         self.echo.restart(now);
+        self.listen_anew(now);
         self.hold(now, Doubt::Disconnected, out);
         self.watch_anew(now);
     }
@@ -344,10 +360,12 @@ impl Active {
         if due {
             self.next_tick = now + self.group.timing.heartbeat_every;
             self.reconnect_if_deaf(now, out);
+            self.listen_on_tick(now, out);
             self.join_on_tick(now, out);
             self.heal_on_tick(now, out);
             self.watch_on_tick(now, out);
             self.transfers_on_tick(now, out);
+            self.give_state_on(now, out);
             if let Some(history) = &mut self.history {
                 let keep = self.group.timing.keep_requests;
                 let bytes_max = self.group.kept_bytes_max;
@@ -379,8 +397,10 @@ impl Active {
     pub fn status(&self) -> Status {
         let history = self.history.as_ref();
         Status {
+            replica: self.me,
             life: self.life,
             serving: self.is_serving(),
+            superseded: matches!(self.stage, Stage::Superseded(_)),
             holding: self.healing.holds(),
             at: history.map(|history| history.at),
             chain: history.map_or(0, |history| history.chain),
@@ -418,7 +438,7 @@ impl Active {
             return;
         };
         assert!(
-            self.join.is_some() || self.is_serving(),
+            self.join.is_some() || self.is_serving() || !matches!(self.stage, Stage::Living),
             "who does not serve wants to"
         );
         assert!(
@@ -448,7 +468,8 @@ impl Active {
 
     fn is_serving(&self) -> bool {
         let ring = self.history.as_ref().map(|history| &history.ring);
-        self.join.is_none() && ring.is_some_and(|ring| ring.serves(self.me, self.life))
+        let lives = matches!(self.stage, Stage::Living) && self.join.is_none();
+        lives && ring.is_some_and(|ring| ring.serves(self.me, self.life))
     }
 
     /// Something happens. A replica that slept does not know what it missed.
@@ -458,19 +479,27 @@ impl Active {
         self.awake = self.awake.max(now);
         if slept > self.group.timing.suspect_after / 2 {
             self.echo.restart(now);
+            self.listen_anew(now);
             self.hold(now, Doubt::Slept, out);
             self.watch_anew(now);
         }
     }
 
     fn publish(&mut self, item: Item, out: &mut Vec<Effect>) -> Stamp {
+        let lives = matches!(self.stage, Stage::Living);
         self.seq += 1;
-        self.echo.published(self.seq, self.awake);
+        let seq = self.seq;
+        let (replica, incarnation) = (self.me, self.life.incarnation);
         let stamp = Stamp {
-            replica: self.me,
-            incarnation: self.life.incarnation,
-            seq: self.seq,
+            replica,
+            incarnation,
+            seq,
         };
+        if !lives {
+            // Nobody would take it.
+            return stamp;
+        }
+        self.echo.published(self.seq, self.awake);
         out.push(Effect::Publish(Published {
             stamp: Some(stamp),
             item,
@@ -524,8 +553,12 @@ impl Active {
                 }
             }
             Item::Failed { replica, life, .. } => self.on_failed(now, replica, life, out),
-            Item::Genesis { replica, life, .. } => {
-                self.on_rival_genesis(stamp, (replica, life), out);
+            Item::Genesis {
+                replica,
+                life,
+                from,
+            } => {
+                self.on_rival_genesis(stamp, (replica, life), from, out);
             }
             Item::Objection { genesis } => self.on_objection(now, genesis, out),
             Item::Mark { decisions, clock } => {

@@ -46,12 +46,16 @@ pub enum Mutation {
     AccusesUnheard,
     /// A state is given to newcomers without the word of as many as it takes.
     GivenUnasked,
+    /// One that starts announces itself without listening whether another process lives under its number.
+    StartsUnheard,
+    /// One whose number has a later life ends at once, with the last state or not.
+    EndsWithTheState,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -71,5 +75,7 @@ impl Mutation {
         Self::NotVerified,
         Self::AccusesUnheard,
         Self::GivenUnasked,
+        Self::StartsUnheard,
+        Self::EndsWithTheState,
     ];
 }

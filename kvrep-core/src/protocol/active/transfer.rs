@@ -26,6 +26,13 @@ pub(super) struct Transfer {
     late: bool,
 }
 
+impl Transfer {
+    /// Whether it is for this join.
+    pub(super) fn is_of(&self, life: Life) -> bool {
+        self.life == life
+    }
+}
+
 impl Active {
     /// Writes the state for those who join here and have none on the way.
     pub(super) fn serve_newcomers(&mut self, now: Time, out: &mut Vec<Effect>) {
@@ -42,7 +49,7 @@ impl Active {
                 under_way.is_none_or(|transfer| transfer.life != *life)
             })
             .collect();
-        let mut open = Vec::new();
+        let (mut open, mut given) = (Vec::new(), Vec::new());
         for (member, life, announced) in wanted {
             match self.may_give(member, announced) {
                 Leave::Given => {}
@@ -55,23 +62,38 @@ impl Active {
                     return;
                 }
             }
-            let Ok(state) = history.write(&self.machine, self.confirmed) else {
-                continue;
-            };
-            let transfer = Transfer {
-                life,
-                at: history.at,
-                chain: history.chain,
-                state: state.into(),
-                sent: 0,
-                got: 0,
-                progress: now,
-                #[cfg(feature = "sim")]
-                late: self.has(Mutation::SnapshotUntied),
-            };
-            self.transfers.insert(member, transfer);
+            given.push((member, life));
+        }
+        for (member, life) in given {
+            self.begin_transfer(now, member, life);
         }
         self.ask_for_words(now, &open, out);
+        self.send_all_pieces(out);
+    }
+
+    /// Writes the state for this newcomer.
+    pub(super) fn begin_transfer(&mut self, now: Time, member: ReplicaId, life: Life) {
+        let Some(history) = &self.history else {
+            return;
+        };
+        let Ok(state) = history.write(&self.machine, self.confirmed) else {
+            return;
+        };
+        let transfer = Transfer {
+            life,
+            at: history.at,
+            chain: history.chain,
+            state: state.into(),
+            sent: 0,
+            got: 0,
+            progress: now,
+            #[cfg(feature = "sim")]
+            late: self.has(Mutation::SnapshotUntied),
+        };
+        self.transfers.insert(member, transfer);
+    }
+
+    pub(super) fn send_all_pieces(&mut self, out: &mut Vec<Effect>) {
         let members: Vec<_> = self.transfers.keys().copied().collect();
         for member in members {
             self.send_pieces(member, out);
@@ -124,6 +146,9 @@ impl Active {
         if got > transfer.got {
             transfer.got = got;
             transfer.progress = now;
+        }
+        if got == transfer.state.len() {
+            self.is_given(by, life);
         }
         self.send_pieces(by, out);
     }

@@ -4,6 +4,7 @@ use super::item::{Item, Life};
 use super::marks::Said;
 use super::message::{Confirmed, Heartbeat, Message};
 use super::mutation::Mutation;
+use super::stage::Stage;
 use super::word::Word;
 use super::{Active, Doubt, Effect, Timing, Watch};
 use crate::id::{Index, ReplicaId};
@@ -57,6 +58,9 @@ impl Peer {
 impl Active {
     /// Says where this replica is.
     pub(super) fn beat(&mut self, out: &mut Vec<Effect>) {
+        if !matches!(self.stage, Stage::Living) {
+            return;
+        }
         self.settled();
         let serving = self.is_serving();
         let received_counts = self.has(Mutation::ReceivedForAnswered);
@@ -116,6 +120,10 @@ impl Active {
 
     pub(super) fn on_heartbeat(&mut self, now: Time, heard: &Heartbeat, out: &mut Vec<Effect>) {
         let (replica, life) = (heard.replica, heard.life);
+        if replica == self.me {
+            self.on_namesake(now, life.incarnation, out);
+        }
+        self.heard_by_superseded(now, heard, out);
         if replica == self.me || !self.group.members.contains(&replica) {
             return;
         }

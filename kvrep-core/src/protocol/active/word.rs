@@ -69,7 +69,7 @@ impl Active {
     }
 
     /// Whether everything is here that the other knows to be confirmed.
-    fn has_all_of(&self, other: &Word) -> bool {
+    pub(super) fn has_all_of(&self, other: &Word) -> bool {
         let own = self.word();
         match (own.origin, other.origin) {
             (_, None) => true,

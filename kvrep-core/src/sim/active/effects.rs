@@ -3,7 +3,7 @@
 use super::cell::Faults;
 use super::happening::{Happening, Publisher};
 use super::world::{Answerer, World};
-use crate::protocol::active::{Active, Effect, Event, Item, Message, Standing};
+use crate::protocol::active::{Active, Effect, End, Event, Item, Message, Standing};
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
 
@@ -86,6 +86,7 @@ impl World {
                 );
             }
             Effect::SetAside { .. } => {}
+            Effect::End(why) => self.on_end(n, why),
             Effect::Reconnect => {
                 self.say_of(n, "connects anew".into());
                 self.lose_connection(n);
@@ -99,7 +100,10 @@ impl World {
                         self.stats.losses += u64::from(acknowledged > 0);
                         self.reported_lost += acknowledged;
                     }
-                    Event::Serving { .. }
+                    Event::Listening { .. }
+                    | Event::Superseded { .. }
+                    | Event::LastStateGone { .. }
+                    | Event::Serving { .. }
                     | Event::Holding { .. }
                     | Event::Agreed { .. }
                     | Event::Failed(_)
@@ -110,6 +114,15 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A life is over by itself: only where another process has its number.
+    fn on_end(&mut self, n: usize, why: End) {
+        self.say_of(n, format!("ends: {why:?}"));
+        self.fail(
+            "who is alone under its number goes on",
+            format!("n{n}: {why:?}"),
+        );
     }
 
     /// One to whom nothing has come for long knows of nobody's silence but its own.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+mod namesakes;
 mod stories;
 mod words;
 
@@ -17,6 +18,9 @@ type Told = Box<dyn FnOnce(&mut Active, Time, &mut Vec<Effect>)>;
 
 struct Group {
     now: Time,
+    /// How many members there are.
+    members: usize,
+    /// Processes: the first ones are the members', in order; those started beside them follow.
     replicas: Vec<Option<Active>>,
     stream: Vec<Published>,
     /// How far each replica has come in it.
@@ -30,6 +34,12 @@ struct Group {
     /// Answers of those go nowhere.
     mute: BTreeSet<usize>,
     answers: Vec<(usize, Bytes)>,
+    /// Those do not run.
+    stopped: BTreeSet<usize>,
+    /// Lives that ended by themselves, and why.
+    ends: Vec<(usize, End)>,
+    /// Messages to one that is stopped.
+    waiting: Vec<(usize, Message)>,
     events: Vec<(usize, Event)>,
     /// Lives of which heartbeats were heard.
     heard: BTreeSet<(ReplicaId, Life)>,
@@ -55,6 +65,10 @@ impl Group {
             confirmations,
             reconnects: 0,
             now: Time::ZERO,
+            members: n,
+            stopped: BTreeSet::new(),
+            ends: Vec::new(),
+            waiting: Vec::new(),
             replicas: (0..n).map(|_| None).collect(),
             stream: Vec::new(),
             read: vec![0; n],
@@ -77,19 +91,39 @@ impl Group {
     }
 
     fn start(&mut self, r: usize, incarnation: u64, mutation: Option<Mutation>) {
-        let mut config = Config::new((0..self.replicas.len()).map(|r| ReplicaId(r as u32)));
+        self.start_as(r, r, (incarnation, Create::Allowed), mutation);
+    }
+
+    /// Another process under the number of `r`, which may not begin a history. Returns its place.
+    fn start_beside(&mut self, r: usize, incarnation: u64, mutation: Option<Mutation>) -> usize {
+        let place = self.replicas.len();
+        self.replicas.push(None);
+        self.read.push(0);
+        self.start_as(place, r, (incarnation, Create::Never), mutation);
+        place
+    }
+
+    fn start_as(
+        &mut self,
+        place: usize,
+        r: usize,
+        (incarnation, create): (u64, Create),
+        mutation: Option<Mutation>,
+    ) {
+        let mut config = Config::new((0..self.members).map(|r| ReplicaId(r as u32)));
         config.confirmations = self.confirmations;
         let mut options = Options::new(ReplicaId(r as u32), Incarnation(incarnation), config);
+        options.create = create;
         #[cfg(feature = "sim")]
         {
             options.mutation = mutation;
         }
         let _ = (&mut options, mutation);
         let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
-        self.replicas[r] = Some(Active::new(options, Box::new(sum)).unwrap());
-        self.read[r] = self.stream.len();
+        self.replicas[place] = Some(Active::new(options, Box::new(sum)).unwrap());
+        self.read[place] = self.stream.len();
         self.drive(
-            r,
+            place,
             Box::new(move |active, now, out| active.start(now, Timestamp(0), out)),
         );
     }
@@ -118,7 +152,17 @@ impl Group {
                         self.tell(r, to, message.clone());
                     }
                 }
-                Effect::Send { to, message } => self.tell(r, to.0 as usize, message),
+                Effect::Send { to, message } => {
+                    for place in 0..self.replicas.len() {
+                        if place != r && self.is_of(place, to) {
+                            self.tell(r, place, message.clone());
+                        }
+                    }
+                }
+                Effect::End(why) => {
+                    self.ends.push((r, why));
+                    self.replicas[r] = None;
+                }
                 Effect::Answer {
                     number, reply_to, ..
                 } => {
@@ -138,7 +182,9 @@ impl Group {
     }
 
     fn tell(&mut self, from: usize, to: usize, message: Message) {
-        if !self.lost.contains(&(from, to)) {
+        if self.stopped.contains(&to) {
+            self.waiting.push((to, message));
+        } else if !self.lost.contains(&(from, to)) {
             self.drive(
                 to,
                 Box::new(move |active, now, out| {
@@ -151,6 +197,9 @@ impl Group {
     fn step(&mut self) {
         self.now = self.now + Duration::from_millis(5);
         for r in 0..self.replicas.len() {
+            if self.stopped.contains(&r) {
+                continue;
+            }
             while self.read[r] < self.stream.len() && !self.lagging.contains(&r) {
                 let published = self.stream[self.read[r]].clone();
                 if !self.gaps.contains(&(r, self.read[r])) {
@@ -178,6 +227,23 @@ impl Group {
                 active.on_delivered(now, Timestamp(0), published, hash, out);
             }),
         );
+    }
+
+    /// Whether it runs under that number.
+    fn is_of(&self, place: usize, number: ReplicaId) -> bool {
+        (self.replicas[place].as_ref()).is_some_and(|active| active.me == number)
+    }
+
+    /// It goes on (SIGCONT): what came meanwhile is there.
+    fn resume(&mut self, r: usize) {
+        self.stopped.remove(&r);
+        let (mine, others) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|(to, _)| *to == r);
+        self.waiting = others;
+        for (to, message) in mine {
+            self.tell(to, to, message);
+        }
     }
 
     fn run(&mut self, time: Duration) {

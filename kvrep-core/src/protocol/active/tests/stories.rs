@@ -118,7 +118,8 @@ fn a_decision_about_a_mark_from_before_the_last_decision_is_void() {
 fn of_two_beginnings_the_first_in_the_stream_counts() {
     catches(Mutation::GenesisNotFirst, |mutation| {
         let mut group = Group::started(2, mutation);
-        group.run(Duration::from_millis(2_950));
+        // (Twice `genesis_after` is over soon, counted from where they have listened.)
+        group.run(Duration::from_millis(3_050));
         group.lagging = BTreeSet::from([0, 1]);
         let begins = |item: &&Published| matches!(item.item, Item::Genesis { .. });
         group.until("both want to begin", |group| {
@@ -240,7 +241,8 @@ fn a_newcomer_that_lost_something_on_the_way_does_not_serve_with_it() {
         group.run(Duration::from_secs(1));
         group.lost = BTreeSet::from([(0, 1), (2, 1)]);
         group.start(1, 2, mutation);
-        group.run(Duration::from_millis(50));
+        // It listens, announces itself, and waits for the state.
+        group.run(Duration::from_millis(150));
         group.say(Item::Unreadable);
         group.lose(1);
         group.lost.clear();
