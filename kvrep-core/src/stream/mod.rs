@@ -68,6 +68,8 @@ pub enum StreamEvent {
     Reset,
     /// A member has another configuration than this one.
     ConfiguredOtherwise(ReplicaId),
+    /// The stream itself has ended, for another process has taken this replica's name in it. (Where it goes on, the scheme finds out by itself.)
+    Superseded,
     /// What an operator should know, in a sentence: the stream's keeper is away, or refuses something.
     Trouble(String),
 }

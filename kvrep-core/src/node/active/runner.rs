@@ -192,6 +192,7 @@ impl Runner {
                     self.active.start(now, wall, &mut self.out);
                 }
             }
+            StreamEvent::Superseded => return Err(NodeError::Superseded),
             StreamEvent::Trouble(why) => {
                 tracing::warn!(%why, "the ordered stream");
                 self.tell(ActiveEvent::Trouble(why));

@@ -120,7 +120,8 @@ impl OrderedStream for LogStream {
             me,
             node,
             feed,
-            heard: VecDeque::new(),
+            // The feed is there: what is put into the log from now on comes out of it.
+            heard: VecDeque::from([StreamEvent::Opened]),
             puts,
             told,
             pump,
