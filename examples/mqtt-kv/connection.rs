@@ -9,12 +9,18 @@ use std::time::Duration;
 /// Exit code where the broker refuses user or password, or could not be reached and was to be tried once.
 pub const NO_BROKER: u8 = 5;
 
+/// Exit code where another process has a server's number.
+pub const NUMBER_TAKEN: u8 = 7;
+
 /// Why a program ends that should go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     /// The broker refuses user or password, or was to be tried once.
     #[error("{0}")]
     NoBroker(String),
+    /// Another process has this server's number.
+    #[error("{0}")]
+    NumberTaken(String),
     /// Anything else.
     #[error("{0}")]
     Otherwise(String),
@@ -26,6 +32,7 @@ impl Ended {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::NoBroker(_) => ExitCode::from(NO_BROKER),
+            Self::NumberTaken(_) => ExitCode::from(NUMBER_TAKEN),
             Self::Otherwise(_) => ExitCode::FAILURE,
         }
     }

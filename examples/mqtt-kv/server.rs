@@ -11,13 +11,16 @@ use super::topics::Topics;
 use crate::common::operator::{Said, asked_to_end};
 use kvrep_core::node::NodeError;
 use kvrep_core::node::active::ActiveEvent;
-use kvrep_core::protocol::active::{Config, Create, Doubt, Event, Fence, Responder, Timing, Watch};
+use kvrep_core::protocol::active::{
+    Config, Create, Doubt, Event, Fence, Responder, Status, Timing, Watch,
+};
 use kvrep_core::{ActiveNode, ReplicaId};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::stream::MqttStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -107,6 +110,9 @@ pub async fn serve(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(),
     let mut asked = std::pin::pin!(asked_to_end().map_err(|error| error.to_string())?);
     let mut dump_asked = DumpAsked::new()?;
     let group = settings.group()?;
+    if let Some(file) = &settings.dump {
+        may_write(file)?;
+    }
     tokio::select! {
         () = &mut asked => return Ok(()),
         reached = reach(&settings.config, settings.attempts, &mut tell) => reached?,
@@ -125,36 +131,44 @@ pub async fn serve(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(),
         node = node.set_aside_in(directory);
     }
     let node = node.start().await.map_err(|error| error.to_string())?;
+    let mut events = node.events();
     tell(&format!(
         "conectado ao broker {}; esperando pelos outros",
         settings.config.broker
     ));
     let ended = tokio::select! {
         () = &mut asked => Ok(()),
-        ended = attend(&node, &refused, &mut dump_asked, (settings.dump.as_deref(), settings.confirmations), &mut tell) => ended,
+        ended = attend(&node, &mut events, &refused, &mut dump_asked, &settings, &mut tell) => ended,
     };
     if let Some(file) = settings.dump.as_deref().filter(|_| ended.is_ok()) {
         dump(&node, file, &mut tell).await;
     }
-    let closed = node.shutdown().await.map_err(|error| ended_by(&error));
-    Ok(ended.and(closed)?)
+    let me = settings.id;
+    let closed = node.shutdown().await;
+    // What it said as it ended.
+    while let Ok(event) = events.try_recv() {
+        tell(&sentence(&event, settings.confirmations));
+    }
+    ended.and(closed.map_err(|error| ended_by(&error, me)))
 }
 
 /// Tells what happens until the replica ends by itself.
 async fn attend(
     node: &ActiveNode,
+    events: &mut Receiver<ActiveEvent>,
     refused: &Arc<Refused>,
     dump_asked: &mut DumpAsked,
-    (file, confirmations): (Option<&Path>, usize),
+    settings: &Settings,
     tell: &mut impl FnMut(&str),
-) -> Result<(), String> {
-    let mut events = node.events();
+) -> Result<(), Ended> {
+    let (me, confirmations) = (settings.id, settings.confirmations);
+    let mut waits = Waits::default();
     let mut said = Said::default();
     let mut counted = interval(COUNTED_EVERY);
     counted.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            ended = node.wait() => return ended.map_err(|error| ended_by(&error)),
+            ended = node.wait() => return ended.map_err(|error| ended_by(&error, me)),
             event = events.recv() => match event {
                 Ok(event) => {
                     let what = sentence(&event, confirmations);
@@ -165,20 +179,39 @@ async fn attend(
                 }
                 Err(RecvError::Lagged(events)) => tell(&format!("{events} acontecimentos não foram contados aqui")),
                 Err(RecvError::Closed) => {
-                    return node.wait().await.map_err(|error| ended_by(&error));
+                    return node.wait().await.map_err(|error| ended_by(&error, me));
                 }
             },
             _ = counted.tick() => {
+                if let Some(what) = waits.sentence(&node.status(), settings, Instant::now()) {
+                    tell(&what);
+                }
                 if let Some((times, why)) = refused.take() {
                     tell(&format!("{times} mensagens ignoradas ou sem resposta; a última: {why}"));
                 }
             }
-            () = dump_asked.next() => match file {
+            () = dump_asked.next() => match settings.dump.as_deref() {
                 Some(file) => dump(node, file, tell).await,
                 None => tell("para onde? inicie o servidor com --despejo ARQUIVO"),
             },
         }
     }
+}
+
+/// Whether the table can be written there, before anything depends on it.
+fn may_write(file: &Path) -> Result<(), String> {
+    let aside = file.with_extension("tmp");
+    let written = if file.is_dir() {
+        Err(std::io::ErrorKind::IsADirectory.into())
+    } else {
+        std::fs::write(&aside, b"").and_then(|()| std::fs::remove_file(&aside))
+    };
+    written.map_err(|error| {
+        format!(
+            "--despejo {}: não pode ser escrito ali: {error}",
+            file.display()
+        )
+    })
 }
 
 /// Writes the table, in the order of its keys, as one JSON object.
@@ -208,6 +241,18 @@ async fn dump(node: &ActiveNode, file: &Path, tell: &mut impl FnMut(&str)) {
 /// What its operator is told of an event.
 fn sentence(event: &ActiveEvent, confirmations: usize) -> String {
     match event {
+        ActiveEvent::Protocol(Event::Listening { wait }) => format!(
+            "escuta por {} ms se outro processo já tem o número deste servidor",
+            wait.as_millis()
+        ),
+        ActiveEvent::Protocol(Event::Superseded { at }) => format!(
+            "outro processo foi iniciado depois com o número deste servidor: este não responde mais, e guarda o estado (até a posição {}) até que um servidor que serve o tenha",
+            at.0
+        ),
+        ActiveEvent::Protocol(Event::LastStateGone { at }) => format!(
+            "PERDIDO: este processo termina com um estado (até a posição {}) que nenhum outro servidor que serve mostrou ter",
+            at.0
+        ),
         ActiveEvent::Protocol(Event::Serving { from, .. }) => {
             format!("servindo a partir da posição {}", from.0)
         }
@@ -307,16 +352,61 @@ fn doubted(why: Doubt) -> String {
 }
 
 /// Why it ended by itself.
-fn ended_by(error: &NodeError) -> String {
+fn ended_by(error: &NodeError, me: u32) -> Ended {
     match error {
-        NodeError::ConfiguredOtherwise(server) => format!(
+        NodeError::AlreadyRunning(_) => Ended::NumberTaken(format!(
+            "o servidor {me} já está em funcionamento, em outro processo: termine aquele antes, ou inicie este com o número de um servidor que não está em funcionamento"
+        )),
+        NodeError::Superseded => Ended::NumberTaken(format!(
+            "outro processo foi iniciado depois com o número {me}: aquele fica, este termina"
+        )),
+        NodeError::ConfiguredOtherwise(server) => Ended::Otherwise(format!(
             "o servidor {} está no grupo com outras opções: inicie este com o mesmo N, --periodo, --timeout e --confirmacoes",
             server.0
-        ),
-        NodeError::Superseded => {
-            "outro processo corre com o número deste servidor: termine um dos dois".into()
+        )),
+        other => Ended::Otherwise(other.to_string()),
+    }
+}
+
+/// Since when a server waits for what it needs to serve.
+#[derive(Debug, Default)]
+struct Waits(Option<Instant>);
+
+impl Waits {
+    /// For whom it waits, and how long; `None` while it serves, and at first.
+    fn sentence(&mut self, status: &Status, settings: &Settings, now: Instant) -> Option<String> {
+        if status.serving || status.superseded {
+            self.0 = None;
+            return None;
         }
-        other => other.to_string(),
+        let since = *self.0.get_or_insert(now);
+        if since == now {
+            return None;
+        }
+        let seconds = (now - since).as_secs_f64();
+        let heard: Vec<_> = status
+            .heard_serving
+            .iter()
+            .map(|server| server.0.to_string())
+            .collect();
+        let others: Vec<_> = (0..settings.servers)
+            .filter(|server| *server != settings.id)
+            .map(|server| server.to_string())
+            .collect();
+        let whom = match (heard.as_slice(), settings.create) {
+            ([_, ..], _) => format!("pelo estado; servem: {}", heard.join(", ")),
+            ([], Create::Never) if others.is_empty() => {
+                "por ninguém: não há outro servidor, e com --novo este nunca começa uma história; inicie-o sem --novo".into()
+            }
+            ([], Create::Never) => format!(
+                "por um servidor que tenha o estado, e nenhum ({}) dá sinal de que serve; com --novo este nunca começa uma história: se todos perderam o estado, inicie um sem --novo",
+                others.join(", ")
+            ),
+            ([], Create::Allowed) => {
+                "por um servidor que tenha o estado; se nenhum dá sinal, um dos que esperam começa uma história".into()
+            }
+        };
+        Some(format!("espera há {seconds:.0} s {whom}"))
     }
 }
 

@@ -446,3 +446,60 @@ async fn r0_23_the_monitor_says_it_once_with_the_fields_of_the_text_and_ignores_
     assert!(printed.contains("servidor 7 é ignorado"), "{printed}");
     assert_eq!(printed.matches("falhou").count(), 1, "{printed}");
 }
+
+/// Another process under a number of this stage.
+fn beside(stage: &Stage, id: &str, more: &[&str]) -> Program {
+    Program::beside("outro", "mqtt-kv-server")
+        .unwrap()
+        .args([id, "2", "--broker", &stage.address()])
+        .args(["--periodo", "100", "--timeout", "1000"])
+        .args(more)
+}
+
+#[tokio::test]
+async fn r0_11_a_second_process_of_one_number_ends_with_a_code_of_its_own_and_the_first_serves_on()
+{
+    let mut stage = started(2, &[]).await;
+    let mut probe = stage.probe().await.unwrap();
+    let key = key_of(0, 2, 1);
+    probe.put(&key, "v").await.unwrap();
+    for more in [&[][..], &["--novo"]] {
+        let (code, said) = exit_code(beside(&stage, "0", more)).await;
+        assert_eq!(code, 7, "{said:?}");
+        let said = said.join("\n");
+        assert!(
+            said.contains("o servidor 0 já está em funcionamento"),
+            "{said}"
+        );
+        assert!(said.contains("escuta por 200 ms"), "{said}");
+    }
+    assert_eq!(probe.get(&key).await.unwrap().server, 0);
+    let printed = stage.server(0).unwrap().printed().join("\n");
+    assert_eq!(printed.matches("servindo a partir").count(), 1, "{printed}");
+    same_tables(&mut stage, &[0, 1]).await;
+}
+
+#[tokio::test]
+async fn c0_8_the_last_one_with_the_pairs_gives_them_to_one_that_was_started_in_its_place_while_it_was_stopped()
+ {
+    let mut stage = started(2, &[]).await;
+    let mut probe = stage.probe().await.unwrap();
+    let key = key_of(0, 2, 1);
+    probe.put(&key, "v").await.unwrap();
+    stage.kill(1).await.unwrap();
+    let said = "servidor 1 falhou";
+    stage.monitor().unwrap().line(said, WITHIN).await.unwrap();
+    stage.server(0).unwrap().pause().unwrap();
+    let mut second = beside(&stage, "0", &["--novo"]).start().unwrap();
+    // It says for whom it waits.
+    second.line("espera há", WITHIN).await.unwrap();
+    let first = stage.server(0).unwrap();
+    first.resume().unwrap();
+    let what = "outro processo foi iniciado depois com o número deste servidor";
+    first.line(what, WITHIN).await.unwrap();
+    second.line("servindo a partir", WITHIN).await.unwrap();
+    let ended = first.ended(WITHIN).await.unwrap();
+    assert_eq!(ended.code(), Some(7), "{:?}", first.printed());
+    let answer = probe.get(&key).await.unwrap();
+    assert_eq!((answer.server, answer.value.as_deref()), (0, Some("v")));
+}

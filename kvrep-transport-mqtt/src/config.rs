@@ -362,7 +362,7 @@ impl fmt::Debug for Tls {
 }
 
 /// MQTT's own limit of a packet is 256 MiB.
-const PAYLOAD_BYTES_MAX: usize = 128 << 20;
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 128 << 20;
 /// Far below MQTT's own limit: brokers have theirs.
 pub(crate) const TOPIC_BYTES_MAX: usize = 512;
 /// What rumqttd has in flight to one receiver.

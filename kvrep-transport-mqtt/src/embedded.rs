@@ -1,5 +1,6 @@
 //! A broker in this process: `rumqttd`, with what kvrep needs.
 
+use crate::config::{MqttLimits, PAYLOAD_BYTES_MAX};
 use bytes::BytesMut;
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::v5::V5;
@@ -38,6 +39,9 @@ use tokio::sync::oneshot;
 /// - What is sent to a receiver a second time is not marked as such, and has another number.
 /// - A receiver whose connection was cut again and again while much was under way to it has been seen to get nothing more after its
 ///   session was resumed (one test in eight; whether the fault is the broker's is not known).
+/// - Packets are at most as large as those take whose settings are the default ones ([`PACKET_BYTES_MAX`](Self::PACKET_BYTES_MAX)): a larger one would reach every
+///   subscriber and end its connection. Clients of MQTT 5 are told so when they connect; whoever publishes a larger packet nevertheless is disconnected, and nobody
+///   gets anything of it. A group with larger payloads needs [`start_taking`](Self::start_taking).
 /// - The library has no call to end its router: a thread that sleeps, and what it kept, stay until the process ends.
 /// - It logs ended connections as errors (`tracing`, target `rumqttd`).
 pub struct EmbeddedBroker {
@@ -49,6 +53,9 @@ pub struct EmbeddedBroker {
 impl EmbeddedBroker {
     /// Bytes of the latest messages that are kept for a topic. Large, for what does not fit is lost to slow receivers.
     pub const TOPIC_BYTES_MAX: usize = SEGMENT_BYTES * SEGMENTS;
+
+    /// The largest packet that is taken, unless it is said otherwise: a payload of 4 MiB and 64 KiB, with what is around it.
+    pub const PACKET_BYTES_MAX: usize = (4 << 20) + (64 << 10) + AROUND_BYTES;
 
     /// Starts a broker that listens here (`HOST:PORT`; port 0 takes a free one) and takes everybody.
     ///
@@ -77,6 +84,26 @@ impl EmbeddedBroker {
         listen: &str,
         users: impl IntoIterator<Item = (U, P)>,
     ) -> io::Result<Self> {
+        let payload_bytes_max = MqttLimits::default().payload_bytes_max;
+        Self::start_taking(listen, users, payload_bytes_max)
+    }
+
+    /// The same, for payloads of up to this size, which whoever reads them must be set to take, too ([`MqttLimits::payload_bytes_max`]): 1 KiB to 128 MiB.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on, or the size is another one.
+    pub fn start_taking<U: Into<String>, P: Into<String>>(
+        listen: &str,
+        users: impl IntoIterator<Item = (U, P)>,
+        payload_bytes_max: usize,
+    ) -> io::Result<Self> {
+        if !(1_024..=PAYLOAD_BYTES_MAX).contains(&payload_bytes_max) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "payloads have at most 1 KiB to 128 MiB",
+            ));
+        }
+        let packet_bytes_max = payload_bytes_max + AROUND_BYTES;
         let listen = listen.to_socket_addrs()?.next().ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -94,7 +121,7 @@ impl EmbeddedBroker {
             let probe = TcpListener::bind(listen)?;
             let address = probe.local_addr()?;
             drop(probe);
-            match Self::serve(address, users.clone()) {
+            match Self::serve(address, users.clone(), packet_bytes_max) {
                 Ok(broker) => return Ok(broker),
                 Err(error) => failed = Some(error),
             }
@@ -102,13 +129,17 @@ impl EmbeddedBroker {
         Err(failed.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
     }
 
-    fn serve(address: SocketAddr, users: HashMap<String, String>) -> io::Result<Self> {
+    fn serve(
+        address: SocketAddr,
+        users: HashMap<String, String>,
+        packet_bytes_max: usize,
+    ) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (failed, failure) = mpsc::channel();
         let server = thread::Builder::new()
             .name("mqtt-broker".into())
             .spawn(move || {
-                let _ = failed.send(listen(address, users, stopped));
+                let _ = failed.send(listen(address, users, packet_bytes_max, stopped));
             })?;
         let broker = Self {
             address,
@@ -163,6 +194,7 @@ impl std::fmt::Debug for EmbeddedBroker {
 fn listen(
     address: SocketAddr,
     users: HashMap<String, String>,
+    packet_bytes_max: usize,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -185,7 +217,8 @@ fn listen(
         next_connection_delay_ms: 0,
         connections: ConnectionSettings {
             connection_timeout_ms: 10_000,
-            max_payload_size: PACKET_BYTES_MAX,
+            // (Of a packet without its first bytes.)
+            max_payload_size: packet_bytes_max - FIRST_BYTES,
             max_inflight_count: 1_024,
             auth: (!users.is_empty()).then_some(users),
             external_auth: None,
@@ -193,7 +226,11 @@ fn listen(
             dynamic_filters: true,
         },
     };
-    let mut server = Server::new(settings, router.spawn(), EitherVersion::default());
+    let versions = EitherVersion {
+        version: None,
+        packet_bytes_max: u32::try_from(packet_bytes_max).unwrap_or(u32::MAX),
+    };
+    let mut server = Server::new(settings, router.spawn(), versions);
     runtime.block_on(async {
         tokio::select! {
             served = server.start(LinkType::Remote) => match served {
@@ -218,9 +255,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// MQTT 3.1.1 or 5, as the connection's first packet says.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct EitherVersion {
     version: Option<Version>,
+    packet_bytes_max: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -251,8 +289,22 @@ impl Protocol for EitherVersion {
 
     fn write(&self, packet: Packet, write: &mut BytesMut) -> Result<usize, protocol::Error> {
         match self.version {
-            Some(Version::V5) => V5.write(packet, write),
+            Some(Version::V5) => V5.write(self.limited(packet), write),
             Some(Version::V4) | None => V4.write(packet, write),
+        }
+    }
+}
+
+impl EitherVersion {
+    /// Tells who connects how large a packet may be.
+    fn limited(&self, packet: Packet) -> Packet {
+        match packet {
+            Packet::ConnAck(connack, properties) => {
+                let mut properties = properties.unwrap_or_default();
+                properties.max_packet_size = Some(self.packet_bytes_max);
+                Packet::ConnAck(connack, Some(properties))
+            }
+            other => other,
         }
     }
 }
@@ -288,7 +340,10 @@ fn version_of(stream: &[u8]) -> Result<Version, protocol::Error> {
 const SEGMENT_BYTES: usize = 32 << 20;
 const SEGMENTS: usize = 8;
 const CONNECTIONS_MAX: usize = 10_000;
-const PACKET_BYTES_MAX: usize = 128 << 20;
+/// What is around a payload in a packet: less than readers take around it, for it may grow by some bytes on its way to them.
+const AROUND_BYTES: usize = 4_000;
+/// Kind and length of a packet.
+const FIRST_BYTES: usize = 5;
 const START_WITHIN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

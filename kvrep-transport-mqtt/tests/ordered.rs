@@ -10,6 +10,8 @@ use kvrep_transport_mqtt::{MqttConfig, MqttLimits};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 fn open(config: MqttConfig, topic: &str) -> (Publisher, Deliveries) {
@@ -218,4 +220,80 @@ fn with_will_in_its_own_runtime(
     })
     .join()
     .unwrap()
+}
+
+/// A publication of MQTT 3.1.1, which does not ask what the broker takes.
+fn publication_of_an_old_client(topic: &str, payload_bytes: usize) -> Vec<u8> {
+    let body = 2 + topic.len() + 2 + payload_bytes;
+    let mut packet = vec![0x32];
+    let mut rest = body;
+    loop {
+        let more = if rest >= 128 { 0x80 } else { 0 };
+        packet.push((rest % 128) as u8 | more);
+        rest /= 128;
+        if rest == 0 {
+            break;
+        }
+    }
+    packet.extend(u16::try_from(topic.len()).unwrap().to_be_bytes());
+    packet.extend(topic.as_bytes());
+    packet.extend([0, 1]);
+    packet.resize(packet.len() + payload_bytes, b'x');
+    packet
+}
+
+#[tokio::test]
+async fn the_embedded_broker_takes_nothing_that_would_end_the_connections_of_its_readers() {
+    let broker = AnyBroker::embedded();
+    let (address, topic) = (broker.config().broker, prefix());
+    let (reader, mut deliveries) = open(broker.config(), &topic);
+    connected(&mut deliveries).await;
+
+    let mut old = TcpStream::connect(&address).await.unwrap();
+    let connect = [
+        &[0x10, 16, 0, 4][..],
+        b"MQTT",
+        &[4, 2, 0, 60, 0, 4],
+        b"big!",
+    ]
+    .concat();
+    old.write_all(&connect).await.unwrap();
+    let mut connack = [0; 4];
+    old.read_exact(&mut connack).await.unwrap();
+    // Refused by its length: the rest of it may have nobody to go to.
+    drop(
+        old.write_all(&publication_of_an_old_client(&topic, 5_000_000))
+            .await,
+    );
+    let mut rest = Vec::new();
+    let ended = timeout(PATIENCE, old.read_to_end(&mut rest)).await.unwrap();
+    assert!(ended.is_err() || rest.is_empty(), "{rest:?}");
+
+    // Clients of MQTT 5 know it beforehand.
+    let mut limits = MqttLimits::default();
+    limits.payload_bytes_max = 8 << 20;
+    let (generous, mut theirs) = open(broker.config().limits(limits), &topic);
+    connected(&mut theirs).await;
+    let refused = generous.publish(topic.as_str(), vec![0; 5_000_000]);
+    assert!(
+        matches!(refused, Err(PublishError::TooLarge { bytes: 5_000_000, bytes_max }) if bytes_max > 4 << 20),
+        "{refused:?}"
+    );
+
+    // What its readers take, it takes.
+    let most = MqttLimits::default().payload_bytes_max;
+    reader.publish(topic.as_str(), vec![b'y'; most]).unwrap();
+    await_event(
+        &mut deliveries,
+        "the largest payload",
+        |event| match event {
+            Event::Delivered { payload, .. } => {
+                assert_eq!(payload.len(), most);
+                Some(())
+            }
+            Event::Disconnected { why, .. } => panic!("thrown off: {why}"),
+            _ => None,
+        },
+    )
+    .await;
 }

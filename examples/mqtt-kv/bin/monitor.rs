@@ -2,6 +2,7 @@
 
 use clap::Parser;
 use clap::builder::ArgPredicate;
+use kvrep_examples::common::logging::time_of_day;
 use kvrep_examples::common::runtime;
 use kvrep_examples::mqtt_kv::connection::BrokerArgs;
 use kvrep_examples::mqtt_kv::monitor::{CountFrom, Settings, run};
@@ -62,7 +63,13 @@ fn main() -> ExitCode {
         relaunch: args.relancar,
     };
     // Whoever closed the other end does not want to read it.
-    let tell = |what: &str| drop(writeln!(std::io::stdout(), "monitor: {what}"));
+    let tell = |what: &str| {
+        drop(writeln!(
+            std::io::stdout(),
+            "{} monitor: {what}",
+            time_of_day()
+        ))
+    };
     match runtime::run(&mut Builder::new_current_thread(), run(settings, tell)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(why)) => {

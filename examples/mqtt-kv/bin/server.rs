@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use kvrep_core::protocol::active::Create;
-use kvrep_examples::common::logging::log_to_stderr;
+use kvrep_examples::common::logging::{log_to_stderr, time_of_day};
 use kvrep_examples::common::runtime;
 use kvrep_examples::mqtt_kv::connection::BrokerArgs;
 use kvrep_examples::mqtt_kv::dialect::Insertions;
@@ -24,7 +24,8 @@ use tokio::runtime::Builder;
     after_help = "Exemplos:\n  mqtt-kv-server 0 3\n      o servidor 0 de três, na primeira vez\n  mqtt-kv-server 0 3 --novo\n      de novo, \
                   depois de uma falha: recebe o estado do substituto\n  mqtt-kv-server 1 3 --confirmacoes 2\n      só responde o que dois \
                   servidores têm\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para opções erradas; 5 se o \
-                  broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado."
+                  broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado; 7 se outro processo \
+                  já tem este número, ou foi iniciado depois com ele."
 )]
 struct Args {
     /// O número deste servidor, de 0 a N-1.
@@ -74,7 +75,13 @@ fn main() -> ExitCode {
         }
     };
     // Whoever closed the other end does not want to read it.
-    let tell = |what: &str| drop(writeln!(std::io::stdout(), "servidor {id}: {what}"));
+    let tell = |what: &str| {
+        drop(writeln!(
+            std::io::stdout(),
+            "{} servidor {id}: {what}",
+            time_of_day()
+        ))
+    };
     match runtime::run(&mut Builder::new_current_thread(), serve(settings, tell)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(why)) => {

@@ -52,6 +52,21 @@ impl BrokerLimits {
     /// ```
     #[must_use]
     pub fn warnings(&self, payload_bytes_max: usize) -> Vec<String> {
+        let mut warnings = self.losses(payload_bytes_max);
+        warnings.extend(self.slowness());
+        warnings
+    }
+
+    /// That it takes few publications at a time, which matters to who has many.
+    pub(crate) fn slowness(&self) -> Option<String> {
+        (self.unacknowledged_max < FEW_IN_FLIGHT).then(|| format!(
+            "the broker takes {} unacknowledged publications at a time, which bounds the rate to so many a round trip; raise it (mosquitto: max_inflight_messages), and with it what it queues for slow receivers before it drops silently (max_queued_messages)",
+            self.unacknowledged_max
+        ))
+    }
+
+    /// What may lose or refuse something.
+    pub(crate) fn losses(&self, payload_bytes_max: usize) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.at_least_once {
             warnings.push(
@@ -62,12 +77,6 @@ impl BrokerLimits {
             warnings.push(
                 "the broker keeps no retained messages: who starts does not learn who is there; allow them (mosquitto: retain_available true)".into(),
             );
-        }
-        if self.unacknowledged_max < FEW_IN_FLIGHT {
-            warnings.push(format!(
-                "the broker takes {} unacknowledged publications at a time, which bounds the rate to so many a round trip; raise it (mosquitto: max_inflight_messages), and with it what it queues for slow receivers before it drops silently (max_queued_messages)",
-                self.unacknowledged_max
-            ));
         }
         if self.packet_bytes_max < payload_bytes_max.saturating_add(1024) {
             warnings.push(format!(
@@ -91,7 +100,16 @@ pub(super) enum Ended {
     Poisoned(String),
 }
 
-pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
+/// How far a connection had come when it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reached {
+    /// The broker had not taken it yet.
+    Nothing,
+    /// It was up.
+    Up,
+}
+
+pub(super) fn why(error: &ConnectionError, broker: &str, reached: Reached) -> Ended {
     match error {
         ConnectionError::ConnectionRefused(code)
         | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
@@ -102,10 +120,10 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
                 Ended::Refused(Rejection::Connection { refusal, why })
             }
         }
-        ConnectionError::Io(error) => Ended::Lost(io(error, broker)),
+        ConnectionError::Io(error) => Ended::Lost(io(error, broker, reached)),
         ConnectionError::MqttState(
             StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
-        ) => Ended::Lost(io(error, broker)),
+        ) => Ended::Lost(io(error, broker, reached)),
         ConnectionError::Timeout(_) => Ended::Lost(format!(
             "{broker} did not answer in time: is it a broker, and this its address?"
         )),
@@ -128,7 +146,7 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
                 .map_or(String::new(), |s| format!(" ({s})"))
         )),
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
-            Ended::Lost(io(&ErrorKind::ConnectionAborted.into(), broker))
+            Ended::Lost(io(&ErrorKind::ConnectionAborted.into(), broker, reached))
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => {
             Ended::Lost(format!("{broker} gives no sign of life"))
@@ -143,10 +161,13 @@ pub(super) fn why(error: &ConnectionError, broker: &str) -> Ended {
     }
 }
 
-fn io(error: &std::io::Error, broker: &str) -> String {
+fn io(error: &std::io::Error, broker: &str, reached: Reached) -> String {
     match error.kind() {
         ErrorKind::ConnectionRefused => {
             format!("nobody listens at {broker}: start the broker, or give its address")
+        }
+        ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof if reached == Reached::Up => {
+            format!("{broker} closed the connection")
         }
         ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => format!(
             "{broker} closed the connection (some brokers do so without a word when user or password are wrong)"
@@ -167,6 +188,10 @@ fn refusal(code: ConnectReturnCode) -> (Refusal, String) {
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
             (Refusal::ClientId, "choose another client id")
         }
+        ConnectReturnCode::PacketTooLarge => (
+            Refusal::Otherwise,
+            "what it is told by who connects is too large for it: raise its limit (mosquitto: max_packet_size)",
+        ),
         ConnectReturnCode::RetainNotSupported => {
             (Refusal::Otherwise, "it must keep retained messages")
         }

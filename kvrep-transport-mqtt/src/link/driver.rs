@@ -139,7 +139,13 @@ impl Driver {
                 }
                 Ok(rumqttc::Event::Outgoing(_) | rumqttc::Event::Auth(_)) => {}
                 Err(Stop::Failed(ConnectionError::RequestsDone)) => return None,
-                Err(Stop::Failed(error)) => return Some(broker::why(&error, &self.broker)),
+                Err(Stop::Failed(error)) => {
+                    let reached = match self.up_since {
+                        Some(_) => broker::Reached::Up,
+                        None => broker::Reached::Nothing,
+                    };
+                    return Some(broker::why(&error, &self.broker, reached));
+                }
                 Err(Stop::Unanswered) => {
                     self.drop_connection();
                     let broker = &self.broker;
@@ -206,7 +212,7 @@ impl Driver {
 
     fn on_connack(&mut self, connack: &ConnAck) -> Option<Ended> {
         let limits = BrokerLimits::of(connack);
-        for warning in limits.warnings(self.hands.link.payload_bytes_max) {
+        for warning in limits.losses(self.hands.link.payload_bytes_max) {
             if !self.told {
                 warn!(broker = %self.broker, "{warning}");
             }

@@ -70,7 +70,7 @@ use kvrep_core::client_wire::Outcome;
 use kvrep_core::protocol::active::{AnswerNumber, Message, Published};
 use kvrep_core::stream::{OrderedStream, StreamEvent, StreamMember};
 use kvrep_core::transport::{Destination, TransportError};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use tracing::{debug, info, warn};
@@ -102,6 +102,10 @@ struct Open {
     joined_answers: usize,
     connected_before: bool,
     connected: bool,
+    /// What was said of the broker's limits.
+    warned: BTreeSet<String>,
+    /// That the broker takes few publications at a time, where it was not said yet.
+    slowness: Option<String>,
     batch_bytes_max: usize,
     payload_bytes_max: usize,
 }
@@ -158,6 +162,8 @@ impl OrderedStream for MqttStream {
             joined_answers: 0,
             connected_before: false,
             connected: false,
+            warned: BTreeSet::new(),
+            slowness: None,
             batch_bytes_max: self.config.limits.batch_bytes_max,
             payload_bytes_max: self.config.limits.payload_bytes_max,
         });
@@ -313,10 +319,11 @@ impl Open {
                 session_resumed,
                 limits,
             } => {
-                for warning in limits.warnings(self.payload_bytes_max) {
-                    warn!(%warning, "the broker");
-                    self.ready.push_back(StreamEvent::Trouble(warning));
+                for warning in limits.losses(self.payload_bytes_max) {
+                    self.warn_once(warning);
                 }
+                // Only who has more to publish than that needs to know.
+                self.slowness = limits.slowness();
                 self.connected = true;
                 if self.connected_before && !session_resumed {
                     // What waits would overtake what has to be sent again.
@@ -369,6 +376,13 @@ impl Open {
         }
     }
 
+    fn warn_once(&mut self, warning: String) {
+        if self.warned.insert(warning.clone()) {
+            warn!(%warning, "the broker");
+            self.ready.push_back(StreamEvent::Trouble(warning));
+        }
+    }
+
     fn told(&mut self, sent: Option<Outgoing>) {
         for number in sent.into_iter().flat_map(|sent| sent.answers) {
             self.ready.push_back(StreamEvent::Answered(number));
@@ -408,7 +422,13 @@ impl Open {
             match self.hand_over(&topic, payload) {
                 Ok(id) => self.unacknowledged.sent(id),
                 // Later, when something was acknowledged.
-                Err(PublishError::Full | PublishError::Closed) => return,
+                Err(PublishError::Full | PublishError::Closed) => {
+                    let slowness = self.slowness.take().filter(|_| self.connected);
+                    if let Some(warning) = slowness {
+                        self.warn_once(warning);
+                    }
+                    return;
+                }
                 Err(error @ (PublishError::TooLarge { .. } | PublishError::Topic)) => {
                     warn!(%error, %topic, "cannot be published");
                     self.ready

@@ -167,8 +167,30 @@ impl ActiveBuilder {
         self
     }
 
-    /// Opens the stream and starts the replica. It [serves](crate::protocol::active::Event::Serving) when it has got what the others have, or has begun
-    /// a history.
+    /// Opens the stream and starts the replica. **It returns before the replica serves**: that is when it has listened whether another process has its
+    /// number (it ends then, with [`NodeError::AlreadyRunning`](crate::node::NodeError::AlreadyRunning)), and has got what the others have, or has begun a history.
+    /// To wait for that, watch its [status](ActiveNode::watch), or its [events](ActiveNode::events) for a
+    /// [`Serving`](crate::protocol::active::Event::Serving).
+    ///
+    /// ```
+    /// use kvrep_core::stream::memory::StreamHub;
+    /// use kvrep_core::{ActiveNode, Fold, ReplicaId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = ActiveNode::builder("sums", ReplicaId(1))
+    ///     .stream(StreamHub::new().stream())
+    ///     .state_machine(Fold::new(0_i64, |sum, by: i64| *sum += by))
+    ///     .start()
+    ///     .await?;
+    /// tokio::select! {
+    ///     status = async { node.watch().wait_for(|status| status.serving).await.is_ok() } => assert!(status),
+    ///     ended = node.wait() => ended?, // why it will never serve
+    /// }
+    /// assert!(node.status().serving);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the description is wrong, or the stream cannot be opened. Nothing runs then.

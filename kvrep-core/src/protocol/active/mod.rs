@@ -134,6 +134,8 @@ pub struct Status {
     pub agreed: Index,
     /// How each member stands, as far as this one knows.
     pub ring: Vec<(ReplicaId, Standing)>,
+    /// Who was heard lately and says that it serves.
+    pub heard_serving: Vec<ReplicaId>,
     /// Requests that are kept.
     pub kept: usize,
     /// Answers that are owed here and not yet where they go.
@@ -412,6 +414,7 @@ impl Active {
                     .map(|member| (*member, ring.standing(*member)))
                     .collect()
             }),
+            heard_serving: self.heard_serving(),
             kept: history.map_or(0, |history| history.debts.len()),
             owed: self.answers.waiting(),
             decisions: history.map_or(0, |history| history.ring.decisions),

@@ -27,6 +27,8 @@ pub(super) struct Peer {
     /// What it said last that it has, if it does not serve.
     word: Option<Word>,
     accused: Option<Time>,
+    /// Whether it said last that it serves.
+    serving: bool,
 }
 
 impl Peer {
@@ -41,6 +43,7 @@ impl Peer {
             ahead: None,
             word: None,
             accused: None,
+            serving: false,
         }
     }
 
@@ -144,6 +147,7 @@ impl Active {
             confirmed: heard.confirmed,
         };
         peer.word = (!heard.serving).then_some(word);
+        peer.serving = heard.serving;
         if let Some(join) = self.join.as_mut().filter(|_| heard.serving) {
             // One who serves will send the state: no history is to be begun.
             join.silent_since = now;
@@ -223,6 +227,14 @@ impl Active {
         {
             history.debts.discharge(debtor, peer.answered);
         }
+    }
+
+    /// Who was heard lately and says that it serves.
+    pub(super) fn heard_serving(&self) -> Vec<ReplicaId> {
+        let (now, timing) = (self.awake, self.group.timing);
+        let serving =
+            (self.peers.iter()).filter(|(_, peer)| peer.serving && !peer.is_late(now, timing));
+        serving.map(|(replica, _)| *replica).collect()
     }
 
     /// This replica did not hear for a while, or is new: nobody is late yet.
