@@ -51,6 +51,7 @@ use bytes::Bytes;
 use sequencer::{CallId, Record, Sequencer};
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -76,6 +77,8 @@ struct Open {
     pump: JoinSet<()>,
     /// Something did not fit into the queue.
     missed: bool,
+    /// The record behind which what is heard counts: a node without a disk hears the whole log again. `None`: it was heard.
+    awaits: Option<u64>,
 }
 
 /// What waits to be put into the log.
@@ -116,7 +119,8 @@ impl OrderedStream for LogStream {
         let client = Client::shared(Arc::clone(&self.link), options);
         let mut pump = JoinSet::new();
         pump.spawn(put_all(client, queue, tell));
-        self.open = Some(Open {
+        let opening = RandomState::new().hash_one(me.incarnation.0);
+        let mut open = Open {
             me,
             node,
             feed,
@@ -126,7 +130,10 @@ impl OrderedStream for LogStream {
             told,
             pump,
             missed: false,
-        });
+            awaits: Some(opening),
+        };
+        open.put(Record::Opened { opening }, None);
+        self.open = Some(open);
         Ok(())
     }
 
@@ -212,6 +219,11 @@ impl Open {
         let command = match fed {
             Feed::Applied(command) => command,
             Feed::Lagged { .. } | Feed::Replaced { .. } => {
+                if let Some(opening) = self.awaits {
+                    // It may have been among what was missed.
+                    self.put(Record::Opened { opening }, None);
+                    return;
+                }
                 self.heard.push_back(StreamEvent::Reset);
                 return;
             }
@@ -221,6 +233,8 @@ impl Open {
         };
         for record in records {
             match record {
+                Record::Opened { opening } if self.awaits == Some(opening) => self.awaits = None,
+                _ if self.awaits.is_some() => {}
                 Record::Item(bytes) => self.heard.push_back(StreamEvent::Delivered {
                     published: Published::decode(self.me.group, &bytes),
                     hash: xxh3_64(&bytes),
@@ -237,7 +251,7 @@ impl Open {
                         StreamEvent::ConfiguredOtherwise(from)
                     });
                 }
-                Record::Message { .. } | Record::Answer { .. } => {}
+                Record::Message { .. } | Record::Opened { .. } | Record::Answer { .. } => {}
             }
         }
     }

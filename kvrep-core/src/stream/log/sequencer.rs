@@ -20,6 +20,8 @@ pub(super) enum Record {
         to: Option<ReplicaId>,
         message: Message,
     },
+    /// Somebody opened the stream: what comes behind this is for it.
+    Opened { opening: u64 },
     /// The answer to a client's call.
     Answer { call: CallId, outcome: Bytes },
 }
@@ -34,6 +36,7 @@ impl Record {
                 Message::Heartbeat(beat) => 128 + 64 * (beat.claims.len() + beat.failed.len()),
                 Message::Got { .. } => 64,
             },
+            Self::Opened { .. } => 0,
         };
         body + 32
     }
@@ -83,7 +86,7 @@ impl StateMachine for Sequencer {
         for record in records {
             match record {
                 Record::Answer { call, outcome } => self.keep(call, outcome),
-                Record::Item(_) | Record::Message { .. } => {}
+                Record::Item(_) | Record::Message { .. } | Record::Opened { .. } => {}
             }
         }
         None
