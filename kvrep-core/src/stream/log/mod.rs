@@ -125,7 +125,7 @@ impl OrderedStream for LogStream {
             node,
             feed,
             // The feed is there: what is put into the log from now on comes out of it.
-            heard: VecDeque::from([StreamEvent::Opened]),
+            heard: VecDeque::new(),
             puts,
             told,
             pump,
@@ -140,7 +140,7 @@ impl OrderedStream for LogStream {
     async fn next(&mut self) -> Option<StreamEvent> {
         let open = self.open.as_mut()?;
         loop {
-            if std::mem::take(&mut open.missed) {
+            if open.awaits.is_none() && std::mem::take(&mut open.missed) {
                 return Some(StreamEvent::Reset);
             }
             if let Some(event) = open.heard.pop_front() {
@@ -233,7 +233,10 @@ impl Open {
         };
         for record in records {
             match record {
-                Record::Opened { opening } if self.awaits == Some(opening) => self.awaits = None,
+                Record::Opened { opening } if self.awaits == Some(opening) => {
+                    self.awaits = None;
+                    self.heard.push_back(StreamEvent::Opened);
+                }
                 _ if self.awaits.is_some() => {}
                 Record::Item(bytes) => self.heard.push_back(StreamEvent::Delivered {
                     published: Published::decode(self.me.group, &bytes),
