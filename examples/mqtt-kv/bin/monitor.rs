@@ -68,7 +68,7 @@ fn main() -> ExitCode {
             std::io::stdout(),
             "{} monitor: {what}",
             time_of_day()
-        ))
+        ));
     };
     match runtime::run(&mut Builder::new_current_thread(), run(settings, tell)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

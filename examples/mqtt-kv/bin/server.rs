@@ -80,7 +80,7 @@ fn main() -> ExitCode {
             std::io::stdout(),
             "{} servidor {id}: {what}",
             time_of_day()
-        ))
+        ));
     };
     match runtime::run(&mut Builder::new_current_thread(), serve(settings, tell)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

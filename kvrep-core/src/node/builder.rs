@@ -34,7 +34,7 @@ macro_rules! common_settings {
             self
         }
 
-        /// Keeps log, snapshots and hard state in this directory, in a [`Wal`] with default options. It is made where
+        /// Keeps log, snapshots and hard state in this directory, in a [`Wal`](crate::storage::wal::Wal) with default options. It is made where
         /// there is none.
         #[must_use]
         pub fn data_dir(mut self, directory: impl Into<PathBuf>) -> Self {
