@@ -231,8 +231,8 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             acknowledged: Acknowledged::Perhaps,
             ..
         }) => Some(format!(
-            "{} of this replica (from entry {} on) {} not in the history that counts, and cut off. None of that is known to be acknowledged; what this replica \
-             took while it led without the others was, and is LOST",
+            "{} of this replica (from entry {} on) {} not in the history that counts: cut off, and set aside. This replica does not know \
+             which of that was acknowledged; what was is LOST",
             counted(*writes),
             from.0,
             is(*writes)

@@ -2,7 +2,7 @@
 
 use super::loss::{each, has_nothing, may_serve};
 use super::policy::{self, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within};
-use super::roll::{Answer, Roll, call};
+use super::roll::{Answer, Roll, call, of_this_table};
 use super::server::{Notes, Options, Server, tell};
 use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
@@ -88,7 +88,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
                     dir.file().display()
                 ));
             }
-            let answers = call(me, record.known()).await;
+            let answers = ask_all(me, &record).await;
             compare_witnesses(options, &answers).await?;
             let (asked, place) = whom_to_join(me, known, answers, &record);
             (members, join) = (vec![asked.0], Some(place));
@@ -96,7 +96,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         }
         Plan::Force { peer: known } => {
             let has_log = record.durable && dir.log().exists();
-            let answers = call(me, record.known()).await;
+            let answers = ask_all(me, &record).await;
             for answer in &answers {
                 refuse_if_alive(me, answer, has_log)?;
             }
@@ -140,6 +140,17 @@ enum Enter {
     /// As a founder, or as one that goes on; or as one that joins.
     As(Option<Join>),
     Forced,
+}
+
+/// Asks everybody that is known, and says who has begun another table.
+async fn ask_all(me: ReplicaId, record: &Record) -> Vec<Answer> {
+    let (answers, strays) = of_this_table(me, call(me, record.known()).await);
+    for at in strays {
+        tell(&format!(
+            "{at}: that server was started as if for the first time, and began ANOTHER TABLE with nothing of this one in it: stop it. What it took meanwhile is in its table only"
+        ));
+    }
+    answers
 }
 
 /// Who is asked for a place, and how: the other one of the pair; another server that answers and has the table, if that one is dead or has nothing. Another
@@ -319,6 +330,11 @@ async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Met, String> 
     let mut said = Said::default();
     loop {
         match status_of(address).await {
+            Ok((ReplicaId::WITNESS, _)) => {
+                return Err(format!(
+                    "a witness listens at {address}, and no table-server: give the primary's address there, and the witness's behind --witness"
+                ));
+            }
             Ok((replica, status)) if replica != me => {
                 let answer = Answer {
                     replica,

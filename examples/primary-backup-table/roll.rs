@@ -12,7 +12,7 @@ use super::state_dir::OTHERS_MAX;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::protocol::ProtocolStatus;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,6 +90,7 @@ pub(super) async fn call(me: ReplicaId, known: BTreeMap<ReplicaId, String>) -> V
     let mut under_way = JoinSet::new();
     let mut new: Vec<_> = known.into_iter().collect();
     let mut answers = Vec::new();
+    let mut answered = BTreeSet::new();
     loop {
         for (replica, address) in new.drain(..) {
             let known = asked.contains_key(&replica) || asked.values().any(|at| *at == address);
@@ -103,17 +104,26 @@ pub(super) async fn call(me: ReplicaId, known: BTreeMap<ReplicaId, String>) -> V
         };
         // Nobody panics there, and nothing is given up before the deadline.
         let Ok((answer, told)) = answer else { continue };
+        answered.insert(answer.address.clone());
         new = told;
         answers.push(answer);
     }
-    let answered = |at: &String| answers.iter().any(|a: &Answer| a.address == *at);
-    let late = asked.into_iter().filter(|(_, at)| !answered(at));
+    let late = asked.into_iter().filter(|(_, at)| !answered.contains(at));
     let late: Vec<_> = late
         .map(|(replica, at)| Answer::silent(replica, at))
         .collect();
     answers.extend(late);
     answers.sort_by(|a, b| a.address.cmp(&b.address));
     answers
+}
+
+/// Those of the answers that are of this table, and where they are that began a table of their own: only who begins one has a number that another
+/// server, this one, may have, too.
+pub(super) fn of_this_table(me: ReplicaId, answers: Vec<Answer>) -> (Vec<Answer>, Vec<String>) {
+    let (strays, answers): (Vec<_>, Vec<_>) =
+        (answers.into_iter()).partition(|answer| answer.replica == me && answer.said.is_some());
+    let strays = strays.into_iter().map(|stray| stray.address).collect();
+    (answers, strays)
 }
 
 impl Answer {

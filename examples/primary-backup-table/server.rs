@@ -7,7 +7,7 @@ use super::message::Dialect;
 use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
 use super::roles::Known;
-use super::roll::{Roll, call};
+use super::roll::{Roll, call, of_this_table};
 use super::server_console::printed;
 use super::service::Service;
 use super::start::{Force, Wanted};
@@ -247,7 +247,7 @@ async fn nobody_has_it(node: &Node, roll: &Roll, was_alone: bool) {
     let (mut said, mut waits) = (None, Said::default());
     let mut heard = BTreeMap::new();
     while has_nothing(&node.status().protocol) {
-        let answers = call(me, roll.known()).await;
+        let (answers, _) = of_this_table(me, call(me, roll.known()).await);
         for answer in &answers {
             roll.add([(answer.replica, answer.address.clone())].into());
             if answer.said.is_some() {

@@ -159,3 +159,30 @@ async fn a_secondary_that_comes_back_to_another_table_says_so_and_with_its_log_g
         }
     }
 }
+
+/// C1.7, A1.6: the *secondary* begun anew, beside the primary that has the table. The primary goes on with its log after a crash, and says who is to be stopped.
+#[tokio::test]
+async fn a_primary_with_its_log_goes_on_beside_a_secondary_that_began_a_table_of_its_own() {
+    let both = ["--durable"];
+    let pair = prepare(&both);
+    let (mut first, mut second) = pair.start().await.expect("the pair");
+    put(&mut pair.client(Patience::default()), "k", "1").await;
+    second.kill().await.expect("killed");
+    let mut client = only(pair.first.address());
+    put(&mut client, "n", "2").await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let seat = pair.second.alone(directory.path(), &both).expect("built");
+    let mut stray = seat.launch().expect("the second, elsewhere");
+    serves(&mut stray).await;
+
+    first.kill().await.expect("killed");
+    let mut first = pair.first.launch().expect("the first, again");
+    let who = first.line("began ANOTHER TABLE", WITHIN).await;
+    let who = who.expect("it says who");
+    assert!(who.contains(&pair.second.address()), "{who}");
+    assert_eq!(get(&mut client, "n").await.as_deref(), Some("2"));
+    let whole = |d: &Dump| d.is_primary() && d.entries == ["k: 1", "n: 2"];
+    dump_when(&mut first, "its own table", whole)
+        .await
+        .expect("a dump");
+}
