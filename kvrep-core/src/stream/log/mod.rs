@@ -11,7 +11,8 @@
 //! ```no_run
 //! use kvrep_core::node::{ActiveNode, Client, ClientLink, Node};
 //! use kvrep_core::stream::log::{LogLink, LogStream};
-//! use kvrep_core::{Fold, ReplicaId, Transport};
+//! use kvrep_core::transport::Transport;
+//! use kvrep_core::{Fold, ReplicaId};
 //!
 //! type Counter = Fold<i64, i64>;
 //!
