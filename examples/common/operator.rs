@@ -368,9 +368,12 @@ mod tests {
     }
 
     #[test]
-    fn a_tail_that_is_cut_may_have_been_acknowledged_by_one_that_led_alone() {
+    fn a_tail_that_is_cut_may_have_been_acknowledged() {
         let told = cut(Acknowledged::Perhaps);
-        assert!(told.contains("while it led without the others"), "{told}");
+        assert!(
+            told.contains("does not know which of that was acknowledged"),
+            "{told}"
+        );
         assert!(told.contains("is LOST"), "{told}");
     }
 
