@@ -38,6 +38,7 @@ mod heal;
 mod history;
 mod item;
 mod join;
+mod loss;
 mod marks;
 mod message;
 mod mutation;

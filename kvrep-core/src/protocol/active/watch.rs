@@ -126,8 +126,11 @@ impl Active {
         if replica == self.me {
             self.on_namesake(now, life.incarnation, out);
         }
+        if !self.group.members.contains(&replica) {
+            return;
+        }
         self.heard_by_superseded(now, heard, out);
-        if replica == self.me || !self.group.members.contains(&replica) {
+        if replica == self.me {
             return;
         }
         let wall = self.clock;

@@ -50,10 +50,13 @@ impl LogLink {
         repeat: Option<Duration>,
     ) -> Result<Outcome, LinkError> {
         loop {
-            self.log
-                .execute(vec![request.clone()])
-                .await
-                .map_err(lost)?;
+            match self.log.execute(vec![request.clone()]).await {
+                Ok(_) => {}
+                Err(ClientError::TooLarge { bytes, bytes_max }) => {
+                    return Ok(Outcome::TooLarge { bytes, bytes_max });
+                }
+                Err(error) => return Err(lost(error)),
+            }
             let again = Instant::now() + repeat.unwrap_or(NEVER);
             let mut pause = PAUSE_MIN;
             while Instant::now() < again {

@@ -42,7 +42,8 @@ pub use client::LogLink;
 use super::{OrderedStream, StreamEvent, StreamMember};
 use crate::client_wire::Outcome;
 use crate::node::{
-    Client, ClientLink, ClientOptions, Feed, Node, NodeBuilder, NodeError, Subscription,
+    Client, ClientError, ClientLink, ClientOptions, Feed, Node, NodeBuilder, NodeError,
+    Subscription,
 };
 use crate::protocol::active::{AnswerNumber, Message, Published};
 use crate::state_machine::{decode, encode};
@@ -78,6 +79,8 @@ struct Open {
     pump: JoinSet<()>,
     /// Something did not fit into the queue.
     missed: bool,
+    /// Why the node has ended was told.
+    ended: bool,
     /// The record behind which what is heard counts: a node without a disk hears the whole log again. `None`: it was heard.
     awaits: Option<u64>,
 }
@@ -125,14 +128,15 @@ impl OrderedStream for LogStream {
             me,
             node,
             feed,
-            // The feed is there: what is put into the log from now on comes out of it.
             heard: VecDeque::new(),
             puts,
             told,
             pump,
             missed: false,
+            ended: false,
             awaits: Some(opening),
         };
+        // The feed is there: what is put into the log from now on comes out of it.
         open.put(Record::Opened { opening }, None);
         self.open = Some(open);
         Ok(())
@@ -151,10 +155,7 @@ impl OrderedStream for LogStream {
                 Some(event) = open.told.recv() => return Some(event),
                 fed = open.feed.next() => match fed {
                     Some(fed) => open.hear(&fed),
-                    None => return match open.node.wait().await {
-                        Err(NodeError::Superseded) => Some(StreamEvent::Superseded),
-                        Ok(()) | Err(_) => None,
-                    },
+                    None => return open.node_ended().await,
                 },
             }
         }
@@ -213,7 +214,20 @@ impl OrderedStream for LogStream {
 impl Open {
     fn put(&mut self, record: Record, answer: Option<AnswerNumber>) {
         // What does not fit is lost, and said to be.
-        self.missed |= self.puts.try_send(Put { record, answer }).is_err();
+        if self.puts.try_send(Put { record, answer }).is_err() {
+            self.missed = true;
+            self.heard.extend(answer.map(StreamEvent::Answered));
+        }
+    }
+
+    async fn node_ended(&mut self) -> Option<StreamEvent> {
+        match self.node.wait().await {
+            Err(NodeError::Superseded) => Some(StreamEvent::Superseded),
+            Err(error) if !std::mem::replace(&mut self.ended, true) => Some(StreamEvent::Trouble(
+                format!("this member's node of the log has ended: {error}"),
+            )),
+            Ok(()) | Err(_) => None,
+        }
     }
 
     fn hear(&mut self, fed: &Feed) {
@@ -285,20 +299,43 @@ async fn put_all(
             }
             batch.push(next);
         }
-        let records: Vec<_> = batch.iter().map(|put| put.record.clone()).collect();
-        while let Err(error) = log.execute(records.clone()).await {
-            if tell.is_closed() {
-                return;
-            }
-            // Whether it is told is not worth waiting for.
-            drop(tell.try_send(StreamEvent::Trouble(format!(
-                "nothing can be put into the log: {error}"
-            ))));
-            sleep(AGAIN_AFTER).await;
-        }
+        let records = batch.iter().map(|put| put.record.clone()).collect();
+        put_batch(&log, records, &tell).await;
         for answer in batch.iter().filter_map(|put| put.answer) {
             if tell.send(StreamEvent::Answered(answer)).await.is_err() {
                 return;
+            }
+        }
+    }
+}
+
+/// Until it stands in the log, or nobody wants it any more. What is too large for one command goes in parts; a single record that is never will be there.
+async fn put_batch(
+    log: &Client<Sequencer>,
+    records: Vec<Record>,
+    tell: &mpsc::Sender<StreamEvent>,
+) {
+    // Whether it is told is not worth waiting for.
+    let trouble = |what: String| drop(tell.try_send(StreamEvent::Trouble(what)));
+    let mut parts = vec![records];
+    let mut said = false;
+    while let Some(mut part) = parts.pop() {
+        match log.execute(part.clone()).await {
+            Ok(_) => said = false,
+            Err(ClientError::TooLarge { .. }) if part.len() > 1 => {
+                let rest = part.split_off(part.len() / 2);
+                parts.extend([rest, part]);
+            }
+            Err(error @ ClientError::TooLarge { .. }) => trouble(format!(
+                "what is said in the log is too large for it, and left out: {error}; raise the log's Limits::command_bytes_max"
+            )),
+            Err(_) if tell.is_closed() => return,
+            Err(error) => {
+                if !std::mem::replace(&mut said, true) {
+                    trouble(format!("nothing can be put into the log: {error}"));
+                }
+                parts.push(part);
+                sleep(AGAIN_AFTER).await;
             }
         }
     }
@@ -319,3 +356,6 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const ATTEMPT: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;
