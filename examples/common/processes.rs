@@ -176,7 +176,7 @@ impl Program {
     }
 }
 
-/// A running program. Dropped, it is killed.
+/// A running program. Dropped, it is killed, and gone: what it held (its directory, its port) is free.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -353,6 +353,21 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error: it is gone already. Else the system needs a moment for it.
+        if self.child.start_kill().is_err() {
+            return;
+        }
+        for _ in 0..GONE_WITHIN.as_millis() {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 /// What a process prints.
 #[derive(Debug, Default)]
 struct Lines {
@@ -444,6 +459,8 @@ fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> ProcessError {
 }
 
 const PORTS: std::ops::Range<u16> = 15_000..32_000;
+/// A killed process that writes to a slow disk is not gone before that is done.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
 const TYPED_WITHIN: Duration = Duration::from_secs(30);
 const LINES_SHOWN: usize = 40;
 

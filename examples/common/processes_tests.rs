@@ -44,6 +44,18 @@ async fn a_paused_process_says_nothing_until_it_goes_on_and_a_killed_one_is_gone
     assert!(cat.pause().is_err());
 }
 
+#[tokio::test]
+async fn one_that_is_dropped_is_gone_when_the_next_one_starts() {
+    for _ in 0..20 {
+        let cat = shell("exec cat");
+        let id = i32::try_from(cat.id().expect("it runs")).unwrap();
+        cat.pause().unwrap();
+        drop(cat);
+        let id = rustix::process::Pid::from_raw(id).unwrap();
+        assert!(rustix::process::test_kill_process(id).is_err());
+    }
+}
+
 #[test]
 fn free_ports_differ_and_can_be_listened_on() {
     let [one, other] = free_ports::<2>().unwrap();
