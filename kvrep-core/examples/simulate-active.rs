@@ -14,7 +14,7 @@ mod seeds;
 use clap::Parser;
 use kvrep_core::protocol::active::Mutation;
 use kvrep_core::sim::active::{Cell, Report, Simulation};
-use seeds::{Ran, Seeds, Shown, by_name, in_turn, print_line, shown};
+use seeds::{Ran, Seeds, Shown, by_name, cell_named, in_turn, print_line, print_list, shown};
 use std::process::ExitCode;
 
 /// Simulates whole groups of the active scheme, their broker and their clients, and checks every promise.
@@ -41,11 +41,7 @@ struct Arguments {
 }
 
 fn cell(name: &str) -> Result<Cell, String> {
-    let known = || {
-        let names: Vec<_> = Cell::all().iter().map(ToString::to_string).collect();
-        names.join(", ")
-    };
-    Cell::named(name).ok_or_else(|| format!("no such cell; there are {}", known()))
+    cell_named(Cell::all(), name)
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {
@@ -56,13 +52,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let cells = Cell::all();
     if arguments.list {
-        for cell in cells {
-            println!("{:<20} {:?}", cell.to_string(), cell.promise());
-        }
-        for mutation in Mutation::ALL {
-            println!("{mutation:?}");
-        }
-        return ExitCode::SUCCESS;
+        return print_list(&cells, |cell| cell.promise(), &Mutation::ALL);
     }
     arguments.seeds.run(|seed| run(&arguments, &cells, seed))
 }

@@ -14,7 +14,7 @@ mod seeds;
 use clap::Parser;
 use kvrep_core::protocol::lowest::Mutation;
 use kvrep_core::sim::lowest::{Cell, Report, Simulation};
-use seeds::{Ran, Seeds, Shown, by_name, in_turn, print_line, shown};
+use seeds::{Ran, Seeds, Shown, by_name, cell_named, in_turn, print_line, print_list, shown};
 use std::process::ExitCode;
 
 /// Simulates whole groups of the lowest-id scheme under faults, and checks every answer.
@@ -38,11 +38,7 @@ struct Arguments {
 }
 
 fn cell(name: &str) -> Result<Cell, String> {
-    let known = || {
-        let names: Vec<_> = Cell::all().iter().map(ToString::to_string).collect();
-        names.join(", ")
-    };
-    Cell::named(name).ok_or_else(|| format!("no such cell; there are {}", known()))
+    cell_named(Cell::all(), name)
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {
@@ -53,13 +49,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let cells = Cell::all();
     if arguments.list {
-        for cell in cells {
-            println!("{:<20} {:?}", cell.to_string(), cell.promise());
-        }
-        for mutation in Mutation::ALL {
-            println!("{mutation:?}");
-        }
-        return ExitCode::SUCCESS;
+        return print_list(&cells, |cell| cell.promise(), &Mutation::ALL);
     }
     arguments.seeds.run(|seed| run(&arguments, &cells, seed))
 }

@@ -14,7 +14,7 @@ mod seeds;
 use clap::Parser;
 use kvrep_core::protocol::passive::Mutation;
 use kvrep_core::sim::{Cell, Report, Simulation};
-use seeds::{Ran, Seeds, Shown, by_name, in_turn, print_line, shown};
+use seeds::{Ran, Seeds, Shown, by_name, cell_named, in_turn, print_line, print_list, shown};
 use std::process::ExitCode;
 
 /// Simulates whole groups under faults and checks every promise.
@@ -47,11 +47,7 @@ struct Arguments {
 }
 
 fn cell(name: &str) -> Result<Cell, String> {
-    let known = || {
-        let names: Vec<_> = Cell::all().iter().map(ToString::to_string).collect();
-        names.join(", ")
-    };
-    Cell::named(name).ok_or_else(|| format!("no such cell; there are {}", known()))
+    cell_named(Cell::all(), name)
 }
 
 fn mutation(name: &str) -> Result<Mutation, String> {
@@ -60,16 +56,10 @@ fn mutation(name: &str) -> Result<Mutation, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.list {
-        for cell in Cell::all() {
-            println!("{:<48} {:?}", cell.to_string(), cell.promise());
-        }
-        for mutation in Mutation::ALL {
-            println!("{mutation:?}");
-        }
-        return ExitCode::SUCCESS;
-    }
     let mut cells = Cell::all();
+    if arguments.list {
+        return print_list(&cells, |cell| cell.promise(), &Mutation::ALL);
+    }
     cells.retain(|cell| cell.to_string().contains(&arguments.matching));
     if cells.is_empty() {
         eprintln!(

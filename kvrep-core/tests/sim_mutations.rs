@@ -1,10 +1,10 @@
 //! The simulator is worth what it catches: every planted bug is found, and the same seed without it is clean.
 #![cfg(feature = "sim")]
 
+mod sim_support;
+
 use kvrep_core::protocol::passive::Mutation;
 use kvrep_core::sim::{Act, Cell, Report, Script, Simulation};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Where each bug shows. The search starts at seed 0, so these are bounds on how long it takes, not luck kept.
@@ -125,28 +125,10 @@ fn hunt(mutation: Mutation) -> Option<Report> {
 
 #[test]
 fn every_planted_bug_is_caught_within_two_thousand_seeds() {
-    // Assertions inside replicas are among what catches; their messages are not wanted here.
-    std::panic::set_hook(Box::new(|_| {}));
-    let next = AtomicUsize::new(0);
-    let missed = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while let Some(mutation) = Mutation::ALL.get(next.fetch_add(1, Relaxed)) {
-                    match hunt(*mutation) {
-                        Some(report) => println!(
-                            "{mutation:?}: seed {} in {}: {}",
-                            report.seed,
-                            report.cell,
-                            report.failure.map_or_else(String::new, |f| f.rule)
-                        ),
-                        None => missed.lock().unwrap().push(*mutation),
-                    }
-                }
-            });
-        }
+    let missed = sim_support::missed(&Mutation::ALL, |bug| {
+        let report = hunt(bug)?;
+        let rule = report.failure?.rule;
+        Some(format!("{} seed {}: {rule}", report.cell, report.seed))
     });
-    let _ = std::panic::take_hook();
-    let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not caught: {missed:?}");
 }

@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{AnyBroker, Mosquitto, PATIENCE, prefix, until};
+use common::{AnyBroker, Mosquitto, PATIENCE, prefix};
 use kvrep_core::node::{ActiveNode, Client, ClientOptions, NodeError};
 use kvrep_core::protocol::active::{Create, Event, Item, Published, Responder, Timing};
 use kvrep_core::stream::{OrderedStream, StreamEvent, StreamMember};
+use kvrep_core::testing::active::{all_equal, all_serve};
 use kvrep_core::{Fold, GroupId, Incarnation, Read, ReplicaId};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::ordered::OrderedTopic;
@@ -62,7 +63,7 @@ impl Group {
         for id in MEMBERS {
             nodes.push(self.start(id, Create::Allowed).await);
         }
-        all_serve(&nodes).await;
+        all_serve(&nodes, PATIENCE).await;
         nodes
     }
 
@@ -71,37 +72,6 @@ impl Group {
         options.deadline = PATIENCE;
         let link = MqttStreamLink::new("sums", self.config.clone());
         Arc::new(Client::with_options(link, options))
-    }
-}
-
-async fn all_serve(nodes: &[ActiveNode]) {
-    until("all serve", || {
-        nodes.iter().all(|node| {
-            let status = node.status();
-            status.serving && !status.holding
-        })
-    })
-    .await;
-}
-
-/// All have come to the same position with the same chain and the same state.
-async fn all_equal(nodes: &[ActiveNode]) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let mut seen = BTreeSet::new();
-        for node in nodes {
-            let digest = node.digest().await.expect("it runs");
-            seen.insert((digest.at, digest.chain, digest.digest));
-        }
-        if seen.len() == 1 {
-            return;
-        }
-        let statuses: Vec<_> = nodes.iter().map(ActiveNode::status).collect();
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "{seen:?}\n{statuses:#?}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -130,9 +100,9 @@ async fn others_answer_for_one_that_ends_and_it_gets_everything_when_it_comes_ba
         add(&client, 50).await;
         nodes.push(group.start(MEMBERS[1], Create::Never).await);
         add(&client, 50).await;
-        all_serve(&nodes).await;
+        all_serve(&nodes, PATIENCE).await;
         assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 300);
-        all_equal(&nodes).await;
+        all_equal(&nodes, PATIENCE).await;
         for node in nodes {
             timeout(PATIENCE, node.shutdown()).await.unwrap().unwrap();
         }
@@ -157,9 +127,9 @@ async fn a_broker_that_restarts_without_its_queues_costs_a_group_with_confirmati
         broker.restart();
         timeout(PATIENCE, writing).await.unwrap().unwrap();
     }
-    all_serve(&nodes).await;
+    all_serve(&nodes, PATIENCE).await;
     assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 200);
-    all_equal(&nodes).await;
+    all_equal(&nodes, PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +149,7 @@ async fn what_is_no_item_takes_a_place_and_does_no_harm() {
         told.close().await;
         add(&client, 10).await;
         assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 20);
-        all_equal(&nodes).await;
+        all_equal(&nodes, PATIENCE).await;
     }
 }
 
@@ -188,7 +158,7 @@ async fn a_second_process_of_one_name_ends_and_the_first_one_serves_on() {
     for broker in AnyBroker::all() {
         let group = Group::over(&broker.config());
         let nodes = group.start_all().await;
-        all_serve(&nodes).await;
+        all_serve(&nodes, PATIENCE).await;
         let life = nodes[0].status().life;
         let again = group.start(MEMBERS[0], Create::Never).await;
         let ended = timeout(PATIENCE, again.wait()).await.unwrap();
@@ -209,7 +179,7 @@ async fn a_member_that_is_configured_otherwise_is_refused() {
         group.start(MEMBERS[0], Create::Allowed).await,
         group.start(MEMBERS[1], Create::Allowed).await,
     ];
-    all_serve(&nodes).await;
+    all_serve(&nodes, PATIENCE).await;
     let stranger = ActiveNode::builder("sums", MEMBERS[2])
         .members(MEMBERS)
         .timing(timing())

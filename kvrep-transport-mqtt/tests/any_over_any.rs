@@ -1,8 +1,8 @@
 //! Any scheme over any transport: one little state machine, one story a scheme (a crash, a return, and all are the same again), and a test for each pair.
 //! The table is in the README of the repository.
 //!
-//! Active over TCP or multicast is not here: it carries out an ordered stream, which neither of them keeps by itself (the compiler refuses it). Through the log
-//! of a passive group they do (`stream::log`), which `kvrep-transport-tcp` tests.
+//! The active scheme carries out an ordered stream. A hub in memory and a broker keep one; over TCP and multicast the log of a passive group does
+//! (`stream::log`).
 
 mod common;
 
@@ -11,10 +11,14 @@ use kvrep_core::detector::ticks::TickConfig;
 use kvrep_core::node::{ActiveNode, Client, ClientLink, ClientOptions, LocalLink, Node};
 use kvrep_core::protocol::active::Timing;
 use kvrep_core::stream::OrderedStream;
+use kvrep_core::stream::log::{LogLink, LogStream};
 use kvrep_core::stream::memory::StreamHub;
+use kvrep_core::testing::active::{all_equal, all_serve};
 use kvrep_core::transport::Transport;
 use kvrep_core::transport::memory::MemoryNetwork;
-use kvrep_core::{ApplyContext, Read, ReplicaId, StateMachine};
+use kvrep_core::{
+    Ack, ApplyContext, Authority, GroupConfig, Read, ReplicaId, StateMachine, Takeover,
+};
 use kvrep_transport_mqtt::stream::{MqttStream, MqttStreamLink};
 use kvrep_transport_mqtt::{MqttConfig, MqttGroupLink, MqttTransport};
 use kvrep_transport_multicast::{MulticastConfig, MulticastGroupLink, MulticastTransport};
@@ -22,9 +26,11 @@ use kvrep_transport_tcp::{TcpConfig, TcpGroupLink, TcpTransport};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::time::Duration;
+use tokio::join;
 use tokio::time::{Instant, sleep};
 
 const GROUP: &str = "shelf";
+const LOG: &str = "shelf/log";
 const MEMBERS: [ReplicaId; 3] = [ReplicaId(1), ReplicaId(2), ReplicaId(3)];
 
 /// Numbers by name. Without commands it may be served by the lowest id.
@@ -70,7 +76,8 @@ trait Carrier {
     type Link: ClientLink;
 
     fn transport(&self, member: ReplicaId) -> Self::Transport;
-    fn link(&self, nodes: &[Node]) -> Self::Link;
+    /// For clients of the group of this name.
+    fn link(&self, group: &str, nodes: &[Node]) -> Self::Link;
 }
 
 impl Carrier for MemoryNetwork {
@@ -81,7 +88,7 @@ impl Carrier for MemoryNetwork {
         MemoryNetwork::transport(self)
     }
 
-    fn link(&self, nodes: &[Node]) -> LocalLink {
+    fn link(&self, _: &str, nodes: &[Node]) -> LocalLink {
         LocalLink::new(nodes)
     }
 }
@@ -106,8 +113,8 @@ impl Carrier for Tcp {
         TcpTransport::new(TcpConfig::new(listed[&member].as_str()).peers(peers))
     }
 
-    fn link(&self, _: &[Node]) -> TcpGroupLink {
-        TcpGroupLink::new(GROUP, self.0.clone())
+    fn link(&self, group: &str, _: &[Node]) -> TcpGroupLink {
+        TcpGroupLink::new(group, self.0.clone())
     }
 }
 
@@ -135,8 +142,8 @@ impl Carrier for Mqtt {
         MqttTransport::new(self.config.clone())
     }
 
-    fn link(&self, _: &[Node]) -> MqttGroupLink {
-        MqttGroupLink::new(GROUP, self.config.clone())
+    fn link(&self, group: &str, _: &[Node]) -> MqttGroupLink {
+        MqttGroupLink::new(group, self.config.clone())
     }
 }
 
@@ -161,8 +168,8 @@ impl Carrier for Multicast {
         MulticastTransport::new(self.0.clone())
     }
 
-    fn link(&self, _: &[Node]) -> MulticastGroupLink {
-        MulticastGroupLink::new(GROUP, self.0.clone())
+    fn link(&self, group: &str, _: &[Node]) -> MulticastGroupLink {
+        MulticastGroupLink::new(group, self.0.clone())
     }
 }
 
@@ -170,14 +177,14 @@ impl Carrier for Multicast {
 trait Keeper {
     type Link: ClientLink;
 
-    fn stream(&self) -> impl OrderedStream;
+    fn stream(&self, member: ReplicaId) -> impl OrderedStream;
     fn link(&self) -> Self::Link;
 }
 
 impl Keeper for StreamHub {
     type Link = kvrep_core::stream::memory::StreamLink;
 
-    fn stream(&self) -> impl OrderedStream {
+    fn stream(&self, _: ReplicaId) -> impl OrderedStream {
         StreamHub::stream(self)
     }
 
@@ -189,12 +196,30 @@ impl Keeper for StreamHub {
 impl Keeper for Mqtt {
     type Link = MqttStreamLink;
 
-    fn stream(&self) -> impl OrderedStream {
+    fn stream(&self, _: ReplicaId) -> impl OrderedStream {
         MqttStream::new(self.config.clone())
     }
 
     fn link(&self) -> MqttStreamLink {
         MqttStreamLink::new(GROUP, self.config.clone())
+    }
+}
+
+/// The log of a passive group, over what carries frames.
+struct Log<C>(C);
+
+impl<C: Carrier> Keeper for Log<C> {
+    type Link = LogLink;
+
+    fn stream(&self, member: ReplicaId) -> impl OrderedStream {
+        let log = Node::builder(LOG, member)
+            .members(MEMBERS)
+            .transport(self.0.transport(member));
+        LogStream::new(log, self.0.link(LOG, &[]))
+    }
+
+    fn link(&self) -> LogLink {
+        LogLink::new(GROUP, self.0.link(LOG, &[]))
     }
 }
 
@@ -234,12 +259,23 @@ async fn start_again<T, E: std::fmt::Display>(start: impl AsyncFn() -> Result<T,
     }
 }
 
-/// A primary and its backups: writes and reads go on when it crashes, and in the end all have the same.
-async fn passive(carrier: impl Carrier) {
+/// A primary and its backups: writes and reads go on when it crashes, and in the end all have the same. With `Ack::All` the primary is fixed, a backup crashes, and writes go on
+/// when it is back.
+async fn passive(carrier: impl Carrier, ack: Ack) {
+    let mut config = GroupConfig::new(MEMBERS, Authority::Alone);
+    config.ack = ack;
+    if ack == Ack::All {
+        let primary = MEMBERS[0];
+        config.takeover = Takeover::Never { primary };
+    }
     let start = async |id: ReplicaId| {
+        let transport = carrier.transport(id);
+        let carried = transport.capabilities().frame_bytes_max;
+        let mut config = config.clone();
+        config.limits = config.limits.within_frames(carried);
         Node::builder(GROUP, id)
-            .members(MEMBERS)
-            .transport(carrier.transport(id))
+            .group(config)
+            .transport(transport)
             .state_machine(Shelf::<true>::new())
             .start()
             .await
@@ -252,35 +288,50 @@ async fn passive(carrier: impl Carrier) {
         })
         .await;
     };
+    let alike = async |nodes: &[Node]| {
+        until("all have the same state", async || {
+            let mut digests = Vec::new();
+            for node in nodes {
+                digests.push(node.digest().await.expect("it runs"));
+            }
+            digests.iter().all(|digest| *digest == digests[0])
+        })
+        .await;
+    };
     let mut nodes = Vec::new();
     for id in MEMBERS {
         nodes.push(start_again(async || start(id).await).await);
     }
     in_sync(&nodes).await;
-    let before = client(carrier.link(&nodes));
+    let before = client(carrier.link(GROUP, &nodes));
     assert_eq!(add(&before, 20).await, Some(20));
+    // What the primary alone has acknowledged may be lost with it.
+    alike(&nodes).await;
 
-    let primary = nodes.iter().position(|n| n.status().protocol.serving);
-    let crashed = nodes.remove(primary.expect("one serves"));
+    let crashes = |node: &Node| node.status().protocol.serving != (ack == Ack::All);
+    let crashes = nodes.iter().position(crashes);
+    let crashed = nodes.remove(crashes.expect("one serves, two do not"));
     let id = crashed.identity().replica;
     drop(crashed);
-    let after = client(carrier.link(&nodes));
-    assert_eq!(add(&after, 20).await, Some(40));
-
-    nodes.push(start_again(async || start(id).await).await);
+    let after = client(carrier.link(GROUP, &nodes));
+    let returned = match ack {
+        Ack::All => {
+            let (added, returned) = join!(add(&after, 20), start_again(async || start(id).await));
+            assert_eq!(added, Some(40));
+            returned
+        }
+        _ => {
+            assert_eq!(add(&after, 20).await, Some(40));
+            start_again(async || start(id).await).await
+        }
+    };
+    nodes.push(returned);
     in_sync(&nodes).await;
-    let returned = client(carrier.link(&nodes));
+    let returned = client(carrier.link(GROUP, &nodes));
     assert_eq!(add(&returned, 20).await, Some(60));
     let read = returned.query(Read::Linearizable, "one".into()).await;
     assert_eq!(read.unwrap(), Some(60));
-    until("all have the same state", async || {
-        let mut digests = Vec::new();
-        for node in &nodes {
-            digests.push(node.digest().await.expect("it runs"));
-        }
-        digests.iter().all(|digest| *digest == digests[0])
-    })
-    .await;
+    alike(&nodes).await;
 }
 
 /// All carry out a stream: others answer for one that crashes, and in the end all have the same.
@@ -295,23 +346,16 @@ async fn active(keeper: impl Keeper) {
         ActiveNode::builder(GROUP, id)
             .members(MEMBERS)
             .timing(timing)
-            .stream(keeper.stream())
+            .stream(keeper.stream(id))
             .state_machine(Shelf::<true>::new())
             .start()
             .await
-    };
-    let all_serve = async |nodes: &[ActiveNode]| {
-        until("all serve", async || {
-            let mut statuses = nodes.iter().map(ActiveNode::status);
-            statuses.all(|status| status.serving && !status.holding)
-        })
-        .await;
     };
     let mut nodes = Vec::new();
     for id in MEMBERS {
         nodes.push(start_again(async || start(id).await).await);
     }
-    all_serve(&nodes).await;
+    all_serve(&nodes, PATIENCE).await;
     let client = client(keeper.link());
     assert_eq!(add(&client, 20).await, Some(20));
 
@@ -319,18 +363,11 @@ async fn active(keeper: impl Keeper) {
     assert_eq!(add(&client, 20).await, Some(40));
 
     nodes.push(start_again(async || start(MEMBERS[0]).await).await);
-    all_serve(&nodes).await;
+    all_serve(&nodes, PATIENCE).await;
     assert_eq!(add(&client, 20).await, Some(60));
     let read = client.query(Read::Linearizable, "one".into()).await;
     assert_eq!(read.unwrap(), Some(60));
-    until("all have the same state", async || {
-        let mut digests = Vec::new();
-        for node in &nodes {
-            digests.push(node.digest().await.expect("it runs"));
-        }
-        digests.iter().all(|digest| *digest == digests[0])
-    })
-    .await;
+    all_equal(&nodes, PATIENCE).await;
 }
 
 /// The lowest answers; when it crashes the next one does; when it returns it does again. A state machine that takes commands is refused.
@@ -354,7 +391,7 @@ async fn lowest(carrier: impl Carrier) {
             serving.map(|n| n.identity().replica).eq([lowest])
         })
         .await;
-        let client = client::<Shelf<false>>(carrier.link(nodes));
+        let client = client::<Shelf<false>>(carrier.link(GROUP, nodes));
         let answer = client.query(Read::Linearizable, "nought".into()).await;
         assert_eq!(answer.unwrap(), Some(0));
     };
@@ -380,21 +417,31 @@ async fn lowest(carrier: impl Carrier) {
 }
 
 macro_rules! cells {
-    ($($test:ident: $scheme:ident($over:expr);)*) => {$(
+    ($($test:ident: $scheme:ident($($over:expr),+);)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $test() {
-            $scheme($over).await;
+            $scheme($($over),+).await;
         }
     )*};
 }
 
 cells! {
-    passive_over_memory: passive(MemoryNetwork::new());
-    passive_over_tcp: passive(Tcp::new());
-    passive_over_mqtt: passive(Mqtt::new());
-    passive_over_multicast: passive(Multicast::new());
+    passive_over_memory: passive(MemoryNetwork::new(), Ack::AllInSync);
+    passive_by_all_over_memory: passive(MemoryNetwork::new(), Ack::All);
+    passive_by_the_primary_over_memory: passive(MemoryNetwork::new(), Ack::Primary);
+    passive_over_tcp: passive(Tcp::new(), Ack::AllInSync);
+    passive_by_all_over_tcp: passive(Tcp::new(), Ack::All);
+    passive_by_the_primary_over_tcp: passive(Tcp::new(), Ack::Primary);
+    passive_over_mqtt: passive(Mqtt::new(), Ack::AllInSync);
+    passive_by_all_over_mqtt: passive(Mqtt::new(), Ack::All);
+    passive_by_the_primary_over_mqtt: passive(Mqtt::new(), Ack::Primary);
+    passive_over_multicast: passive(Multicast::new(), Ack::AllInSync);
+    passive_by_all_over_multicast: passive(Multicast::new(), Ack::All);
+    passive_by_the_primary_over_multicast: passive(Multicast::new(), Ack::Primary);
     active_over_memory: active(StreamHub::new());
     active_over_mqtt: active(Mqtt::new());
+    active_over_tcp: active(Log(Tcp::new()));
+    active_over_multicast: active(Log(Multicast::new()));
     lowest_id_over_memory: lowest(MemoryNetwork::new());
     lowest_id_over_tcp: lowest(Tcp::new());
     lowest_id_over_mqtt: lowest(Mqtt::new());

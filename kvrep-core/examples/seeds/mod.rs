@@ -94,6 +94,31 @@ pub(crate) fn by_name<T: Debug + Copy>(all: &[T], name: &str) -> Result<T, Strin
     found.ok_or_else(|| format!("no such bug; there are {}", known()))
 }
 
+/// The cell of this name.
+pub(crate) fn cell_named<C: Display>(all: Vec<C>, name: &str) -> Result<C, String> {
+    let names: Vec<_> = all.iter().map(ToString::to_string).collect();
+    let found = all.into_iter().zip(&names).find(|(_, one)| *one == name);
+    let unknown = || format!("no such cell; there are {}", names.join(", "));
+    found.map(|(cell, _)| cell).ok_or_else(unknown)
+}
+
+/// Prints the table of cells and promises, and the names of the bugs that can be planted.
+pub(crate) fn print_list<C: Display, P: Debug>(
+    cells: &[C],
+    promise: impl Fn(&C) -> P,
+    bugs: &[impl Debug],
+) -> ExitCode {
+    let names: Vec<_> = cells.iter().map(ToString::to_string).collect();
+    let width = names.iter().map(String::len).max().unwrap_or(0);
+    for (cell, name) in cells.iter().zip(&names) {
+        print_line(&format!("{name:<width$} {:?}", promise(cell)));
+    }
+    for bug in bugs {
+        print_line(&format!("{bug:?}"));
+    }
+    ExitCode::SUCCESS
+}
+
 /// The cell that this seed is for, where all take turns.
 pub(crate) fn in_turn<T: Copy>(all: &[T], seed: u64) -> T {
     all[usize::try_from(seed % all.len() as u64).unwrap_or(0)]

@@ -62,7 +62,7 @@ mod stall;
 mod start;
 mod telemetry;
 
-pub use active::ActiveNode;
+pub use active::{ActiveBuilder, ActiveNode};
 pub use builder::{NodeBuilder, ProtocolContext, WitnessBuilder};
 pub use client::{Client, ClientError, ClientOptions};
 pub use feed::{AppliedCommand, Feed, FeedLimits, Subscription};

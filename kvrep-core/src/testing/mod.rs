@@ -9,11 +9,13 @@
 //! | [`Transport`](crate::transport::Transport) | [`transport_suite!`](crate::transport_suite) |
 //! | [`FailureDetector`](crate::detector::FailureDetector) | [`detector_suite::check`] |
 //!
-//! [`impaired::Impaired`] makes a transport worse, for tests of a whole group.
+//! [`impaired::Impaired`] makes a transport worse, for tests of a whole group;
+//! [`active`] waits until a group of the active scheme serves, or has the same state.
 //!
 //! Caveat: a suite sees what can be seen from outside in one process. That a storage survives a loss of power, for one,
 //! only its own tests can show.
 
+pub mod active;
 pub mod detector_suite;
 pub mod impaired;
 pub mod mailbox;

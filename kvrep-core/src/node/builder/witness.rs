@@ -1,6 +1,6 @@
 //! What a witness is made of: a group's name, a transport, and a place for its register.
 
-use super::{Parts, Place};
+use super::parts::{Parts, Place, common_settings};
 use crate::config::Limits;
 use crate::id::ReplicaId;
 use crate::node::Node;
