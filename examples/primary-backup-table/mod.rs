@@ -10,6 +10,7 @@ pub mod client_stub;
 mod keyboard;
 mod launch;
 mod loss;
+mod meeting;
 pub mod message;
 pub mod network_client;
 pub mod pair;

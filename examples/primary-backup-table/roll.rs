@@ -5,7 +5,7 @@
 //! ([`opcode::SERVERS`]). Each has a moment to answer in: who does not is *silent*, and nobody knows what that one has.
 
 use super::arguments::address;
-use super::launch::status_of;
+use super::meeting::status_of;
 use super::message::{Content, Message, opcode};
 use super::network_client::{Identity, NetworkClient, Patience};
 use super::state_dir::OTHERS_MAX;

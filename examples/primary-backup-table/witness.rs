@@ -3,7 +3,7 @@
 //! Two witnesses for one table are found only when one of the servers wants to take over, which is too late. They are compared by what they remember and not by
 //! their addresses, for one machine has several: a primary that serves has recorded its pair at its witness before, so a witness that knows nobody of it is another one.
 
-use super::launch::status_of;
+use super::meeting::status_of;
 use super::roll::Answer;
 use kvrep_core::Configuration;
 use kvrep_core::protocol::ProtocolStatus;
