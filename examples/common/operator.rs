@@ -101,6 +101,13 @@ pub fn with_names(text: &str, name: impl Fn(ReplicaId) -> String) -> String {
     named + rest
 }
 
+/// Whether this sentence of the library says less than what its transport says of the same: that somebody who is asked cannot reach this
+/// replica, but not where (`TcpConfig::on_unreachable`).
+#[must_use]
+pub fn is_told_by_transport(sentence: &str) -> bool {
+    sentence.contains("hears this replica, and cannot reach it to answer")
+}
+
 /// A sentence of the library without brackets round one replica alone: `{n1}` and `[n1]` become `n1`.
 #[must_use]
 pub fn sets_of_one_opened(text: &str) -> String {

@@ -108,8 +108,8 @@ pub(super) fn may_serve(id: ReplicaId, status: &ProtocolStatus) -> bool {
     status.serving || status.primary.is_some() || agreed.is_some_and(|c| c.has(id, status.store))
 }
 
-/// Where one is that has the table, when nobody serves.
-pub(super) fn has_table(answers: &[Answer]) -> Option<&str> {
+/// Where one is that has the table, when nobody serves, and what it waits for.
+pub(super) fn has_table(answers: &[Answer]) -> Option<(&str, &str)> {
     let said = || answers.iter().filter_map(|a| Some((a, a.said.as_ref()?)));
     if said().any(|(_, status)| status.serving) {
         return None;
@@ -117,7 +117,9 @@ pub(super) fn has_table(answers: &[Answer]) -> Option<&str> {
     let has = |(who, status): &(&Answer, &ProtocolStatus)| {
         !has_nothing(status) && may_serve(who.replica, status)
     };
-    said().find(has).map(|(who, _)| who.address.as_str())
+    said()
+        .find(has)
+        .map(|(who, status)| (who.address.as_str(), status.waiting_for.as_str()))
 }
 
 /// Each of these servers, in words.
@@ -201,7 +203,7 @@ mod tests {
         let third = answer(3, Some(status(30, Some((3, 30)))));
         let has = [without(), third];
         assert_eq!(loss(&empty, true, &has), None);
-        assert_eq!(has_table(&has), Some("h:3"));
+        assert_eq!(has_table(&has), Some(("h:3", "")));
         assert_eq!(has_table(&[without()]), None);
         let unheard = loss(&empty, false, &[without(), answer(3, None)]);
         let unheard = told(&unheard);

@@ -12,13 +12,14 @@ use super::server_console::printed;
 use super::service::Service;
 use super::start::{Force, Wanted};
 use super::state_dir::{Record, StateDir};
-use super::words::Words;
+use super::words::{Words, awaits_client, only_asks};
 use crate::common::open_files::raise_open_files;
-use crate::common::operator::{Said, asked_to_end, attend};
+use crate::common::operator::{Said, asked_to_end, attend, is_told_by_transport};
 use kvrep_core::protocol::ProtocolStatus;
 use kvrep_core::transport::Transport as _;
 use kvrep_core::{Node, ReplicaId};
 use kvrep_transport_tcp::TcpTransport;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -96,9 +97,11 @@ async fn tend(
 ) -> Result<(), String> {
     let mut watch = node.watch();
     watch.mark_changed();
-    // What force costs was said at the start, in more words.
+    let knows_more = Cell::new(false);
     let heard = |what: &str| {
-        if !what.starts_with("FORCED") {
+        // What force costs was said at the start, in more words.
+        let was_said = what.starts_with("FORCED") || is_told_by_transport(what);
+        if !was_said && !(knows_more.get() && only_asks(what)) {
             tell(&words.plainly(what));
         }
     };
@@ -106,7 +109,7 @@ async fn tend(
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
     let roll = Arc::clone(&notes.roll);
-    let lost = nobody_has_it(node, &roll, notes.was_alone);
+    let lost = nobody_has_it((node, words), &roll, notes.was_alone, &knows_more);
     let mut lost = std::pin::pin!(lost);
     // Whoever is forced has been told already.
     let mut is_told = notes.force == Force::Yes;
@@ -241,8 +244,14 @@ async fn wake(node: &Node) {
     }
 }
 
-/// Tells what is lost, if none of the servers that are known has the table as it was last: they would wait for each other.
-async fn nobody_has_it(node: &Node, roll: &Roll, was_alone: bool) {
+/// Tells what is lost, if none of the servers that are known has the table as it was last: they would wait for each other. While it knows that,
+/// or who has the table, it says so in `knows_more`: that nobody lets this server in is then nothing to act on.
+async fn nobody_has_it(
+    (node, words): (&Node, &Words),
+    roll: &Roll,
+    was_alone: bool,
+    knows_more: &Cell<bool>,
+) {
     let me = node.identity().replica;
     let (mut said, mut waits) = (None, Said::default());
     let mut heard = BTreeMap::new();
@@ -264,6 +273,9 @@ async fn nobody_has_it(node: &Node, roll: &Roll, was_alone: bool) {
                 None => "not heard since this server was started".into(),
             }));
         }
+        knows_more.set(
+            now.is_some() || answers.iter().any(|a| a.begins) || has_table(&answers).is_some(),
+        );
         said = now.or(said);
         if let Some(begins) = answers.iter().find(|a| a.begins) {
             let what = format!(
@@ -274,9 +286,14 @@ async fn nobody_has_it(node: &Node, roll: &Roll, was_alone: bool) {
                 tell(&what);
             }
         }
-        if let Some(at) = has_table(&answers) {
+        if let Some((at, waits_for)) = has_table(&answers) {
+            let when = if waits_for.is_empty() || awaits_client(waits_for) {
+                "it serves as soon as a client asks that one, or one that it knows".into()
+            } else {
+                format!("it waits there: {}", words.of_another(waits_for))
+            };
             let what = format!(
-                "the server at {at} has the table: it serves as soon as a client asks that one, or one that it knows; this one gets a copy when there is a place for it. If it gets none though one is free, start it again"
+                "the server at {at} has the table: {when}. This one gets a copy when there is a place for it; if it gets none though one is free, start it again"
             );
             if waits.is_news(&what, Instant::now()) {
                 tell(&what);

@@ -5,8 +5,8 @@ use super::state_dir::Durability;
 use crate::common::operator::{Said, reworded, sets_of_one_opened, with_names};
 use kvrep_core::ReplicaId;
 use kvrep_core::node::LinkError;
-use kvrep_transport_tcp::Unreachable;
 use kvrep_transport_tcp::codec::Refusal;
+use kvrep_transport_tcp::{Unreachable, Way};
 use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
@@ -64,6 +64,13 @@ impl Words {
         reworded(&safe, &PHRASES)
     }
 
+    /// A sentence of the library as another server says it of itself.
+    #[must_use]
+    pub fn of_another(&self, text: &str) -> String {
+        let said = self.plainly(&text.replace("this replica", "that server"));
+        said.replace("with force", "with --force")
+    }
+
     /// Where a server is, for a line in the language of the console.
     pub(super) fn address(&self, id: ReplicaId) -> String {
         (self.address_of)(id).unwrap_or_else(|| "outro servidor".into())
@@ -90,6 +97,12 @@ impl Words {
 
     fn why_unreachable(&self, trouble: &Unreachable) -> String {
         let address = &trouble.address;
+        if let Way::Back { cause } = trouble.way {
+            let other = self.name(trouble.peer);
+            return format!(
+                "{other} hears this server, and cannot reach it at {address} to answer ({cause}): say with --advertise HOST:PORT where the other server reaches this one, or open the way there"
+            );
+        }
         match &trouble.refusal {
             Some(Refusal::OtherConfiguration { .. }) => {
                 let (mine, theirs) = if self.has_witness {
@@ -108,6 +121,17 @@ impl Words {
             Some(_) | None => self.plainly(&format!("{address}: {}", trouble.why)),
         }
     }
+}
+
+/// Whether this sentence of the library says no more than that this server asks to be let in, and that nobody does it.
+pub(super) fn only_asks(sentence: &str) -> bool {
+    sentence.contains("to let it join, and no primary has answered")
+}
+
+/// Whether a server that says this takes over as soon as a client asks it.
+pub(super) fn awaits_client(sentence: &str) -> bool {
+    sentence.contains("no client has asked")
+        || sentence.contains("takes over as soon as a client asks")
 }
 
 /// Why nobody at `address` says who it is.
@@ -145,7 +169,7 @@ const IN_MEMORY: [(&str, &str); 3] = [
 ];
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 25] = [
+const PHRASES: [(&str, &str); 26] = [
     (
         "its register is empty, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
         "THE WITNESS HAS LOST WHAT THIS TABLE RECORDED, for its register is empty",
@@ -157,6 +181,10 @@ const PHRASES: [(&str, &str); 25] = [
     (
         "no primary has answered; check their addresses, and that they run",
         "no primary has answered: check the address, and that it runs",
+    ),
+    (
+        "no primary has answered, only",
+        "no server that serves has answered, only",
     ),
     (
         "knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",

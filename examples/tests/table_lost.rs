@@ -6,8 +6,8 @@ use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::{NoAnswer, Patience};
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump_when};
 use table_support::{
-    Witness, get, hasty, kill, prepare, put, seen, serves, speak_of_servers_only, updated,
-    wait_for_record,
+    Witness, get, hasty, kill, last_words, prepare, put, seen, serves, speak_of_servers_only,
+    updated, wait_for_record, waits_for,
 };
 
 /// C1.7, A1.6: an empty table is not served while somebody has the data, nor without force when nobody has.
@@ -37,6 +37,12 @@ async fn a_server_that_lost_its_table_serves_no_empty_one() {
     for server in [&mut first, &mut second] {
         let why = server.line("--force", WITHIN).await.expect("it says why");
         assert!(why.contains("has the table any more"), "{why}");
+    }
+    // That nobody lets them in is nothing to act on then: what is to be done stays the last word.
+    for (server, seat) in [(&first, &pair.first), (&second, &pair.second)] {
+        waits_for(&seat.address(), "to let it join").await;
+        let last = last_words(server);
+        assert!(last.contains("has the table any more"), "{last}");
     }
     client.size().await.expect_err("nobody serves");
     kill(&mut first).await;

@@ -6,7 +6,9 @@ use kvrep_examples::common::processes::Program;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::WITHIN;
 use std::time::Duration;
-use table_support::{Witness, kill, prepare, processor_ticks, put, script, seen, updated};
+use table_support::{
+    Witness, kill, last_words, prepare, processor_ticks, put, script, seen, updated, waits_for,
+};
 use tokio::time::{Instant, sleep};
 
 /// C1.10: the end of standard input neither ends a server nor keeps it busy; what is typed wrongly is answered.
@@ -165,4 +167,29 @@ async fn a_witness_whose_name_does_not_resolve_is_refused_at_the_start() {
         .await;
     assert!(told.expect("it says so").contains("HOST:PORT"));
     assert_eq!(first.ended(WITHIN).await.expect("it ends").code(), Some(1));
+}
+
+/// What a server says of where it is found may be wrong; then the primary hears it, and it hears nothing.
+#[tokio::test]
+async fn a_secondary_that_the_primary_cannot_reach_is_told_where_it_was_tried() {
+    let pair = prepare(&[]);
+    let _first = pair.first.start().await.expect("the primary");
+    let nobody = prepare(&[]).first.address();
+    let wrong = pair.second.with(&["--advertise", &nobody]);
+    let mut second = wrong.start().await.expect("started");
+    let told = second.line("cannot reach it at", WITHIN).await;
+    let told = told.expect("it says so");
+    for words in [
+        &*pair.first.address(),
+        &nobody,
+        "nobody listens there",
+        "--advertise",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    waits_for(&pair.second.address(), "cannot reach it to answer").await;
+    assert_eq!(last_words(&second), told);
+    kill(&mut second).await;
+    let mut second = pair.second.start().await.expect("again");
+    updated(&mut second).await;
 }

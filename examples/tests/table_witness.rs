@@ -6,7 +6,9 @@ use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump_when};
 use std::time::Duration;
-use table_support::{Witness, get, kill, prepare, put, seen, serves, updated};
+use table_support::{
+    Witness, get, kill, last_words, prepare, put, seen, serves, updated, waits_for,
+};
 use tokio::time::{Instant, sleep};
 
 async fn ends_with(server: &mut Process, why: &str) -> String {
@@ -60,11 +62,13 @@ async fn while_the_primary_waits_for_its_witness_the_secondary_says_that_the_tab
     let told = told.expect("it says why");
     assert!(told.contains(&pair.first.address()), "{told}");
     first.line(" witness ", WITHIN).await.expect("it says why");
-    // After it has asked, and has been told again.
-    second
-        .line("to let it join", WITHIN)
-        .await
-        .expect("what it waits for");
+    // After it has asked, which says no more.
+    waits_for(&pair.second.address(), "to let it join").await;
+    assert!(
+        last_words(&second).contains("has not begun"),
+        "{}",
+        last_words(&second)
+    );
     let told = second.printed().join("\n");
     for wrong in ["LOST", "has the table any more", "--force"] {
         assert!(!told.contains(wrong), "{wrong}: {told}");
@@ -133,4 +137,29 @@ async fn a_secondary_whose_witness_is_silent_says_that_it_could_not_be_compared(
     let mut second = second.launch().expect("started");
     let told = second.line("is not known", WITHIN).await.expect("a doubt");
     assert!(told.contains(&nobody), "{told}");
+}
+
+/// A server without the table cannot know what its other one waits for; it asks, and that is the last thing it says.
+#[tokio::test]
+async fn where_a_witness_lost_its_register_a_server_that_comes_back_says_what_the_other_one_waits_for()
+ {
+    let witness = Witness::start().await;
+    let pair = prepare(&["--witness", &witness.address]);
+    let (mut first, mut second) = pair.start().await.expect("the pair");
+    let mut client = pair.client(Patience::default());
+    put(&mut client, "k", "1").await;
+    let _witness = witness.forgets().await;
+    kill(&mut first).await;
+    let told = second
+        .line("the witness has an empty register", WITHIN)
+        .await;
+    told.expect("it says why it does not serve");
+    let mut first = pair.first.start().await.expect("again");
+    let told = first.line("has the table: it waits there", WITHIN).await;
+    let told = told.expect("it says for what");
+    for words in [&*pair.second.address(), "empty register", "type print"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    waits_for(&pair.first.address(), "to let it join").await;
+    assert_eq!(last_words(&first), told);
 }

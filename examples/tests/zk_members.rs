@@ -4,6 +4,8 @@ mod zk;
 
 use kvrep_examples::zk_like_kv::session::{Session, Value};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use zk::{Trio, WITHIN};
 
@@ -275,4 +277,31 @@ async fn a_follower_that_was_stopped_and_replaced_says_so_when_it_goes_on_and_sh
         stranger.interrupt().unwrap();
         assert!(stranger.ended(WITHIN).await.unwrap().success());
     }
+}
+
+/// A leader may be silent for long, as long as the third server is missing; whoever is silent and no leader is told from it.
+#[tokio::test]
+async fn a_follower_whose_leader_is_another_service_says_so_and_goes_on_trying() {
+    let mut trio = Trio::prepared();
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind(&trio.addresses[0]).await.unwrap();
+    trio.servers.push(trio.server(1, 0, &[]));
+    trio.said("não responde como um servidor (sem resposta)")
+        .await;
+    drop(silent);
+    // It answers whatever comes, as a web server does.
+    let web = TcpListener::bind(&trio.addresses[0]).await.unwrap();
+    let web = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = web.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    trio.said("não fala como um servidor").await;
+    web.abort();
+    assert!(web.await.is_err());
+    // The leader comes at last, and waits for the third server in silence, of which nothing is said.
+    trio.servers.push(trio.server(0, 0, &[]));
+    trio.listens(0).await;
+    trio.servers.push(trio.server(2, 0, &[]));
+    trio.writes(1, "k", "v").await;
 }

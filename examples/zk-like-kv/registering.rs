@@ -4,6 +4,9 @@
 //! itself. So an address that was typed wrongly, or that the leader cannot reach, is refused with what is wrong, and counts for
 //! nothing.
 //!
+//! A leader answers when it knows all three, so it may be silent for long; a service that is no leader may be, too. So a follower that hears nothing asks
+//! there who that is, which every server answers at once, and says it if nobody does.
+//!
 //! One that is to take another one's place is told whether it may, and ends if not: one that went on asking would take that place
 //! at the next opportunity, when its operator has forgotten it.
 
@@ -12,7 +15,7 @@ use super::framing::Framing;
 use super::hearsay::Hearsay;
 use super::message::Mensagem;
 use super::trio::Trio;
-use crate::common::conversation::{Conversation, Manners, dial};
+use crate::common::conversation::{Conversation, Ended, Manners, dial};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -57,7 +60,10 @@ impl Registering {
             };
             // Nobody listens there yet: that is how every start looks.
             if why != told && !why.is_empty() {
-                eprintln!("cadastro no líder {}: {why}", self.leader);
+                eprintln!(
+                    "cadastro no líder {}: {why} (continua a tentar)",
+                    self.leader
+                );
             }
             told = why;
             sleep(REGISTER_AGAIN).await;
@@ -80,6 +86,7 @@ impl Registering {
         loop {
             let message = tokio::select! {
                 message = hear(&mut talk) => message?,
+                why = no_server(self.leader), if !registered => return Err(why.into()),
                 Ok(()) = shown.changed(), if registered => {
                     let highest = *shown.borrow_and_update();
                     if highest > 0 {
@@ -142,24 +149,42 @@ impl From<String> for Unregistered {
 /// # Errors
 /// Why it cannot be one of the three, in words for its operator.
 pub async fn confirm(address: SocketAddr) -> Result<(), String> {
-    let asked = async {
-        let mut talk = say(address, &Mensagem::of("QUEM")).await?;
-        hear(&mut talk).await
-    };
-    let why = match timeout(CONFIRM_WITHIN, asked).await {
-        Ok(Ok(Some(said))) if said.tipo != "SOU" => "quem responde não é um servidor".into(),
-        Ok(Ok(Some(said))) => match said.servidor {
-            Some(servidor) if servidor == address.to_string() => return Ok(()),
-            Some(servidor) => format!("quem responde é {servidor}"),
-            None => "quem responde não diz quem é".into(),
-        },
-        Ok(Ok(None)) => "a conexão terminou sem resposta".into(),
-        Ok(Err(why)) => why,
-        Err(_) => "sem resposta".into(),
+    let why = match who(address).await {
+        Ok(Some(servidor)) if servidor == address.to_string() => return Ok(()),
+        Ok(Some(servidor)) => format!("quem responde é {servidor}"),
+        Ok(None) => "quem responde não diz quem é".into(),
+        Err(why) => why,
     };
     Err(format!(
         "o líder não encontra este servidor em {address} ({why}): confira IP e porta"
     ))
+}
+
+/// Waits until it is certain that no server answers where the leader should be: what is there instead.
+async fn no_server(leader: SocketAddr) -> String {
+    loop {
+        sleep(SILENT_FOR).await;
+        if let Err(why) = who(leader).await {
+            return format!(
+                "quem escuta nesse endereço não responde como um servidor ({why}): confira IP e porta do líder"
+            );
+        }
+    }
+}
+
+/// Which server is there, as it says.
+async fn who(address: SocketAddr) -> Result<Option<String>, String> {
+    let asked = async {
+        let mut talk = say(address, &Mensagem::of("QUEM")).await?;
+        hear(&mut talk).await
+    };
+    match timeout(CONFIRM_WITHIN, asked).await {
+        Ok(Ok(Some(said))) if said.tipo == "SOU" => Ok(said.servidor),
+        Ok(Ok(Some(_))) => Err("quem responde não é um servidor".into()),
+        Ok(Ok(None)) => Err("a conexão terminou sem resposta".into()),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err("sem resposta".into()),
+    }
 }
 
 type Talk = Conversation<TcpStream, Framing>;
@@ -183,15 +208,27 @@ async fn tell(talk: &mut Talk, message: &Mensagem) -> Result<(), String> {
 }
 
 async fn hear(talk: &mut Talk) -> Result<Option<Mensagem>, String> {
-    let Some(message) = talk.next().await.map_err(|e| of_talk(&e))? else {
+    let strange = |why: String| format!("quem responde não fala como um servidor: {why}");
+    let next = talk.next().await.map_err(|ended| match &ended {
+        Ended::Malformed(_) => strange(of_talk(&ended)),
+        Ended::Idle(_)
+        | Ended::Slow(_)
+        | Ended::Cut
+        | Ended::Unread(_)
+        | Ended::Unsendable(_)
+        | Ended::Broken(_) => of_talk(&ended),
+    })?;
+    let Some(message) = next else {
         return Ok(None);
     };
     let json = serde_json::from_slice(&message.json);
-    json.map_err(|error| of_json(&message.json, &error))
+    json.map_err(|error| strange(of_json(&message.json, &error)))
 }
 
 const DIAL_WITHIN: Duration = Duration::from_secs(1);
 const CONFIRM_WITHIN: Duration = Duration::from_secs(3);
+/// How long a leader may be silent before it is asked who it is.
+const SILENT_FOR: Duration = Duration::from_secs(2);
 const REGISTER_AGAIN: Duration = Duration::from_millis(100);
 /// The leader ends a connection that says nothing; until then it is kept.
 const LONGEST: Duration = Duration::from_secs(24 * 3_600);

@@ -136,6 +136,8 @@ pub enum Hint {
     Gone,
     /// It refused this replica, because it has heard a later life of it: another process runs under this one's name.
     Superseded,
+    /// It hears this replica, and says that it cannot reach it: what it answers does not arrive.
+    Unheard,
 }
 
 /// Where the reply to a client's request goes. Never blocks; a client that is gone or does not read is dropped by

@@ -9,6 +9,7 @@ use crate::codec::{Codec, Dialect, MemberFrame};
 use crate::config::Unlisted;
 use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
 use crate::peer::{End, carry};
+use crate::queue::SendQueue;
 use crate::reader::{FrameReader, Patience, ReadError};
 use crate::shared::{OpenQueue, Peer, Shared};
 use bytes::{Bytes, BytesMut};
@@ -191,7 +192,8 @@ async fn identify(
                 | Greeting::Refused(_)
                 | Greeting::Ping
                 | Greeting::Pong
-                | Greeting::Knows { .. },
+                | Greeting::Knows { .. }
+                | Greeting::Unreached { .. },
             )
             | None => None,
         },
@@ -341,19 +343,43 @@ async fn serve_connected(
     rest: BytesMut,
 ) -> ReadError {
     if peer.address.is_some() {
-        let answers = crate::queue::SendQueue::new(ANSWERS_MAX, usize::MAX);
+        let answers = SendQueue::new(ANSWERS_MAX, usize::MAX);
         answers.open();
         for (replica, address) in shared.addresses(peer.id) {
             // It fits: there are fewer members than answers.
             let knows = Greeting::Knows { replica, address };
             let _ = answers.push(shared.dialect().greeting(knows));
         }
-        return carry(shared, stream, rest, &answers, End::Accepted).await;
+        let carrying = carry(shared, stream, rest, &answers, End::Accepted);
+        return tokio::select! {
+            why = carrying => why,
+            () = tell_of_silence(shared, peer, &answers) => ReadError::Ended,
+        };
     }
     // A guest is answered over its own connection.
     let _open = OpenQueue::new(&peer.queue, &shared.counters);
     shared.hint(peer.id, Hint::Connected).await;
     carry(shared, stream, rest, &peer.queue, End::Accepted).await
+}
+
+/// Tells a member that it is heard, and cannot be reached to be answered, while that lasts: it cannot know otherwise. Ends when nobody dials any more.
+async fn tell_of_silence(shared: &Shared, peer: &Peer, answers: &SendQueue) {
+    let mut unreached = peer.unreached.subscribe();
+    while unreached.wait_for(Option::is_some).await.is_ok() {
+        // Whoever has just started may listen in a moment.
+        sleep(UNREACHED_AFTER).await;
+        let known = unreached.borrow().clone();
+        let Some((address, cause)) = known else {
+            continue;
+        };
+        // One that does not read is not told.
+        let _ = answers.push(
+            shared
+                .dialect()
+                .greeting(Greeting::Unreached { address, cause }),
+        );
+        sleep(UNREACHED_AGAIN).await;
+    }
 }
 
 async fn serve_foreign(shared: &Shared, stream: TcpStream, first: Bytes, from: SocketAddr) {
@@ -412,3 +438,6 @@ async fn say(shared: &Shared, stream: &mut TcpStream, dialect: Dialect<'_>, refu
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const SAY_WITHIN: Duration = Duration::from_secs(1);
 const ANSWERS_MAX: usize = 192;
+/// Before a member is told that it is not reached, and before it is told again.
+const UNREACHED_AFTER: Duration = Duration::from_secs(1);
+const UNREACHED_AGAIN: Duration = Duration::from_secs(10);

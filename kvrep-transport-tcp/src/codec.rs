@@ -26,7 +26,7 @@
 use bytes::{Bytes, BytesMut};
 use kvrep_core::wire::{FrameKind, MAGIC, encode_frame};
 
-pub use crate::greeting::{Greeting, PeerHello, Refusal};
+pub use crate::greeting::{Cause, Greeting, PeerHello, Refusal};
 
 /// What one member says to another.
 #[derive(Clone, PartialEq, Eq, Debug)]

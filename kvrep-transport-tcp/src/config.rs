@@ -2,7 +2,7 @@
 
 use crate::codec::{self, Codec};
 use crate::foreign::ForeignService;
-use crate::greeting::Refusal;
+use crate::greeting::{Cause, Refusal};
 use kvrep_core::ReplicaId;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,18 +56,34 @@ pub type Locate = Arc<dyn Fn(ReplicaId) -> Option<String> + Send + Sync>;
 /// Is told of a peer that cannot be reached.
 pub type OnUnreachable = Arc<dyn Fn(&Unreachable) + Send + Sync>;
 
-/// A peer that cannot be reached for a reason that somebody must remove.
+/// A peer that cannot be reached, or cannot reach this replica, for a reason that somebody must remove.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Unreachable {
-    /// Whom this one tried to reach.
+    /// The other end.
     pub peer: ReplicaId,
-    /// Where.
+    /// Who is not reached: the peer, or this replica.
+    pub way: Way,
+    /// Where whoever is not reached was tried.
     pub address: String,
     /// What it was told there, if it was refused.
     pub refusal: Option<Refusal>,
     /// Why, and what to do, in the library's words.
     pub why: String,
+}
+
+/// Which of two replicas does not reach the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Way {
+    /// This one does not reach the peer.
+    There,
+    /// The peer hears this one, and says that it does not reach it to answer: the address that this one tells the others
+    /// (its own entry in [`TcpConfig::peers`], or else where it listens) is wrong for them, or the way to it is closed.
+    Back {
+        /// What the peer sees.
+        cause: Cause,
+    },
 }
 
 /// What to do with a member of the group that connects without being listed.
@@ -253,8 +269,8 @@ impl TcpConfig {
     }
 
     /// Tells of peers that cannot be reached for a reason that somebody must remove: they refuse this one, or somebody else
-    /// listens there. It is logged, too; this is for programs that say it in words of their own. Called at most every
-    /// few seconds for a peer; it must not block.
+    /// listens there; and of those that hear this replica and cannot reach it to answer. It is logged, too; this is for programs that say it in
+    /// words of their own. Called at most every few seconds for a peer; it must not block.
     ///
     /// ```
     /// use kvrep_transport_tcp::TcpConfig;

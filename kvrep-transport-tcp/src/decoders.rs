@@ -1,6 +1,6 @@
 //! The decoder of greetings, for fuzzers and for the test that cuts and flips valid bytes. Not part of the API.
 
-use crate::greeting::{Greeting, PeerHello, Refusal};
+use crate::greeting::{Cause, Greeting, PeerHello, Refusal};
 use kvrep_core::wire::{FrameKind, own_body};
 use kvrep_core::{GroupId, Incarnation, ReplicaId, one_of_each};
 
@@ -54,7 +54,8 @@ pub fn greetings() -> Vec<Greeting> {
         Refused(refusals[0].clone()),
         Ping {},
         Pong {},
-        Knows { replica, address: listens },
+        Knows { replica, address: listens.clone() },
+        Unreached { address: listens, cause: Cause::NobodyListens },
     );
     greetings.extend(refusals.into_iter().map(Greeting::Refused));
     greetings

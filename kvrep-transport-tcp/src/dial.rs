@@ -8,8 +8,8 @@
 //! the listed one stays in the play, for what a member believes of its own address may mean nothing to others.
 
 use crate::codec::{Dialect, MemberFrame};
-use crate::config::Unreachable;
-use crate::greeting::{GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
+use crate::config::{Unreachable, Way};
+use crate::greeting::{Cause, GREETING_BYTES_MAX, Greeting, PeerHello, Refusal};
 use crate::peer::{End, carry};
 use crate::reader::{FrameReader, Patience, ReadError};
 use crate::shared::{OpenQueue, Peer, Shared};
@@ -45,6 +45,33 @@ enum DialError {
         "whoever listens there took the connection and said nothing for {0:?}: a replica that is starting or stopped, or no replica at all (then correct the address)"
     )]
     Silent(Duration),
+}
+
+impl DialError {
+    /// What the one that is not reached is told of it; nothing where it has refused this one itself.
+    fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Io(_) if nobody_listens(self) => Some(Cause::NobodyListens),
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Some(Cause::SomebodyElse)
+            }
+            Self::Io(_) => Some(Cause::NoWay),
+            Self::Timeout(_) | Self::Silent(_) => Some(Cause::NoAnswer),
+            Self::Stranger { .. }
+            | Self::Refused(
+                Refusal::WrongReplica { .. }
+                | Refusal::OtherGroup { .. }
+                | Refusal::OtherVersion { .. },
+            ) => Some(Cause::SomebodyElse),
+            Self::Refused(
+                Refusal::OtherConfiguration { .. }
+                | Refusal::NotListed { .. }
+                | Refusal::TooManyClients { .. }
+                | Refusal::OtherDialect { .. }
+                | Refusal::Superseded { .. },
+            ) => None,
+        }
+    }
 }
 
 /// Dials until the transport closes.
@@ -93,6 +120,10 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
             }
             Err(error) => {
                 turn = turn.wrapping_add(1);
+                // Of two addresses it can correct the one that it says itself.
+                if let Some(cause) = error.cause().filter(|_| addresses.last() == Some(address)) {
+                    peer.not_reached_at(address, cause);
+                }
                 if matches!(error, DialError::Refused(Refusal::Superseded { .. })) {
                     shared.hint(peer.id, Hint::Superseded).await;
                 }
@@ -105,6 +136,7 @@ async fn dial_on(shared: Arc<Shared>, peer: Arc<Peer>, address: String) {
                     if let Some(tell) = &shared.config.on_unreachable {
                         tell(&Unreachable {
                             peer: peer.id,
+                            way: Way::There,
                             address: address.clone(),
                             why: error.to_string(),
                             refusal: match error {
@@ -151,7 +183,13 @@ async fn serve(
     peer.see();
     let _open = OpenQueue::new(&peer.queue, &shared.counters);
     // Told beside carrying: a node that is slow to take the hint does not keep frames waiting.
-    let carrying = carry(shared, stream, read_already, &peer.queue, End::Dialled);
+    let carrying = carry(
+        shared,
+        stream,
+        read_already,
+        &peer.queue,
+        End::Dialled(peer),
+    );
     tokio::pin!(carrying);
     tokio::select! {
         why = &mut carrying => return why,
@@ -214,7 +252,8 @@ async fn hear_answer(
             | Greeting::Client { .. }
             | Greeting::Ping
             | Greeting::Pong
-            | Greeting::Knows { .. },
+            | Greeting::Knows { .. }
+            | Greeting::Unreached { .. },
         )
         | None => Err(DialError::Stranger {
             here: to,

@@ -47,6 +47,31 @@ pub enum Greeting {
         /// Where: `HOST:PORT`.
         address: String,
     },
+    /// To a member, over the connection that it made: it is heard, and cannot be reached where it says that it listens.
+    Unreached {
+        /// Where it was tried: `HOST:PORT`.
+        address: String,
+        /// What came of it.
+        cause: Cause,
+    },
+}
+
+/// Why somebody is not reached, as far as the one who tries can see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The machine there answers that nobody does.
+    #[error("nobody listens there")]
+    NobodyListens,
+    /// Nothing came in time.
+    #[error("no answer comes from there")]
+    NoAnswer,
+    /// Another replica, another group, or something else.
+    #[error("somebody else listens there")]
+    SomebodyElse,
+    /// No connection was made: no such name, no way there.
+    #[error("no connection leads there")]
+    NoWay,
 }
 
 /// Who dials, and whom.
@@ -267,6 +292,10 @@ mod tests {
             Greeting::Knows {
                 replica: ReplicaId(7),
                 address: "a".repeat(ADDRESS_BYTES_MAX),
+            },
+            Greeting::Unreached {
+                address: "a".repeat(ADDRESS_BYTES_MAX),
+                cause: Cause::NoWay,
             },
         ] {
             let body = wire::own_body(&greeting.to_frame(), FrameKind::Handshake).unwrap();

@@ -103,7 +103,9 @@ pub mod testing;
 mod transport;
 mod writer;
 
-pub use config::{Locate, OnUnreachable, TcpConfig, TcpLimits, TcpTiming, Unlisted, Unreachable};
+pub use config::{
+    Locate, OnUnreachable, TcpConfig, TcpLimits, TcpTiming, Unlisted, Unreachable, Way,
+};
 pub use foreign::ForeignService;
 pub use group_link::{TcpGroupLink, connect};
 pub use link::{LinkLimits, TcpLink};

@@ -215,7 +215,8 @@ impl TcpLink {
                 | Greeting::Client { .. }
                 | Greeting::Ping
                 | Greeting::Pong
-                | Greeting::Knows { .. },
+                | Greeting::Knows { .. }
+                | Greeting::Unreached { .. },
             )
             | None => return Err(unclear(ReadError::Unexpected)),
         };

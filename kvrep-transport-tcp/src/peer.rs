@@ -4,10 +4,10 @@
 //! notice within the idle deadline when the other is gone without a word, whatever else is sent.
 
 use crate::codec::MemberFrame;
-use crate::greeting::Greeting;
+use crate::greeting::{ADDRESS_BYTES_MAX, Greeting};
 use crate::queue::SendQueue;
 use crate::reader::{FrameReader, Patience, ReadError};
-use crate::shared::Shared;
+use crate::shared::{Peer, Shared};
 use crate::writer::{SignOfLife, write_frames};
 use bytes::BytesMut;
 use kvrep_core::transport::InboxEvent;
@@ -16,9 +16,10 @@ use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 
 /// Which end this is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum End {
-    Dialled,
+#[derive(Clone, Copy)]
+pub(crate) enum End<'a> {
+    /// That which dialled this peer.
+    Dialled(&'a Peer),
     Accepted,
 }
 
@@ -28,7 +29,7 @@ pub(crate) async fn carry(
     stream: TcpStream,
     read_already: BytesMut,
     queue: &SendQueue,
-    end: End,
+    end: End<'_>,
 ) -> ReadError {
     let idle = shared.config.timing.idle_after;
     let (from, to) = stream.into_split();
@@ -37,14 +38,14 @@ pub(crate) async fn carry(
     let patience = Patience { idle, frame: idle };
     let mut reader = FrameReader::new(from, read_already, CHUNK_BYTES, patience);
     let alive = match end {
-        End::Dialled => {
+        End::Dialled(_) => {
             let ping = shared.dialect().greeting(Greeting::Ping);
             Some(SignOfLife::new(ping, idle / 3))
         }
         End::Accepted => None,
     };
     tokio::select! {
-        ended = read_frames(shared, &mut reader, queue) => ended,
+        ended = read_frames(shared, &mut reader, queue, end) => ended,
         written = write_frames(&to, queue, alive) => match written {
             Ok(()) => ReadError::Ended,
             Err(error) => ReadError::Io(error),
@@ -56,6 +57,7 @@ async fn read_frames<R: AsyncRead + Unpin>(
     shared: &Shared,
     reader: &mut FrameReader<R>,
     queue: &SendQueue,
+    end: End<'_>,
 ) -> ReadError {
     let frame_bytes_max = shared.config.limits.frame_bytes_max;
     let dialect = shared.dialect();
@@ -76,6 +78,15 @@ async fn read_frames<R: AsyncRead + Unpin>(
             Ok(MemberFrame::Greeting(Greeting::Knows { replica, address })) => {
                 shared.learn(replica, &address);
             }
+            Ok(MemberFrame::Greeting(Greeting::Unreached { address, cause })) => {
+                let End::Dialled(peer) = end else {
+                    return ReadError::Unexpected;
+                };
+                if !is_plain(&address) {
+                    return ReadError::Unexpected;
+                }
+                shared.unheard(peer, address, cause).await;
+            }
             Ok(MemberFrame::Greeting(
                 Greeting::Peer(_)
                 | Greeting::Client { .. }
@@ -85,6 +96,12 @@ async fn read_frames<R: AsyncRead + Unpin>(
             Err(error) => return error,
         }
     }
+}
+
+/// Whether this may be shown to an operator: an address is one word.
+fn is_plain(address: &str) -> bool {
+    address.len() <= ADDRESS_BYTES_MAX
+        && !address.contains(|c: char| c.is_control() || c.is_whitespace())
 }
 
 const CHUNK_BYTES: usize = 64 << 10;

@@ -1,8 +1,8 @@
 //! What the tasks of one transport share: who this is, the queues to the others, the counters.
 
 use crate::codec::Dialect;
-use crate::config::{TcpConfig, Unlisted};
-use crate::greeting::{ADDRESS_BYTES_MAX, Greeting};
+use crate::config::{TcpConfig, Unlisted, Unreachable, Way};
+use crate::greeting::{ADDRESS_BYTES_MAX, Cause, Greeting};
 use crate::queue::{Push, SendQueue};
 use crate::source::Source;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::time::Instant;
+use tracing::warn;
 
 /// Replicas whose latest life is remembered, at most: more than may be listed, learned and heard as guests in any group.
 const LIVES_MAX: usize = 1_024;
@@ -70,6 +71,8 @@ pub(crate) struct Peer {
     elsewhere: Mutex<Option<String>>,
     /// Where it was reached last.
     reached: Mutex<Option<String>>,
+    /// Where it cannot be reached, and why, while it cannot.
+    pub(crate) unreached: watch::Sender<Option<(String, Cause)>>,
 }
 
 /// The connections that a member makes. They stay one sequence when another entry takes its place because it listens elsewhere.
@@ -316,6 +319,28 @@ impl Shared {
         self.deliver(InboxEvent::Hint { peer, hint }).await;
     }
 
+    /// A peer hears this one, and says that it cannot reach it there to answer. Said, and told to the node, every few seconds at most.
+    pub(crate) async fn unheard(&self, peer: &Peer, address: String, cause: Cause) {
+        if !peer.complaints.opens() {
+            return;
+        }
+        warn!(me = %self.me.replica, peer = %peer.id, %address, %cause, "it hears this replica, and cannot reach it to answer");
+        if let Some(tell) = &self.config.on_unreachable {
+            let me = self.me.replica;
+            tell(&Unreachable {
+                peer: peer.id,
+                way: Way::Back { cause },
+                why: format!(
+                    "{} hears this replica, and cannot reach it there to answer ({cause}): correct the address that {me} tells the others (its own entry in TcpConfig::peers), or open the way to it",
+                    peer.id
+                ),
+                address,
+                refusal: None,
+            });
+        }
+        self.hint(peer.id, Hint::Unheard).await;
+    }
+
     /// Counts a new connection among those that have not said what they are; the oldest of them ends if there are
     /// too many. The connection ends when the receiver is woken.
     pub(crate) fn begin_greeting(&self) -> (u64, oneshot::Receiver<()>) {
@@ -360,6 +385,7 @@ impl Peer {
             dialled: AtomicBool::new(false),
             elsewhere: Mutex::default(),
             reached: Mutex::default(),
+            unreached: watch::Sender::new(None),
         }
     }
 
@@ -374,6 +400,19 @@ impl Peer {
     /// It was reached there.
     pub(crate) fn reached_at(&self, address: &str) {
         *lock(&self.reached) = Some(address.to_owned());
+        self.unreached.send_replace(None);
+    }
+
+    /// It was not reached there.
+    pub(crate) fn not_reached_at(&self, address: &str, cause: Cause) {
+        self.unreached.send_if_modified(|known| {
+            let news =
+                known.as_ref().map(|(at, why)| (at.as_str(), *why)) != Some((address, cause));
+            if news {
+                *known = Some((address.to_owned(), cause));
+            }
+            news
+        });
     }
 
     /// Where it was reached last, or else where it is said to listen.

@@ -5,8 +5,10 @@ mod common;
 use common::{Node, PATIENCE, me, reaches, two, two_bound, until};
 use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport, TransportError};
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
-use kvrep_transport_tcp::codec::Refusal;
-use kvrep_transport_tcp::{TcpConfig, TcpLimits, TcpTiming, TcpTransport, Unlisted, Unreachable};
+use kvrep_transport_tcp::codec::{Cause, Refusal};
+use kvrep_transport_tcp::{
+    TcpConfig, TcpLimits, TcpTiming, TcpTransport, Unlisted, Unreachable, Way,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -397,5 +399,58 @@ fn an_address_that_nobody_could_dial_is_refused_by_the_name_of_its_peer() {
     for good in ["localhost:1", "10.0.0.2:65535", "[::1]:7001"] {
         let config = TcpConfig::new("127.0.0.1:0").peer(ReplicaId(2), good);
         assert_eq!(config.validate(), Ok(()), "{good}");
+    }
+}
+
+/// It hears nothing: whoever it asks must say over the connection that it made that the way back leads nowhere.
+#[tokio::test]
+async fn whoever_is_heard_and_cannot_be_reached_is_told_where_it_was_tried_and_why() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let wrong = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let told: Arc<Mutex<Vec<Unreachable>>> = Arc::default();
+    let elder = Node::alone(|config| config).await;
+    let hears = Arc::clone(&told);
+    let newcomer = TcpConfig::new("127.0.0.1:0")
+        .peer(elder.id, elder.address())
+        .peer(ReplicaId(2), &wrong)
+        .on_unreachable(move |why| hears.lock().unwrap().push(why.clone()));
+    let newcomer = TcpTransport::bind(newcomer).await.unwrap();
+    let newcomer = Node::start(me(2), newcomer).await;
+    newcomer.await_hint(elder.id, Hint::Unheard).await;
+    let told = told.lock().unwrap();
+    let back = told.iter().find(|t| t.peer == elder.id).unwrap();
+    let cause = Cause::NobodyListens;
+    assert_eq!(
+        (back.way, &back.address, &back.refusal),
+        (Way::Back { cause }, &wrong, &None)
+    );
+    assert!(back.why.contains("correct the address"), "{}", back.why);
+}
+
+#[tokio::test]
+async fn whoever_is_reached_is_told_nothing() {
+    let (one, other) = two_bound(|config| config).await;
+    let (one, other) = (
+        Node::start(me(1), one).await,
+        Node::start(me(2), other).await,
+    );
+    reaches(&one, &other, 1).await;
+    reaches(&other, &one, 1).await;
+    // Longer than it takes to be told.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        let left = deadline - Instant::now();
+        let event = other.mailbox.next(left).await;
+        assert!(
+            !matches!(
+                event,
+                Some(InboxEvent::Hint {
+                    hint: Hint::Unheard,
+                    ..
+                })
+            ),
+            "{event:?}"
+        );
     }
 }

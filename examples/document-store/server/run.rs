@@ -4,12 +4,13 @@ use super::args::Args;
 use super::force;
 use super::group::{GROUP, agreed};
 use super::hearing::Hearing;
+use super::newcomer::{NOT_FOUND, waits_there};
 use super::notes::{self, Notes};
 use super::place::Place;
 use super::service::Service;
 use super::words::{Alike, plainly, unreachable};
 use crate::common::address::resolved;
-use crate::common::operator::{Said, asked_to_end, attend};
+use crate::common::operator::{Said, asked_to_end, attend, is_told_by_transport};
 use crate::document_store::cli::remote::{ask, leader_of};
 use crate::document_store::store::Store;
 use crate::document_store::wire::Response;
@@ -74,10 +75,14 @@ async fn serve(args: Args, hearing: &Hearing, end: impl Future<Output = ()>) -> 
             hearing.tell("ending");
             None
         }
-        ended = attend(&node, move |what| told.tell(&plainly(place, what))) => Some(ended),
+        ended = attend(&node, move |what| {
+            if !is_told_by_transport(what) {
+                told.tell(&plainly(place, what));
+            }
+        }) => Some(ended),
         () = roles(&node, place, hearing) => None,
         () = service.watch(&node) => None,
-        () = ask_for_room(&node, place, notes.leader.clone()) => None,
+        () = ask_for_room(&node, place, notes.leader.clone(), hearing) => None,
         why = remember(&node, place, &notes, &directory) => {
             drop(node.shutdown().await);
             return Err(why.into());
@@ -100,9 +105,10 @@ fn listens(listen: &str, place: Place) -> String {
     }
 }
 
-/// Where it is not let in because the store is full, asks the leader for a place; never ends.
-async fn ask_for_room(node: &Node, place: Place, leader: Option<String>) {
+/// Where it is not let in, asks the leader for a place, should the store be full, and says what stands in the way; never ends.
+async fn ask_for_room(node: &Node, place: Place, leader: Option<String>, hearing: &Hearing) {
     let mut leader = leader;
+    let mut said = Said::default();
     loop {
         sleep(ROOM_ASKED_EVERY).await;
         let status = node.status().protocol;
@@ -113,11 +119,20 @@ async fn ask_for_room(node: &Node, place: Place, leader: Option<String>) {
         }
         let Some(at) = &leader else { continue };
         let request = json!(["make-room", place.to_string()]).to_string();
-        // What the answer is, the next attempt to join shows.
-        if let Ok(Response::Ko(why)) = ask(at, &request, Instant::now() + ROOM_WITHIN).await
-            && let Some(elsewhere) = leader_of(&why)
-        {
-            leader = Some(elsewhere.to_owned());
+        // What else the answer may be, the next attempt to join shows.
+        if let Ok(Response::Ko(why)) = ask(at, &request, Instant::now() + ROOM_WITHIN).await {
+            let elsewhere = leader_of(&why).map(ToOwned::to_owned);
+            let news = match &elsewhere {
+                Some(_) => None,
+                None if why.contains(NOT_FOUND) => Some(why),
+                None => waits_there(at).await,
+            };
+            if let Some(news) = news
+                && said.is_news(&news, Instant::now())
+            {
+                hearing.tell(&news);
+            }
+            leader = elsewhere.or(leader);
         }
     }
 }

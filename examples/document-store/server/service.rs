@@ -15,6 +15,7 @@ use super::absences::Absences;
 use super::crowd::Crowd;
 use super::group::GROUP;
 use super::hearing::Hearing;
+use super::newcomer::is_there;
 use super::place::Place;
 use super::words::{Alike, plainly};
 use crate::common::conversation::{Conversation, Ended, Manners};
@@ -203,6 +204,7 @@ impl Service {
         if agreed.members.contains_key(&by) || nodes < self.alike.nodes_max {
             return Ok(Response::Ok("null".into()));
         }
+        is_there(place).await?;
         for dead in self.absences.longest_first() {
             // Refused if it lives, and is merely on its way back.
             if self.manage(Manage::Replace { dead, by }).await?.is_ok() {

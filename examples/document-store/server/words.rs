@@ -5,8 +5,8 @@ use super::place::Place;
 use crate::common::operator::{reworded, sets_of_one_opened};
 use crate::document_store::cli::remote::ask;
 use crate::document_store::wire::Response;
-use kvrep_transport_tcp::Unreachable;
 use kvrep_transport_tcp::codec::Refusal;
+use kvrep_transport_tcp::{Unreachable, Way};
 use serde_json::Value as Json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -65,6 +65,12 @@ impl Alike {
 /// that is the reason.
 pub async fn unreachable(place: Place, mine: &Alike, trouble: Unreachable) -> String {
     let address = &trouble.address;
+    if let Way::Back { cause } = trouble.way {
+        let other = place.of(trouble.peer);
+        return format!(
+            "{other} hears this node, and cannot reach it at {address} to answer ({cause}): say with --advertise HOST:PORT where the others reach this one, or open the way there"
+        );
+    }
     match &trouble.refusal {
         Some(Refusal::OtherConfiguration { .. }) => {
             let status = ask(address, r#"["status"]"#, Instant::now() + ASKED_WITHIN).await;
@@ -87,7 +93,7 @@ pub async fn unreachable(place: Place, mine: &Alike, trouble: Unreachable) -> St
 }
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 22] = [
+const PHRASES: [(&str, &str); 23] = [
     (
         "its register is empty, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
         "THE WITNESS HAS LOST WHAT THIS STORE RECORDED, for its register is empty",
@@ -99,6 +105,10 @@ const PHRASES: [(&str, &str); 22] = [
     (
         "no primary has answered; check their addresses, and that they run",
         "no leader has answered: check the address, and that it runs",
+    ),
+    (
+        "no primary has answered, only",
+        "no leader has answered, only",
     ),
     (
         "While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group. Otherwise restore the directory from a copy",

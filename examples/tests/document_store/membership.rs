@@ -264,3 +264,83 @@ async fn an_address_that_is_wrong_is_wrong_usage_and_what_it_listens_on_is_said(
         stage.node(node).unwrap().printed()
     );
 }
+
+#[tokio::test]
+async fn a_node_that_the_leader_cannot_reach_is_told_where_it_was_tried() {
+    let (mut stage, [leader]) = Stage::with().await.unwrap();
+    let [node, nobody] = free_ports().unwrap();
+    let wrong = stage.server(node, Some(leader)).unwrap();
+    let wrong = wrong.args(["--advertise", &at(nobody)]);
+    stage.enter_as(node, &wrong).await.unwrap();
+    let told = format!(
+        "cannot reach it at {} to answer (nobody listens there)",
+        at(nobody)
+    );
+    let told = stage.hears(node, &told).await.unwrap();
+    assert!(
+        told.contains(&at(leader)) && told.contains("--advertise"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_makes_room_for_a_node_that_is_not_there() {
+    let mut stage = Stage::empty().unwrap();
+    let [leader, one, nobody, other] = free_ports().unwrap();
+    let of_two = |program: Program| program.args(["--nodes-max", "2"]);
+    for (port, of) in [(leader, None), (one, Some(leader))] {
+        let program = of_two(stage.server(port, of).unwrap());
+        stage.enter_as(port, &program).await.unwrap();
+    }
+    stage.active(&[leader, one]).await.unwrap();
+    stage.kill(one).await.unwrap();
+    stage.active(&[leader]).await.unwrap();
+    // Nobody is there; somebody else is there.
+    let mut stranger = Stage::empty().unwrap();
+    stranger.enter(other, None).await.unwrap();
+    for (place, why) in [
+        (at(nobody), "cannot connect"),
+        (format!("127.0.0.2:{other}"), "not found"),
+    ] {
+        let refused = ko(leader, &format!(r#"["make-room", "{place}"]"#)).await;
+        assert!(
+            refused.contains("is not found by the leader"),
+            "{why}: {refused}"
+        );
+    }
+    let mut nodes = [at(leader), at(one)];
+    nodes.sort();
+    let status = ok(leader, r#"["status"]"#).await;
+    assert_eq!(status["nodes"], json!(nodes), "nobody lost its place");
+    // A node that says the wrong place is told so, and the right one is let in.
+    let wrong = of_two(stage.server(nobody, Some(leader)).unwrap());
+    let [elsewhere] = free_ports().unwrap();
+    let wrong = wrong.args(["--advertise", &at(elsewhere)]);
+    stage.enter_as(nobody, &wrong).await.unwrap();
+    stage
+        .hears(nobody, "so nobody makes room for it")
+        .await
+        .unwrap();
+    stage.kill(nobody).await.unwrap();
+    let right = of_two(stage.server(nobody, Some(leader)).unwrap());
+    stage.enter_as(nobody, &right).await.unwrap();
+    stage.active(&[leader, nobody]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_whose_leader_waits_itself_says_for_what() {
+    let (mut stage, [leader, one, two]) = Stage::with().await.unwrap();
+    for node in [leader, one, two] {
+        stage.kill(node).await.unwrap();
+    }
+    // It waits for the two others, which were active.
+    stage.enter(leader, None).await.unwrap();
+    let [newcomer] = free_ports().unwrap();
+    stage.enter(newcomer, Some(leader)).await.unwrap();
+    let told = format!("{} answers, and does not lead now", at(leader));
+    let told = stage.hears(newcomer, &told).await.unwrap();
+    assert!(
+        told.contains("missing") && told.contains(&at(one)),
+        "{told}"
+    );
+}

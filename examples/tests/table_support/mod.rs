@@ -181,10 +181,39 @@ impl Script {
     }
 }
 
+/// Waits until the library says at the server there that it waits for this.
+pub(crate) async fn waits_for(address: &str, what: &str) {
+    use kvrep_core::node::{Client, ClientOptions};
+    use kvrep_examples::primary_backup_table::{policy::GROUP, table::Table};
+    use kvrep_transport_tcp::TcpGroupLink;
+    let mut options = ClientOptions::default();
+    options.deadline = WITHIN;
+    let link = TcpGroupLink::new(GROUP, [address.to_owned()]);
+    let client = Client::<Table>::with_options(link, options);
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let waits = client.status(0).await.map(|status| status.waiting_for);
+        if waits.as_ref().is_ok_and(|waits| waits.contains(what)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "never {what}: {waits:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The last thing that it said to its operator.
+pub(crate) fn last_words(server: &Process) -> String {
+    let printed = server.printed();
+    let said = printed
+        .iter()
+        .rfind(|line| line.starts_with("table-server: "));
+    said.cloned().unwrap_or_default()
+}
+
 /// A witness of the pair in this process. Dropped, it ends.
 pub(crate) struct Witness {
     pub(crate) address: String,
-    _node: kvrep_core::Node,
+    node: kvrep_core::Node,
     _directory: tempfile::TempDir,
 }
 
@@ -193,11 +222,25 @@ impl Witness {
         Self::of(kvrep_examples::primary_backup_table::policy::GROUP).await
     }
 
+    /// It ends, and another one begins at the same address, with an empty register.
+    pub(crate) async fn forgets(self) -> Self {
+        self.node.shutdown().await.expect("it ends");
+        Self::at(
+            &self.address,
+            kvrep_examples::primary_backup_table::policy::GROUP,
+        )
+        .await
+    }
+
     /// Of another group.
     pub(crate) async fn of(group: &str) -> Self {
+        Self::at("127.0.0.1:0", group).await
+    }
+
+    async fn at(listen: &str, group: &str) -> Self {
         use kvrep_transport_tcp::{TcpConfig, TcpTransport, Unlisted};
         let directory = tempfile::tempdir().expect("a directory");
-        let config = TcpConfig::new("127.0.0.1:0").unlisted(Unlisted::Answer);
+        let config = TcpConfig::new(listen).unlisted(Unlisted::Answer);
         let transport = TcpTransport::bind(config).await.expect("a port");
         let address = transport.local_addr().expect("its address").to_string();
         let node = kvrep_core::Node::witness(group)
@@ -206,7 +249,7 @@ impl Witness {
             .start();
         Self {
             address,
-            _node: node.await.expect("a witness"),
+            node: node.await.expect("a witness"),
             _directory: directory,
         }
     }

@@ -70,7 +70,7 @@ impl FailureDetector for FixedDetector {
     fn on_hint(&mut self, _now: Time, peer: ReplicaId, hint: Hint) {
         match hint {
             // A connection is not a sign of life of the protocol behind it; its first frame is.
-            Hint::Connected | Hint::Superseded => {}
+            Hint::Connected | Hint::Superseded | Hint::Unheard => {}
             Hint::Gone => {
                 if let Some(heard) = self.heard.get_mut(&peer) {
                     *heard = None;

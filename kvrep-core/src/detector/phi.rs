@@ -257,7 +257,7 @@ impl FailureDetector for PhiDetector {
     fn on_hint(&mut self, _now: Time, peer: ReplicaId, hint: Hint) {
         match hint {
             // A connection is not a sign of life of the protocol behind it.
-            Hint::Connected | Hint::Superseded => {}
+            Hint::Connected | Hint::Superseded | Hint::Unheard => {}
             Hint::Gone => {
                 if let Some(heard) = self.peers.get_mut(&peer) {
                     heard.last = None;

@@ -201,7 +201,7 @@ impl FailureDetector for TickDetector {
 
     fn on_hint(&mut self, _now: Time, peer: ReplicaId, hint: Hint) {
         match hint {
-            Hint::Connected | Hint::Superseded => {}
+            Hint::Connected | Hint::Superseded | Hint::Unheard => {}
             Hint::Gone => {
                 if let Some(heard) = self.heard.get_mut(&peer) {
                     *heard = None;

@@ -339,6 +339,16 @@ impl Passive {
         }
     }
 
+    /// One who is asked hears this replica, and cannot reach it to answer. That is more than that nobody has answered.
+    pub(super) fn on_unheard(&mut self, peer: ReplicaId, out: &mut Outbox) {
+        if self.local.joining.is_some() && matches!(self.role, Part::Seeking(_)) {
+            self.wait_for(
+                format!("{peer} hears this replica, and cannot reach it to answer: correct the address that this replica tells the others, or open the way to it"),
+                out,
+            );
+        }
+    }
+
     /// Somebody shows a newer configuration without this replica.
     pub(super) fn on_not_member(
         &mut self,
@@ -517,17 +527,31 @@ impl Passive {
                 format!("it was removed from the group, which is {c} now; stop it, or start it again to join")
             }))
         } else if self.local.joining.is_some() {
-            let asks = rounds > ROUNDS_BEFORE_WORDS && self.local.waiting_for.is_empty();
-            Some(if asks {
-                format!(
-                    "it asks {:?} to let it join, and no primary has answered; check their addresses, and that they run",
-                    self.local.group.members
-                )
-            } else {
-                String::new()
-            })
+            // Whatever else it was told says more.
+            let said = &self.local.waiting_for;
+            let asks = rounds > ROUNDS_BEFORE_WORDS && (said.is_empty() || said.starts_with(ASKS));
+            Some(if asks { self.asks() } else { String::new() })
         } else {
             None
+        }
+    }
+
+    /// Whom this replica asks to let it join, and what is known of them.
+    fn asks(&self) -> String {
+        let local = &self.local;
+        let asked = &local.group.members;
+        let others = local.membership.view().members.iter();
+        let others = others.filter(|id| **id != local.me && **id != ReplicaId::WITNESS);
+        let heard = |id: &&ReplicaId| local.is_live(**id) && local.lives.contains_key(*id);
+        let there: Vec<_> = others.filter(heard).collect();
+        if there.is_empty() {
+            format!(
+                "{ASKS} {asked:?} to let it join, and no primary has answered; check their addresses, and that they run"
+            )
+        } else {
+            format!(
+                "{ASKS} {asked:?} to let it join, and no primary has answered, only {there:?}: look there for what is waited for"
+            )
         }
     }
 
@@ -546,4 +570,6 @@ fn is_reserved(id: ReplicaId) -> bool {
 
 /// Longest reason that is shown.
 const WHY_BYTES_MAX: usize = 4_096;
+/// How the sentence begins of one that only asks.
+const ASKS: &str = "it asks";
 const ROUNDS_BEFORE_WORDS: u32 = 8;

@@ -407,6 +407,10 @@ impl Protocol for Passive {
             self.on_superseded(peer, out);
             return;
         }
+        if hint == Hint::Unheard {
+            self.on_unheard(peer, out);
+            return;
+        }
         if self.local.is_member(peer) {
             self.local.detector.on_hint(now, peer, hint);
             if hint == Hint::Gone {

@@ -81,6 +81,34 @@ fn a_group_that_is_as_large_as_allowed_lets_nobody_in_but_in_the_place_of_a_dead
     }
 }
 
+/// Nobody answers it, because nobody can: that is what it waits for, and not that somebody runs.
+#[test]
+fn a_newcomer_that_is_heard_and_cannot_be_reached_says_so_and_goes_on_asking() {
+    for authority in both() {
+        let mut g = group(1, authority);
+        let (p, newcomer) = (g.primary(), ReplicaId(5));
+        g.cut.insert((p, newcomer));
+        g.start_as(newcomer, Start::Join(Join::full()));
+        g.pass(SECOND);
+        let general = g.nodes[&newcomer].engine.status().waiting_for;
+        let now = g.now;
+        let node = g.nodes.get_mut(&newcomer).expect("it runs");
+        node.engine
+            .on_hint(now, p, Hint::Unheard, &mut node.effects);
+        g.pass(SECOND);
+        let waits = g.nodes[&newcomer].engine.status().waiting_for;
+        assert!(waits.contains("cannot reach it to answer"), "{waits}");
+        assert!(
+            general.is_empty() || general.contains("no primary has answered"),
+            "{general}"
+        );
+        g.cut.clear();
+        g.pass(SECOND);
+        assert_eq!(members(&g), [1, 5]);
+        assert_eq!(g.nodes[&newcomer].engine.status().waiting_for, "");
+    }
+}
+
 #[test]
 fn with_a_fixed_primary_others_come_and_go_and_what_would_take_its_place_is_refused() {
     let home = ReplicaId(2);
