@@ -132,14 +132,16 @@ const UNKNOWN: &str = "Whether a server of which this one was never told has it,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvrep_core::{Configuration, MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Configuration, Departed, MemberKind, Origin, StoreId, Term, Version};
 
     fn status(store: u64, in_sync: Option<(u32, u64)>) -> ProtocolStatus {
         let configuration = in_sync.map(|(id, store)| Configuration {
+            origin: Origin(1),
             term: Term::ZERO.next_for(ReplicaId(1)),
             version: Version(3),
             in_sync: [(ReplicaId(id), StoreId(store))].into(),
             members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+            departed: Departed::default(),
         });
         ProtocolStatus {
             configuration,

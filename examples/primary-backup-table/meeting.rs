@@ -156,7 +156,7 @@ const STATUS_WITHIN: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
     use kvrep_core::protocol::Role;
-    use kvrep_core::{MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Departed, MemberKind, Origin, StoreId, Term, Version};
 
     #[test]
     fn a_server_that_serves_a_table_of_its_own_is_told_from_the_primary_of_the_pair() {
@@ -165,6 +165,7 @@ mod tests {
             primary: Some(ReplicaId(1)),
             serving: true,
             configuration: Some(Configuration {
+                origin: Origin(1),
                 term: Term::ZERO.next_for(ReplicaId(1)),
                 version: Version(1),
                 in_sync: [(ReplicaId(1), StoreId(1))].into(),
@@ -172,6 +173,7 @@ mod tests {
                     .iter()
                     .map(|id| (ReplicaId(*id), MemberKind::Full))
                     .collect(),
+                departed: Departed::default(),
             }),
             ..ProtocolStatus::of_nothing(StoreId(1))
         };

@@ -100,7 +100,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvrep_core::{Configuration, MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Configuration, Departed, MemberKind, Origin, StoreId, Term, Version};
 
     const ME: ReplicaId = ReplicaId(1);
 
@@ -110,6 +110,7 @@ mod tests {
             primary: primary.map(ReplicaId),
             serving: role == Role::Primary,
             configuration: Some(Configuration {
+                origin: Origin(1),
                 term: Term::ZERO.next_for(ME),
                 version: Version(1),
                 in_sync: in_sync
@@ -117,6 +118,7 @@ mod tests {
                     .map(|id| (ReplicaId(*id), StoreId(1)))
                     .collect(),
                 members: [1, 9].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+                departed: Departed::default(),
             }),
             ..ProtocolStatus::of_nothing(StoreId(1))
         }

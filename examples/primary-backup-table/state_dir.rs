@@ -317,7 +317,7 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvrep_core::{MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Departed, MemberKind, Origin, StoreId, Term, Version};
 
     /// A1.6: peer, term and in-sync set are kept.
     #[test]
@@ -327,10 +327,12 @@ mod tests {
         assert_eq!(dir.read().expect("nothing yet"), None);
         let mut record = Record::new(5_000, ReplicaId(1), Durability::Log);
         let configuration = Configuration {
+            origin: Origin(1),
             term: Term::ZERO.next_for(ReplicaId(1)),
             version: Version(2),
             in_sync: [(ReplicaId(1), StoreId(7))].into(),
             members: [1, 9].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+            departed: Departed::default(),
         };
         assert!(record.learn(&configuration, |_| Some("h:1".into())));
         assert!(
@@ -401,12 +403,14 @@ mod tests {
     #[test]
     fn whoever_lost_its_place_is_remembered_and_its_address_is_nobody_elses() {
         let pair = |other: u32| Configuration {
+            origin: Origin(1),
             term: Term::ZERO.next_for(ReplicaId(1)),
             version: Version(2),
             in_sync: [(ReplicaId(1), StoreId(7))].into(),
             members: [1, other]
                 .map(|id| (ReplicaId(id), MemberKind::Full))
                 .into(),
+            departed: Departed::default(),
         };
         let mut record = Record::new(5_000, ReplicaId(1), Durability::Memory);
         record.learn(&pair(9), |_| Some("h:5001".into()));

@@ -50,8 +50,8 @@ fn attacks(random: &mut Rng) -> Vec<Vec<u8>> {
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
         b"KVRP".to_vec(),
         // Frames of the library's own wire: too long, of negative length, half.
-        b"KVRP\x01\x02\0\0\xff\xff\xff\xff\0\0\0\0".to_vec(),
-        b"KVRP\x01\x04\0\0\0\0\0\x08\0\0\0\0half".to_vec(),
+        b"KVRP\x02\x02\0\0\xff\xff\xff\xff\0\0\0\0".to_vec(),
+        b"KVRP\x02\x04\0\0\0\0\0\x08\0\0\0\0half".to_vec(),
         b"{\"tipo\":\"PUT\",\"key\":\"k\"".to_vec(),
         b"{\"tipo\":\"GET\",\"key\":\"k\",\"timestamp\":-99999999999999999999999}\n".to_vec(),
         b"{\"tipo\":\"GET\",\"key\":\"k\",\"timestamp\":1e999}\n".to_vec(),

@@ -3,7 +3,7 @@
 use super::*;
 use kvrep_core::protocol::passive::Message;
 use kvrep_core::random::Rng;
-use kvrep_core::{Configuration, LogPoint, MemberKind, Nonce, StoreId, Version};
+use kvrep_core::{Configuration, Departed, LogPoint, MemberKind, Nonce, Origin, StoreId, Version};
 use kvrep_transport_tcp::decoders::greetings;
 use serde_json::Value;
 
@@ -39,10 +39,12 @@ fn append(puts: &[(&str, &str)]) -> Bytes {
     let message = Message::Append {
         term: term(),
         configuration: Arc::new(Configuration {
+            origin: Origin(1),
             term: term(),
             version: Version(2),
             in_sync: members.map(|id| (id, StoreId(u64::MAX))).into(),
             members: members.map(|id| (id, MemberKind::Full)).into(),
+            departed: Departed::default(),
         }),
         prev,
         last: Index(6),

@@ -20,7 +20,7 @@ use crate::storage::wal::decoders as wal;
 use crate::storage::{Storage, memory::MemoryStorage};
 use crate::time::{Time, Timestamp};
 use crate::wire::{self, Envelope, FrameKind};
-use crate::{Configuration, Fold};
+use crate::{Configuration, Departed, Fold, Origin};
 use bytes::{Bytes, BytesMut};
 
 /// An example of every variant of an enum: one that is missing, also a new one, does not compile.
@@ -327,6 +327,7 @@ fn configuration() -> Configuration {
     let kinds = one_of_each!(MemberKind: Full {}, Learner {});
     let members = (2..).map(ReplicaId).zip(kinds);
     Configuration {
+        origin: Origin(1),
         term: Term::ZERO.next_for(ReplicaId(2)),
         version: Version(3),
         in_sync: [(ReplicaId(1), StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
@@ -334,6 +335,10 @@ fn configuration() -> Configuration {
             .into_iter()
             .chain(members)
             .collect(),
+        departed: Departed {
+            count: 3,
+            latest: vec![ReplicaId(5), ReplicaId(6)],
+        },
     }
 }
 

@@ -121,6 +121,12 @@ number!(
     "s"
 );
 number!(
+    /// Which group of its name it is: made of the identity of the storage that began it, so drawn at random, and kept in every [`Configuration`]
+    /// from the first on. A replica that begins anew with an empty storage, and with nobody to ask, begins another group.
+    Origin,
+    "o"
+);
+number!(
     /// The version of a [`Configuration`]; grows with every change and never starts again.
     Version,
     "v"
@@ -159,6 +165,14 @@ impl Index {
     #[must_use]
     pub fn prev(self) -> Self {
         Self(self.0.saturating_sub(1))
+    }
+}
+
+impl Origin {
+    /// The origin of a group that begins with this storage. (However often it tries to: a group is begun once.)
+    #[must_use]
+    pub fn of(store: StoreId) -> Self {
+        Self(store.0)
     }
 }
 
@@ -275,19 +289,23 @@ pub enum MemberKind {
 /// (PacificA §2.2).
 ///
 /// ```
-/// use kvrep_core::{Configuration, MemberKind, ReplicaId, StoreId, Term, Version};
+/// use kvrep_core::{Configuration, Departed, MemberKind, Origin, ReplicaId, StoreId, Term, Version};
 ///
 /// let configuration = Configuration {
+///     origin: Origin(1),
 ///     term: Term::ZERO.next_for(ReplicaId(1)),
 ///     version: Version(1),
 ///     in_sync: [(ReplicaId(1), StoreId(11)), (ReplicaId(2), StoreId(22))].into(),
 ///     members: [1, 2, 3].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+///     departed: Departed::default(),
 /// };
 /// assert!(configuration.has(ReplicaId(2), StoreId(22)));
 /// assert!(!configuration.has(ReplicaId(2), StoreId(99))); // its disk was wiped: another member
 /// ```
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Configuration {
+    /// Which group it is of, among those that have its name.
+    pub origin: Origin,
     /// The term in which it was proposed.
     pub term: Term,
     /// Grows with each change.
@@ -296,6 +314,48 @@ pub struct Configuration {
     pub in_sync: BTreeMap<ReplicaId, StoreId>,
     /// Everybody who belongs to the group, in sync or not. The in-sync set is a part of the full members.
     pub members: BTreeMap<ReplicaId, MemberKind>,
+    /// Who belonged to it before.
+    pub departed: Departed,
+}
+
+/// Who does not belong to a group any more: whoever reigns goes on telling the latest of them, for one that was stopped when it was removed may take itself
+/// for a member still.
+///
+/// ```
+/// use kvrep_core::{Departed, ReplicaId};
+///
+/// let mut departed = Departed::default();
+/// departed.leaves(ReplicaId(2));
+/// departed.returns(ReplicaId(2));
+/// assert_eq!((departed.count, departed.latest.len()), (1, 0));
+/// ```
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Departed {
+    /// How often a member was removed, ever: of two configurations of one group, neither of which knows of the other, the one with more of them is the one that
+    /// went on without somebody.
+    pub count: u64,
+    /// The latest that were removed and have not returned, at most [`Self::LATEST_MAX`], oldest first.
+    pub latest: Vec<ReplicaId>,
+}
+
+impl Departed {
+    /// So many are remembered by name.
+    pub const LATEST_MAX: usize = 16;
+
+    /// A member is removed.
+    pub fn leaves(&mut self, id: ReplicaId) {
+        self.returns(id);
+        if self.latest.len() >= Self::LATEST_MAX {
+            self.latest.remove(0);
+        }
+        self.latest.push(id);
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// It belongs again.
+    pub fn returns(&mut self, id: ReplicaId) {
+        self.latest.retain(|gone| *gone != id);
+    }
 }
 
 impl Configuration {

@@ -167,8 +167,8 @@ pub use entry::{Entry, EntryKind, Run};
 pub use error::{ProposeError, ReadError};
 pub use fold::Fold;
 pub use id::{
-    Configuration, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, PersistToken,
-    ReplicaId, Seq, SessionId, StoreId, Term, Ticket, Version,
+    Configuration, Departed, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, Origin,
+    PersistToken, ReplicaId, Seq, SessionId, StoreId, Term, Ticket, Version,
 };
 pub use manage::Manage;
 pub use state_machine::{ApplyContext, Malformed, RawStateMachine, StateMachine, Typed};

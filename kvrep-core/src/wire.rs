@@ -33,7 +33,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// First bytes of every frame: tells kvrep from foreign clients on the same port.
 pub const MAGIC: [u8; 4] = *b"KVRP";
 /// Version of the wire. Peers of another version are refused.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes before a frame's body.
 pub const HEADER_BYTES: usize = 16;
 
@@ -344,7 +344,7 @@ mod tests {
     fn a_frame_has_these_bytes() {
         let frame = encode_frame(FrameKind::Peer, b"hi");
         let hex: String = frame.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "4b5652500101000000000002bcdcd7806869");
+        assert_eq!(hex, "4b565250020100000000000257eb6c836869");
     }
 
     #[test]

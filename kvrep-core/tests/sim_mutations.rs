@@ -13,7 +13,7 @@ const SEEDS_MAX: u64 = 2_000;
 fn cell_for(mutation: Mutation) -> Cell {
     let name = match mutation {
         Mutation::TruncateBelowCommit => "alone/wal/pauses",
-        Mutation::PartingNotSought => "alone/wal/partitions",
+        Mutation::PartingNotSought | Mutation::OriginIgnored => "alone/wal/partitions",
         Mutation::SilentWhileItHangs => "alone/wal/disks",
         // A stop that is no crash, where only crashes may happen: with a sleeper that listens first the promise holds all the same.
         Mutation::IntentNotDurable | Mutation::SleepNotNoticed | Mutation::LeaverNotAsked => {

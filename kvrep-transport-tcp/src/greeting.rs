@@ -312,7 +312,7 @@ mod tests {
             .iter()
             .map(|b| format!("{b:02x}"))
             .collect();
-        assert!(hex.starts_with("4b565250010400000000000"), "{hex}");
+        assert!(hex.starts_with("4b565250020400000000000"), "{hex}");
         assert!(hex.ends_with("04"), "{hex}");
     }
 

@@ -40,11 +40,12 @@ impl Absences {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kvrep_core::{MemberKind, StoreId, Term, Version};
+    use kvrep_core::{Departed, MemberKind, Origin, StoreId, Term, Version};
     use std::time::Duration;
 
     fn agreed(members: &[u32], active: &[u32]) -> Configuration {
         Configuration {
+            origin: Origin(1),
             term: Term::ZERO.next_for(ReplicaId(1)),
             version: Version(1),
             in_sync: active
@@ -55,6 +56,7 @@ mod tests {
                 .iter()
                 .map(|id| (ReplicaId(*id), MemberKind::Full))
                 .collect(),
+            departed: Departed::default(),
         }
     }
 

@@ -268,6 +268,13 @@ impl Host for TokioHost {
             Event::RivalRefused { term } => {
                 tracing::warn!(%term, "refused the writes of another primary");
             }
+            Event::OtherGroup {
+                replica,
+                ours,
+                theirs,
+            } => {
+                tracing::error!(%replica, %ours, %theirs, "ANOTHER GROUP OF THIS NAME: it is not followed");
+            }
             Event::RegisterLost => {
                 tracing::error!(
                     "THE WITNESS HAS LOST ITS REGISTER: nobody can take over from now on"

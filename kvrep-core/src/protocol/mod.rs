@@ -65,7 +65,9 @@ pub use outbox::{Action, Outbox};
 
 use crate::config::{Read, Visibility};
 use crate::error::ProposeError;
-use crate::id::{Configuration, Index, LogPoint, PersistToken, ReplicaId, StoreId, Term, Ticket};
+use crate::id::{
+    Configuration, Index, LogPoint, Origin, PersistToken, ReplicaId, StoreId, Term, Ticket,
+};
 use crate::manage::{Manage, Managed};
 use crate::storage::SnapshotMeta;
 use crate::time::{Time, Timestamp};
@@ -334,6 +336,17 @@ pub enum Event {
     RivalRefused {
         /// Whose, and which.
         term: Term,
+    },
+    /// A replica was heard that is of another group of this name: it was started with an empty storage, and without anybody to ask, or has one from another
+    /// group. It is not followed and counts for nothing here; whether it yields, or this replica does, is told by [`Refused`](Self::Refused) there. **If neither does, there are two
+    /// groups**: stop one, and start its replicas with empty storages to join the other. Told once for each replica and origin.
+    OtherGroup {
+        /// Who.
+        replica: ReplicaId,
+        /// The origin of the group that this replica belongs to.
+        ours: Origin,
+        /// The other one's.
+        theirs: Origin,
     },
     /// The witness does not know any more what it has recorded for this group: it was started with an empty directory, or with an old copy of
     /// one. **Nobody can take over from now on**; the replica's `waiting_for` says what to do. Told once.

@@ -257,6 +257,14 @@ impl Cell {
         self.medium == Medium::Wal && matches!(self.faults, Faults::Disks | Faults::All)
     }
 
+    /// Whether members are started with empty directories: without a witness they begin groups of their own, and what is acknowledged there is lost and
+    /// reported when they hear of the one that was there before.
+    pub(super) fn begins_anew(self) -> bool {
+        self.authority == AuthorityKind::Alone
+            && self.medium == Medium::Wal
+            && self.promise() == Promise::DivergenceReported
+    }
+
     /// Whether a false suspicion breaks what is promised, so that none may be caused.
     pub(super) fn needs_true_suspicions(self) -> bool {
         self.authority == AuthorityKind::Alone

@@ -223,6 +223,12 @@ impl Disk {
         Some(format!("{} bit {bit}", path.display()))
     }
 
+    /// Another, empty directory from now on. Nobody uses it.
+    pub(super) fn replace(&mut self) {
+        self.fs = MemFs::new();
+        self.shadow = Shadow::default();
+    }
+
     /// Whether it lay in memory, and its process died.
     pub(super) fn is_gone(&self) -> bool {
         self.store == StoreId::default()

@@ -249,6 +249,7 @@ impl World {
             | Event::HandingOver { .. }
             | Event::HandedOver { .. }
             | Event::RivalRefused { .. }
+            | Event::OtherGroup { .. }
             | Event::RegisterLost
             | Event::HandoverFailed { .. }
             | Event::StateDiffers { .. }
@@ -261,7 +262,9 @@ impl World {
     /// A replica says that its history parts here from the one of the primary that it follows.
     fn check_parting(&self, n: usize, from: Index) -> Option<String> {
         let primary = self.nodes[n].engine.as_ref()?.status().term.replica;
-        let theirs = self.nodes.iter().find(|node| node.id == primary)?;
+        // (It may yield to a group in which it reigned itself, with the storage that it had then.)
+        let mut others = self.nodes.iter().filter(|node| node.id != self.nodes[n].id);
+        let theirs = others.find(|node| node.id == primary)?;
         let (theirs, own) = (theirs.disk.shadow(), self.nodes[n].disk.shadow());
         let pair = |at: Index| own.at(at).zip(theirs.at(at));
         let agree = pair(from).filter(|(own, theirs)| own == theirs);
@@ -285,11 +288,11 @@ impl World {
 
     /// Remembers the newest configuration known to count.
     pub(super) fn learn(&mut self, new: &Configuration) {
-        if self
-            .newest
-            .as_ref()
-            .is_none_or(|old| old.rank() < new.rank())
-        {
+        let newest = self.newest.as_ref();
+        if newest.is_some_and(|old| old.origin != new.origin) {
+            return; // of a group that somebody began anew: it shall not remain
+        }
+        if newest.is_none_or(|old| old.rank() < new.rank()) {
             // With two primaries, each changes what it knows.
             let one_history = self.cell.promise() == Promise::Everything;
             if let Some(old) = self.newest.as_ref().filter(|_| one_history)

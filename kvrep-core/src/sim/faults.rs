@@ -6,9 +6,11 @@
 use super::cell::Medium;
 use super::disk::Death;
 use super::disturbance::Disturbances;
+use super::node::Told;
 use super::queue::{DiskStep, Happening};
 use super::world::World;
 use crate::id::Configuration;
+use crate::protocol::passive::Start;
 use crate::random::Rng;
 use crate::time::Time;
 use std::io::ErrorKind;
@@ -78,6 +80,10 @@ pub(super) enum Kind {
     MakeLearner,
     /// A member is made a full one.
     MakeFull,
+    /// A member is started again with an empty directory.
+    BeginAnew,
+    /// All die, and the first that is started again has an empty directory.
+    BeginAnewFirst,
 }
 
 const CRASHES: [Kind; 9] = [
@@ -114,6 +120,14 @@ const WITNESS_CUTS: [Kind; 1] = [Kind::CutWitness];
 const PAUSES: [Kind; 3] = [Kind::Pause, Kind::PausePrimary, Kind::PauseSome];
 const DISKS: [Kind; 3] = [Kind::DiskError, Kind::DiskFull, Kind::DiskSlow];
 const DECAY: [Kind; 1] = [Kind::Decay];
+const ANEW: [Kind; 2] = [Kind::BeginAnew, Kind::BeginAnewFirst];
+
+/// What happens to the others when a member begins anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Others {
+    Live,
+    Die,
+}
 
 /// A fault that lasts.
 #[derive(Debug)]
@@ -227,6 +241,9 @@ impl World {
                 menu.extend(DECAY);
             }
         }
+        if self.cell.begins_anew() {
+            menu.extend(ANEW);
+        }
         let chosen: Vec<Kind> = menu
             .iter()
             .copied()
@@ -309,6 +326,8 @@ impl World {
                 self.disk_ends_later(some);
             }
             Kind::Decay => self.decay(some),
+            Kind::BeginAnew => self.begin_anew(some, Others::Live),
+            Kind::BeginAnewFirst => self.begin_anew(some, Others::Die),
         }
     }
 
@@ -499,6 +518,44 @@ impl World {
         {
             self.note(node, format!("its disk decays: {what}"));
         }
+    }
+
+    /// A member is killed, and started again with an empty directory: as if for the first time, told of nobody, or with its list of members. Some other
+    /// member has everything.
+    fn begin_anew(&mut self, node: usize, others: Others) {
+        let Some(newest) = &self.newest else {
+            return;
+        };
+        let spared = self.holders(newest).any(|n| n != node);
+        if !spared || !self.is_calm() || !self.belongs(node) || self.acknowledged.is_empty() {
+            return;
+        }
+        if others == Others::Die {
+            let how = self.death();
+            for other in (0..self.nodes.len()).filter(|n| *n != node) {
+                let after = self.weather.between(300, 4_000);
+                self.kill_for(other, how, after);
+            }
+        }
+        let after = self.weather.between(1, 200);
+        self.kill_for(node, Death::Killed, after);
+        let told = match self.weather.rng.below(3) {
+            0 => Told::OfAll,
+            _ => Told::OfNobody,
+        };
+        self.empty(node, told);
+    }
+
+    /// The directory of a dead replica is another one from now on.
+    pub(super) fn empty(&mut self, node: usize, told: Told) {
+        self.note(
+            node,
+            format!("has an empty directory, and is told {told:?}"),
+        );
+        let replica = &mut self.nodes[node];
+        replica.disk.replace();
+        replica.told = told;
+        replica.start = Start::Normal;
     }
 
     /// Everything ends.

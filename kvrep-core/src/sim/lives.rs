@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::disk::Death;
 use super::invariants::Sight;
 use super::ledger::{Ledger, Window};
-use super::node::Asker;
+use super::node::{Asker, Told};
 use super::queue::Happening;
 use super::world::{World, broken};
 use crate::client_wire::Outcome;
@@ -122,7 +122,11 @@ impl World {
             return Box::new(Witness::new(&recovered).expect("the witness wrote its register"));
         }
         let id = self.nodes[n].id;
-        let mut options = Options::new(id, self.plan.group.clone(), self.rng.next());
+        let mut group = self.plan.group.clone();
+        if self.nodes[n].told == Told::OfNobody {
+            group.members = [id].into();
+        }
+        let mut options = Options::new(id, group, self.rng.next());
         options.mutation = self.mutation;
         options.start = self.nodes[n].start;
         let passive = match self.cell.detector {

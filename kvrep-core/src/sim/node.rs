@@ -47,6 +47,13 @@ pub(super) enum Asked {
     Read,
 }
 
+/// Whom a replica is told of when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    OfAll,
+    OfNobody,
+}
+
 pub(super) struct Node {
     pub(super) id: ReplicaId,
     pub(super) engine: Option<Engine>,
@@ -82,6 +89,7 @@ pub(super) struct Node {
     pub(super) absent: bool,
     /// How it starts.
     pub(super) start: Start,
+    pub(super) told: Told,
 }
 
 impl Node {
@@ -110,6 +118,7 @@ impl Node {
             starting: false,
             absent: false,
             start: Start::Normal,
+            told: Told::OfAll,
         }
     }
 

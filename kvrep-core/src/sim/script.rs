@@ -4,6 +4,7 @@
 
 use super::disk::Death;
 use super::faults::Kind;
+use super::node::Told;
 use super::queue::Happening;
 use super::world::World;
 use crate::id::ReplicaId;
@@ -21,6 +22,8 @@ pub enum Act {
     PowerOff(u32),
     /// Start a dead one.
     Start(u32),
+    /// Give a dead one another, empty directory, and tell it of nobody when it starts: as if for the first time.
+    BeginAnew(u32),
     /// Stop a process where it is.
     Pause(u32),
     /// Let it go on.
@@ -81,6 +84,7 @@ impl Script {
             Act::Kill(_)
             | Act::PowerOff(_)
             | Act::Start(_)
+            | Act::BeginAnew(_)
             | Act::Pause(_)
             | Act::Resume(_)
             | Act::Cut(..)
@@ -121,6 +125,13 @@ impl World {
             Act::Start(n) => {
                 if let Some(node) = self.numbered(n) {
                     self.queue.push(self.now, Happening::Start { node });
+                }
+            }
+            Act::BeginAnew(n) => {
+                if let Some(node) = self.numbered(n)
+                    && !self.nodes[node].is_up()
+                {
+                    self.empty(node, Told::OfNobody);
                 }
             }
             Act::Pause(n) => {

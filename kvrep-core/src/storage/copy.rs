@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! directory/
-//!   kvrep.copy   magic "KVRPCPY1" | length of the head u32
+//!   kvrep.copy   magic "KVRPCPY2" | length of the head u32
 //!                | group u64 | replica u32 | last (28 bytes) | bytes u64 | digest u64 | hard state …
 //!                | crc32 u32 | state …
 //! ```
@@ -445,7 +445,7 @@ fn decode(head: &[u8]) -> Option<(CopyInfo, Bytes)> {
 
 /// The file's name.
 const NAME: &str = "kvrep.copy";
-const MAGIC: [u8; 8] = *b"KVRPCPY1";
+const MAGIC: [u8; 8] = *b"KVRPCPY2";
 const FRONT_BYTES: usize = 8 + 4;
 /// A head with an empty hard state.
 const HEAD_BYTES_MIN: usize = FRONT_BYTES + 8 + 4 + (8 + 4 + 8 + 8) + 8 + 8 + 4;

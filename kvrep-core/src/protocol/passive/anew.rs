@@ -1,178 +1,369 @@
-//! A replica that begins again what it had begun before: the same group, in the same term, with an empty storage.
+//! Two groups of one name: what a replica does that began anew, and what those do who knew the group from before.
 //!
-//! A group of one founder, which others joined later, begins with nobody to ask. If that founder is started once more as at the very
-//! beginning, but with an empty directory (another working directory is enough), it begins once more, and serves: it knows nobody who could tell it
-//! that there is such a group. Those who joined it do know. A term is one replica's and *one storage's*, for a restart never resumes one;
-//! so a configuration that counts another storage of a replica, in the term in which that replica reigns now or in a later one, is
-//! the proof that it has begun anew.
+//! Without a witness, a replica that is started with an empty storage and told of nobody (another working directory, or the primary's address left out, is enough)
+//! begins a group, and serves: it knows nobody who could tell it that there is one. Others may know: they named it, or counted it with the storage that it had.
+//! So every group has an [`Origin`](crate::Origin), made of the storage that began it and kept in each configuration after that; two of one name are told apart by it.
 //!
 //! Invariants:
-//! * whoever has heard that proof reigns no more; it takes the configuration over, in which its storage counts for nothing;
-//! * for the others it is a member that has come back without anything, whatever it says of itself: no primary, and its
-//!   configuration is none of this group's.
+//! * whoever knows another origin is not followed, promises nothing here, and is not believed about who belongs: what it shows is not taken over, and it counts
+//!   as a member that has come back with nothing. It is reported, once ([`Event::OtherGroup`]);
+//! * of two such groups at most one yields to the other: one that names a replica which does not name it was begun before that one was, or by others whom that one
+//!   forgot. Where each names the other (a list of founders, of whom one was forced) the one with writes goes on, then the one of the higher rank;
+//! * who has writes of its own yields only to a replica that has all that its group had; who has none, to anybody. Two groups with writes of which neither knows
+//!   the other go on, both reported: no data are given up unasked;
+//! * whoever yields throws its own history away (set aside and reported as lost, where there are writes in it; or it stops, with
+//!   [`OnDivergence::Stop`]) before it takes the other configuration over, and draws another identity: it has promised nothing in the other group, and counts for nothing.
 //!
-//! A founder that was *dropped* since is counted with no storage at all, and has no reason to speak to anybody: so a primary that was told of it alone when it
-//! joined goes on telling it of its reign while it is silent ([`may_have_begun_anew`]). Whoever reigns in the first term there is, and is shown a later reign of members that it does not
-//! even know, to which it belongs without counting, yields as well.
+//! So the holders of the older state go on, by the ordinary rules of a takeover. Those who reign tell silent members who belongs
+//! ([`Message::Members`]): a member that began anew has no reason to speak to anybody. To all others that message means nothing, not even a sign of life: whatever
+//! makes up for a member that was not told of something would also hide that.
 //!
-//! So the holders of the older state go on, by the ordinary rules of a takeover; what was taken meanwhile by the one that had begun anew
-//! is refuted when it follows them, set aside and reported there.
+//! With a witness its register decides alone who reigns, and nobody begins beside it. A replica of another origin than the register's yields to the register if that ranks
+//! higher, and waits if not: then the register is an old one.
 //!
-//! Caveat: it takes somebody who knows. Until the first of them is heard the one that begins anew serves an empty state; and after a
-//! restart of its own (which begins a higher term) the others cannot tell any more that it does not belong.
+//! Caveat: it takes somebody who knows. Until the first of them is heard, whoever begins anew serves an empty state.
 
 use super::local::Local;
-use super::message::{Posture, Standing};
+use super::message::{MEMBERS_MAX, Message, Posture, Standing, is_plausible};
+#[cfg(feature = "sim")]
+use super::mutation::Mutation;
+use super::primary::Primary;
 use super::succession::Rest;
-use super::{Part, Passive};
-use crate::id::{Configuration, LogPoint, ReplicaId, StoreId, Term};
-use crate::protocol::{Event, Outbox};
+use super::takeover::Seeking;
+use super::{OnDivergence, Part, Passive};
+use crate::id::{Configuration, Incarnation, Index, LogPoint, Origin, ReplicaId};
+use crate::manage::Managed;
+use crate::protocol::{Action, Event, Outbox};
 use crate::time::Time;
+use crate::wire::Envelope;
 
-/// Whether `shown` proves that the primary `me` of `term`, with `store`, has begun anew.
-fn refutes(shown: &Configuration, term: Term, me: ReplicaId, store: StoreId) -> bool {
-    let counted = shown.in_sync.get(&me);
-    shown.term >= term && counted.is_some_and(|counted| *counted != store)
+/// A replica of another group of this name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stranger {
+    origin: Origin,
+    asked_at: Option<Time>,
 }
 
-/// What a replica says of itself, as it is to be taken by one that knows this configuration.
-pub(super) fn taken(
-    known: Option<&Configuration>,
-    from: ReplicaId,
-    standing: Standing,
-) -> Standing {
-    let reigns = standing.posture == Posture::Primary && standing.promised.replica == from;
-    let refuted = |known: &Configuration| refutes(known, standing.promised, from, standing.store);
-    if !(reigns && known.is_some_and(refuted)) {
-        return standing;
-    }
+/// What a replica of another group says of itself, as it is to be taken here.
+fn taken(standing: Standing) -> Standing {
     Standing {
         configuration: None,
         intent: None,
         last: LogPoint::ZERO,
         posture: Posture::Restarting,
+        writes: false,
         ..standing
     }
 }
 
-/// Whether `id`, which is silent, may be there in another life that does not know this group any more: it began the group by itself, perhaps, for this
-/// primary was told of it alone when it joined, and it has been dropped since. Then it never speaks to this replica by itself, and without a witness
-/// nothing else tells it.
-pub(super) fn may_have_begun_anew(
-    local: &Local,
-    now: Time,
-    id: ReplicaId,
-    agreed: &Configuration,
+/// Whether the group `own` yields to the one that `from` belongs to.
+fn yields(
+    own: &Configuration,
+    me: ReplicaId,
+    writes: bool,
+    from: ReplicaId,
+    of: &Standing,
 ) -> bool {
-    let mut told_of = local.group.members.iter().filter(|one| **one != local.me);
-    let founder = told_of.all(|one| *one == id) && local.group.members.contains(&id);
-    local.is_alone()
-        && founder
-        && !agreed.in_sync.contains_key(&id)
-        && !local.detector.verdict(now, id).is_live()
+    let Some(shown) = of
+        .configuration
+        .as_ref()
+        .filter(|c| c.members.contains_key(&me))
+    else {
+        return false;
+    };
+    let elder = if own.members.contains_key(&from) {
+        let claim = |c: &Configuration, writes: bool| (writes, c.rank(), c.origin);
+        claim(shown, of.writes) > claim(own, writes)
+    } else {
+        of.writes || !writes
+    };
+    elder && (!writes || shown.has(from, of.store))
+}
+
+impl Local {
+    /// Whether this is of another group of this name than the one that this replica knows.
+    pub(super) fn is_foreign(&self, shown: &Configuration) -> bool {
+        #[cfg(feature = "sim")]
+        if self.mutated(Mutation::OriginIgnored) {
+            return false;
+        }
+        let known = self.hard.configuration.as_ref();
+        known.is_some_and(|known| known.origin != shown.origin)
+    }
+
+    /// Tells of it, once. `None`: there are too many to be remembered.
+    fn note_stranger(
+        &mut self,
+        from: ReplicaId,
+        origin: Origin,
+        out: &mut Outbox,
+    ) -> Option<&mut Stranger> {
+        if !self.strangers.contains_key(&from) && self.strangers.len() >= 2 * MEMBERS_MAX {
+            return None;
+        }
+        let news = Stranger {
+            origin,
+            asked_at: None,
+        };
+        let known = self.strangers.get(&from).map(|known| known.origin);
+        if known != Some(origin) {
+            self.strangers.insert(from, news);
+            let own = self.hard.configuration.as_ref();
+            let ours = own.map_or(Origin::default(), |own| own.origin);
+            out.push(Action::Event(Event::OtherGroup {
+                replica: from,
+                ours,
+                theirs: origin,
+            }));
+        }
+        self.strangers.get_mut(&from)
+    }
+}
+
+impl Primary {
+    /// Tells a silent member who belongs: it may be there in another life, and not know this group any more.
+    pub(super) fn tell_who_belongs(&self, local: &Local, id: ReplicaId, out: &mut Outbox) {
+        if local.is_alone() && !local.is_live(id) {
+            let configuration = (*self.configuration).clone();
+            local.send_to_any_life(id, &Message::Members { configuration }, out);
+        }
+    }
 }
 
 impl Passive {
-    /// Ends a reign that somebody has shown to be a second beginning. Whether it was.
-    ///
-    /// Whoever reigns later in a group to which this replica belongs may have dropped it since, and then counts no storage of it. If this replica does
-    /// not even know who shows that, and reigns in the first term there is, it has forgotten all of it: a member that was merely away knows the group, and
-    /// a later reign has removed whom it does not know.
-    pub(super) fn yields_to_former_life(
+    /// What is left of a message after a look at which group it is of. `None`: nothing, it is dealt with.
+    pub(super) fn screen(
+        &mut self,
+        now: Time,
+        envelope: &Envelope,
+        message: Message,
+        out: &mut Outbox,
+    ) -> Option<Message> {
+        let Some(shown) = message.shown() else {
+            return Some(message);
+        };
+        let named = shown.members.contains_key(&self.local.me);
+        if !self.local.is_foreign(shown) {
+            let told = matches!(message, Message::Members { .. }) && named;
+            return (!told || self.local.joining.is_some()).then_some(message);
+        }
+        let from = envelope.from;
+        let late = envelope.incarnation < self.local.life(from)
+            || envelope.incarnation == Incarnation::UNKNOWN
+            || envelope.to_incarnation != self.local.incarnation && !message.may_be_unaddressed();
+        if late || from == ReplicaId::WITNESS || from == self.local.me || !is_plausible(shown) {
+            self.local.dropped += 1;
+            return None;
+        }
+        let (origin, every) = (shown.origin, self.local.group.timing.resend_every);
+        let Some(stranger) = self.local.note_stranger(from, origin, out) else {
+            self.local.dropped += 1;
+            return None;
+        };
+        let ask = stranger.asked_at.is_none_or(|at| now >= at);
+        if let Message::Probe { nonce, standing } = message {
+            if self.has_yielded(now, from, &standing, out) {
+                return None;
+            }
+            if !self.local.is_member(from) {
+                // It may be the one to yield.
+                let standing = self.local.standing(self.posture());
+                let answer = Message::Standing { nonce, standing };
+                self.local.send_to_any_life(from, &answer, out);
+                return None;
+            }
+            let standing = taken(standing);
+            return Some(Message::Probe { nonce, standing });
+        }
+        if let Message::Standing { nonce, standing } = message {
+            if self.has_yielded(now, from, &standing, out) || !self.local.is_member(from) {
+                return None;
+            }
+            let standing = taken(standing);
+            return Some(Message::Standing { nonce, standing });
+        }
+        // Who it is, and what it has, decides; not what it wants.
+        if named && ask {
+            stranger.asked_at = Some(now + every);
+            let nonce = self.local.next_nonce();
+            let standing = self.local.standing(self.posture());
+            let probe = Message::Probe { nonce, standing };
+            self.local.send_to_any_life(from, &probe, out);
+        }
+        None
+    }
+
+    /// Yields to the group of a replica that says this of itself, if this one's is the younger. Whether it was.
+    fn has_yielded(
         &mut self,
         now: Time,
         from: ReplicaId,
         standing: &Standing,
         out: &mut Outbox,
     ) -> bool {
-        let (Part::Primary(primary), Some(shown)) = (&self.role, &standing.configuration) else {
+        let local = &self.local;
+        let (Some(own), Some(shown)) = (&local.hard.configuration, &standing.configuration) else {
             return false;
         };
-        let local = &mut self.local;
-        let known = local.hard.configuration.as_ref().map(Configuration::rank);
-        let dropped = primary.term == Term::ZERO.next_for(local.me)
-            && !local.is_member(from)
-            && shown.term > primary.term
-            && shown.members.contains_key(&local.me)
-            && !shown.in_sync.contains_key(&local.me);
-        let refuted = dropped || refutes(shown, primary.term, local.me, local.store);
-        if !refuted || Some(shown.rank()) <= known {
+        let writes = local.log.has_writes();
+        if !local.is_alone() || !self.may_yield() || !yields(own, local.me, writes, from, standing)
+        {
             return false;
         }
-        local.learn(Some(shown), out);
+        let shown = shown.clone();
+        self.yield_to(now, &format!("{from} knows"), shown, out);
+        true
+    }
+
+    /// With a witness: its register is of another group.
+    pub(super) fn yields_to_register(
+        &mut self,
+        now: Time,
+        register: &Configuration,
+        out: &mut Outbox,
+    ) -> bool {
+        let own = self.local.hard.configuration.as_ref();
+        let newer = own.is_some_and(|own| own.rank() < register.rank());
+        let named = register.members.contains_key(&self.local.me);
+        if !newer || !named || self.forced || !self.may_yield() {
+            return false;
+        }
+        self.yield_to(now, "the witness knows", register.clone(), out);
+        true
+    }
+
+    fn may_yield(&self) -> bool {
+        // What is being installed must come to its end first; it will be told again.
+        !self.local.stopped && !self.local.restoring
+    }
+
+    fn yield_to(&mut self, now: Time, who_knows: &str, shown: Configuration, out: &mut Outbox) {
+        if let Part::Primary(primary) =
+            std::mem::replace(&mut self.role, Part::Seeking(Seeking::idle()))
+        {
+            primary.abdicate(out);
+        }
+        let local = &mut self.local;
+        let (first, commit) = (Index::ZERO.next(), local.commit);
+        let writes = local.log.writes(first, commit);
+        if local.on_divergence == OnDivergence::Stop && local.log.has_writes() {
+            let why = format!(
+                "stopped: {who_knows} a group of this name to which this replica belonged before, with another storage than this one, in which another group was begun since; both have data. If the \
+                 directory that this replica had is there still, start it with that one; to give up what is in this one (it is saved aside), start it with OnDivergence::SaveAndRejoin"
+            );
+            local.stop(first, writes, why, out);
+            self.change_role(Part::Seeking(Seeking::idle()), out);
+            return;
+        }
+        local.report_tail(out);
+        if let Some(ticket) = local.leaving.take() {
+            let outcome = Managed::Unknown;
+            out.push(Action::Managed { ticket, outcome });
+        }
+        // It has promised nothing there.
+        local.hard.promised = shown.term;
+        local.seen = shown.term;
+        local.hard.configuration = Some(shown);
+        local.hard.intent = None;
+        local.reset(first, writes, out);
         local.restarting = true;
+        local.chosen = false;
+        local.rival = None;
+        local.yielded = None;
+        local.strangers.clear();
+        self.forced = false;
         let why = format!(
-            "{from} knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
+            "{who_knows} this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
              group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one"
         );
-        out.push(crate::protocol::Action::Event(Event::Refused(why)));
+        out.push(Action::Event(Event::Refused(why)));
+        self.local.sync_members(now);
         self.seek(now, Rest::None, out);
-        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Index, MemberKind, Version};
+    use crate::id::{Departed, MemberKind, StoreId, Term, Version};
 
     const ME: ReplicaId = ReplicaId(1);
+    const OTHER: ReplicaId = ReplicaId(9);
 
-    fn term(number: u64, replica: u32) -> Term {
-        Term {
-            number,
-            replica: ReplicaId(replica),
-        }
-    }
-
-    fn shown(term: Term, store_of_me: u64) -> Configuration {
+    fn group(origin: u64, number: u64, members: &[ReplicaId]) -> Configuration {
+        let replica = members[0];
         Configuration {
-            term,
+            origin: Origin(origin),
+            term: Term { number, replica },
             version: Version(3),
-            in_sync: [(ME, StoreId(store_of_me)), (ReplicaId(9), StoreId(90))].into(),
-            members: [1, 9].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+            in_sync: [(replica, StoreId(origin))].into(),
+            members: members.iter().map(|id| (*id, MemberKind::Full)).collect(),
+            departed: Departed::default(),
         }
     }
 
-    #[test]
-    fn a_primary_is_refuted_by_another_storage_of_its_own_in_its_term_or_a_later_one_and_by_nothing_else()
-     {
-        let store = StoreId(11);
-        assert!(refutes(&shown(term(1, 1), 10), term(1, 1), ME, store));
-        assert!(refutes(&shown(term(2, 9), 10), term(1, 1), ME, store));
-        // Its own doing.
-        assert!(!refutes(&shown(term(1, 1), 11), term(1, 1), ME, store));
-        // It has reigned anew since, as a member that had come back without its storage.
-        assert!(!refutes(&shown(term(2, 9), 10), term(3, 1), ME, store));
-        let mut without = shown(term(2, 9), 10);
-        without.in_sync.remove(&ME);
-        assert!(!refutes(&without, term(1, 1), ME, store));
-    }
-
-    #[test]
-    fn whoever_began_anew_is_taken_for_a_member_without_anything() {
-        let standing = |posture| Standing {
-            store: StoreId(11),
-            promised: term(1, 1),
-            configuration: Some(shown(term(1, 1), 11)),
+    fn says(configuration: Configuration, store: u64, writes: bool) -> Standing {
+        Standing {
+            store: StoreId(store),
+            promised: configuration.term,
+            configuration: Some(configuration),
             intent: None,
             last: LogPoint::ZERO,
             commit: Index::ZERO,
-            posture,
+            posture: Posture::Following,
             asked: false,
             founders: 0,
-        };
-        let known = shown(term(1, 1), 10);
-        let found = taken(Some(&known), ME, standing(Posture::Primary));
-        assert_eq!(found.posture, Posture::Restarting);
-        assert_eq!(found.configuration, None);
-        for (known, posture) in [
-            (None, Posture::Primary),
-            (Some(shown(term(1, 1), 11)), Posture::Primary),
-            (Some(known), Posture::Following),
-        ] {
-            let said = standing(posture);
-            assert_eq!(taken(known.as_ref(), ME, said.clone()), said);
+            writes,
         }
+    }
+
+    /// Whether n1 yields, with writes of its own or without.
+    fn outcome(own: &Configuration, writes: bool, theirs: &Standing) -> bool {
+        yields(own, ME, writes, OTHER, theirs)
+    }
+
+    #[test]
+    fn whoever_forgot_a_group_that_names_it_yields_to_it() {
+        // It reigns in a higher term than the group that it forgot.
+        let own = group(11, 7, &[ME]);
+        let holder = says(group(10, 1, &[OTHER, ME]), 10, true);
+        assert!(outcome(&own, false, &holder));
+        assert!(outcome(&own, true, &holder));
+        // Nobody may be made a member of another group, and lose what it has, by one that has nothing.
+        let empty = says(group(10, 1, &[OTHER, ME]), 10, false);
+        assert!(outcome(&own, false, &empty));
+        assert!(!outcome(&own, true, &empty));
+        // Nor by one that does not have what its own group had.
+        let dropped = says(group(10, 1, &[OTHER, ME]), 99, true);
+        assert!(outcome(&own, false, &dropped));
+        assert!(!outcome(&own, true, &dropped));
+        // And not to a group that does not know it.
+        let unknown = says(group(10, 1, &[OTHER]), 10, true);
+        assert!(!outcome(&own, false, &unknown));
+    }
+
+    #[test]
+    fn of_two_groups_that_name_each_other_at_most_one_yields() {
+        for (mine, theirs) in [(false, false), (false, true), (true, false), (true, true)] {
+            for number in [1, 2, 3] {
+                let own = group(11, 2, &[ME, OTHER]);
+                let shown = group(10, number, &[OTHER, ME]);
+                let here = outcome(&own, mine, &says(shown.clone(), 10, theirs));
+                let there = yields(&shown, OTHER, theirs, ME, &says(own, 11, mine));
+                assert!(!(here && there), "{mine} {theirs} {number}");
+                let writes_decide = mine != theirs;
+                assert!(!writes_decide || here == theirs, "{mine} {theirs} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_of_another_group_is_taken_for_a_member_without_anything() {
+        let mut said = says(group(10, 7, &[OTHER]), 10, true);
+        said.posture = Posture::Primary;
+        let found = taken(said.clone());
+        assert_eq!(found.posture, Posture::Restarting);
+        assert_eq!((found.configuration, found.intent), (None, None));
+        assert_eq!(found.store, said.store);
     }
 }

@@ -6,7 +6,7 @@
 //! * what it cuts off was never committed here; if it was, that is a divergence, saved aside and reported: [`Parting`] says from where on.
 
 use super::OnDivergence;
-use super::local::Local;
+use super::local::{Local, stopped_words};
 use super::message::Message;
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
@@ -155,7 +155,7 @@ impl Backup {
             return;
         }
         if local.on_divergence == OnDivergence::Stop {
-            local.stop(from, writes, out);
+            local.stop(from, writes, stopped_words(from), out);
             return;
         }
         local.reset(from, writes, out);

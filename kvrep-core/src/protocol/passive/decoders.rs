@@ -6,8 +6,8 @@ use super::{Health, Message, Options, Passive, Posture, Standing, describe};
 use crate::config::{Authority, GroupConfig};
 use crate::entry::{Entry, EntryKind};
 use crate::id::{
-    Configuration, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId,
-    Term, Version,
+    Configuration, Departed, GroupId, Incarnation, Index, LogPoint, MemberKind, Nonce, Origin,
+    ReplicaId, StoreId, Term, Version,
 };
 use crate::one_of_each;
 use crate::protocol::{Action, Outbox, Protocol};
@@ -75,6 +75,7 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
         posture: Posture::Primary,
         asked: true,
         founders: 0,
+        writes: true,
     };
     let meta = SnapshotMeta {
         last: LogPoint {
@@ -107,7 +108,7 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
         Discarded { term, round: nonce },
         Join { kind, replaces },
         NotAdmitted { why: "no".into() },
-        NotMember { configuration: without_me() },
+        Members { configuration: without_me() },
         Leave {},
     );
     let postures = one_of_each!(Posture:
@@ -269,12 +270,17 @@ fn term() -> Term {
 
 fn configuration() -> Configuration {
     Configuration {
+        origin: Origin(1),
         term: term(),
         version: Version(2),
         in_sync: [(ME, StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
         members: [ME, ReplicaId(2), ReplicaId(3)]
             .map(|id| (id, MemberKind::Full))
             .into(),
+        departed: Departed {
+            count: 3,
+            latest: vec![ReplicaId(5), ReplicaId(6)],
+        },
     }
 }
 

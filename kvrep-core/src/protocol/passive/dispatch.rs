@@ -1,6 +1,5 @@
 //! What to do with a peer's message: who may say what to whom, in which role.
 
-use super::anew;
 use super::authority::Settled;
 use super::backup::{self, Append};
 use super::local::Local;
@@ -194,7 +193,7 @@ impl Passive {
                 self.on_join(now, (from, life), Join { kind, replaces }, out);
             }
             Message::NotAdmitted { why } => self.on_not_admitted(why, out),
-            Message::NotMember { configuration } => self.on_not_member(now, &configuration, out),
+            Message::Members { configuration } => self.on_members(now, &configuration, out),
             Message::Leave => self.on_leave(now, from, out),
             Message::TakeOver { term, last } => self.on_take_over(now, from, (term, last), out),
             Message::Register {
@@ -227,10 +226,6 @@ impl Passive {
             self.local.dropped += 1;
             return;
         }
-        if self.yields_to_former_life(now, from, &standing, out) {
-            return;
-        }
-        let standing = anew::taken(self.local.hard.configuration.as_ref(), from, standing);
         match &mut self.role {
             Part::Primary(primary) => {
                 let rules = standing.promised;
@@ -414,6 +409,12 @@ impl Passive {
     ) {
         if self.local.is_alone() || register.as_ref().is_some_and(|c| !is_plausible(c)) {
             self.local.dropped += 1;
+            return;
+        }
+        if let Some(register) = &register
+            && self.local.is_foreign(register)
+            && self.yields_to_register(now, register, out)
+        {
             return;
         }
         match &mut self.role {

@@ -41,7 +41,7 @@ impl HardState {
         if self
             .intent
             .as_ref()
-            .is_some_and(|i| i.rank() <= newer.rank())
+            .is_some_and(|i| i.rank() <= newer.rank() || i.origin != newer.origin)
         {
             self.intent = None;
         }

@@ -1,6 +1,7 @@
 //! What a replica is, whatever its role: its log, its promises, what it knows of its peers.
 
 use super::OnDivergence;
+use super::anew::Stranger;
 use super::awake::Awake;
 use super::durable::Durable;
 use super::handover::Yielded;
@@ -84,6 +85,8 @@ pub(super) struct Local {
     pub(super) chosen: bool,
     /// The newest term of another primary that this one refused, as primary of a newer one.
     pub(super) rival: Option<Term>,
+    /// Who was heard that is of another group of this name.
+    pub(super) strangers: BTreeMap<ReplicaId, Stranger>,
     /// This replica was primary and handed over, and nobody has reigned since.
     pub(super) yielded: Option<Yielded>,
     /// Of this replica's state, at the last few places where it is compared.
@@ -218,6 +221,7 @@ impl Local {
             posture,
             asked: self.asked,
             founders: self.founders,
+            writes: self.log.has_writes(),
         }
     }
 
@@ -304,7 +308,7 @@ impl Local {
 
     /// Remembers a configuration that a peer knows, if it is news.
     pub(super) fn learn(&mut self, heard: Option<&Configuration>, out: &mut Outbox) {
-        let Some(heard) = heard.filter(|c| is_plausible(c)) else {
+        let Some(heard) = heard.filter(|c| is_plausible(c) && !self.is_foreign(c)) else {
             return;
         };
         if self.hard.learn(heard) {
@@ -447,7 +451,7 @@ impl Local {
     }
 
     /// The history was refuted from `from` on, and the operator wants to look first: nothing is changed, nothing served.
-    pub(super) fn stop(&mut self, from: Index, writes: Option<u64>, out: &mut Outbox) {
+    pub(super) fn stop(&mut self, from: Index, writes: Option<u64>, why: String, out: &mut Outbox) {
         self.stopped = true;
         self.hard.refuted = Some(from);
         self.persist_hard(out);
@@ -457,8 +461,22 @@ impl Local {
             commit,
             writes,
         }));
-        self.waiting_for = stopped_words(from);
+        self.waiting_for = why;
         out.push(Action::Event(Event::Refused(self.waiting_for.clone())));
+    }
+
+    /// Tells of writes that are about to be thrown away, and were not known here to be committed.
+    pub(super) fn report_tail(&self, out: &mut Outbox) {
+        let (from, last) = (self.commit.next(), self.log.last().index);
+        let writes = self.log.writes(from, last);
+        if writes.is_some_and(|writes| writes > 0) {
+            out.push(Action::Event(Event::TailTruncated {
+                from,
+                entries: last.0 - self.commit.0,
+                writes,
+                acknowledged: self.acknowledged(),
+            }));
+        }
     }
 
     /// Throws the whole history away, keeping it aside: it was refuted below the commit point. What it vouched for is gone, so

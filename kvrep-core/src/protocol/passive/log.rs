@@ -149,6 +149,12 @@ impl Log {
         }
     }
 
+    /// Whether somebody wrote something in it, or may have before it begins.
+    pub(super) fn has_writes(&self) -> bool {
+        self.base.index > Index::ZERO
+            || (self.runs(Index(1), self.last.index, u64::MAX)).any(|run| run.iter().any(is_write))
+    }
+
     /// How many of the entries from `from` to `upto` somebody wrote; `None` if some of them are not here to be counted.
     pub(super) fn writes(&self, from: Index, upto: Index) -> Option<u64> {
         if from <= self.base.index || upto > self.last.index {

@@ -157,6 +157,7 @@ impl Primary {
                 if new.members.insert(id, kind) == Some(kind) {
                     return Ok(None);
                 }
+                new.departed.returns(id);
                 if kind == MemberKind::Learner {
                     new.in_sync.remove(&id);
                 }
@@ -169,6 +170,7 @@ impl Primary {
                     return Err(unknown(id));
                 }
                 new.in_sync.remove(&id);
+                new.departed.leaves(id);
             }
             MemberChange::Replace(dead, by, kind) => {
                 let Some(was) = new.members.remove(&dead) else {
@@ -181,6 +183,8 @@ impl Primary {
                 if new.members.insert(by, kind.unwrap_or(was)).is_some() {
                     return Err(format!("{by} is a member already: remove {dead} instead"));
                 }
+                new.departed.leaves(dead);
+                new.departed.returns(by);
             }
         }
         let members_max = local.group.limits.members_max;
@@ -229,7 +233,7 @@ impl Primary {
             .filter(|id| !new.members.contains_key(id))
         {
             let configuration = new.clone();
-            local.send_to_any_life(*removed, &Message::NotMember { configuration }, out);
+            local.send_to_any_life(*removed, &Message::Members { configuration }, out);
         }
         self.peers.retain(|id, _| new.members.contains_key(id));
         if let Some((ticket, rank)) = self.asked
@@ -255,7 +259,7 @@ impl Passive {
                 && is_plausible(shown)
                 && shown.members.contains_key(&from)
                 && (shown.members.contains_key(&local.me)
-                    || matches!(message, Message::NotMember { .. }))
+                    || matches!(message, Message::Members { .. }))
         })
     }
 
@@ -279,7 +283,7 @@ impl Passive {
                 if standing.configuration.as_ref().map(Configuration::rank)
                     < Some(known.rank()) =>
             {
-                let message = Message::NotMember {
+                let message = Message::Members {
                     configuration: known.clone(),
                 };
                 out.send(envelope.from, envelope.incarnation, |body| {
@@ -301,7 +305,7 @@ impl Passive {
         let Part::Primary(primary) = &mut self.role else {
             // It may not know everybody: the primary is among those who belong.
             if let Some(configuration) = self.local.hard.configuration.clone() {
-                let message = Message::NotMember { configuration };
+                let message = Message::Members { configuration };
                 out.send(from, life, |body| message.encode(body));
             }
             return;
@@ -350,7 +354,7 @@ impl Passive {
     }
 
     /// Somebody shows a newer configuration without this replica.
-    pub(super) fn on_not_member(
+    pub(super) fn on_members(
         &mut self,
         now: Time,
         configuration: &Configuration,

@@ -7,7 +7,7 @@
 use super::repair::Health;
 use crate::entry::{Entry, EntryKind, Run};
 use crate::id::{
-    Configuration, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version,
+    Configuration, Departed, Index, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version,
 };
 use crate::scratch::Scratch;
 use crate::state_machine::Malformed;
@@ -38,6 +38,8 @@ pub struct Standing {
     pub asked: bool,
     /// Hash of the founding members that it was started with.
     pub founders: u64,
+    /// Whether anything that somebody wrote is in its log, or may be in its snapshot.
+    pub writes: bool,
 }
 
 /// What a replica does, as far as others must know.
@@ -220,9 +222,9 @@ pub enum Message {
         /// For its operator.
         why: String,
     },
-    /// To one who does not belong: this is who does.
-    NotMember {
-        /// A configuration without it.
+    /// This is who belongs: to one who does not, and to those who may not know, for they are silent or were removed.
+    Members {
+        /// The newest that the sender knows.
         configuration: Configuration,
     },
     /// To the primary: I want to leave.
@@ -238,7 +240,7 @@ impl Message {
             | Self::ReadRegister { .. }
             | Self::CompareAndSet { .. }
             | Self::Join { .. }
-            | Self::NotMember { .. } => true,
+            | Self::Members { .. } => true,
             Self::Register { .. }
             | Self::Refused { .. }
             | Self::Append { .. }
@@ -267,7 +269,7 @@ impl Message {
             Self::Append { configuration, .. } => Some(configuration),
             Self::Chunk { configuration, .. }
             | Self::Propose { configuration, .. }
-            | Self::NotMember { configuration } => Some(configuration),
+            | Self::Members { configuration } => Some(configuration),
             Self::Register { .. }
             | Self::ReadRegister { .. }
             | Self::CompareAndSet { .. }
@@ -285,6 +287,14 @@ impl Message {
             | Self::Discarded { .. }
             | Self::Leave => None,
         }
+    }
+
+    /// The configuration that tells of which group it is, whoever sends it.
+    pub(super) fn shown(&self) -> Option<&Configuration> {
+        if let Self::Repair { configuration, .. } = self {
+            return Some(configuration);
+        }
+        self.configuration()
     }
 
     /// Appends its encoding: length u16, postcard, then whatever the caller adds.
@@ -398,6 +408,7 @@ pub(crate) fn is_plausible(configuration: &Configuration) -> bool {
             .in_sync
             .keys()
             .all(|id| configuration.is_full(*id))
+        && configuration.departed.latest.len() <= Departed::LATEST_MAX
         && configuration.term.number < u64::MAX / 2
         && configuration.version.0 < u64::MAX / 2
 }
@@ -441,13 +452,16 @@ fn words(s: &Standing) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Origin;
 
     fn configuration() -> Configuration {
         Configuration {
+            origin: Origin(1),
             term: Term::ZERO.next_for(ReplicaId(2)),
             version: Version(3),
             in_sync: [(ReplicaId(1), StoreId(7)), (ReplicaId(2), StoreId(8))].into(),
             members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+            departed: Departed::default(),
         }
     }
 
@@ -464,7 +478,10 @@ mod tests {
         }
         .encode(&mut out);
         let hex: String = out.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "00170201020102030201070208020100020000000000060405");
+        assert_eq!(
+            hex,
+            "001a0201020101020302010702080201000200000000000000060405"
+        );
     }
 
     #[test]

@@ -268,6 +268,7 @@ impl Passive {
                 behind: BTreeMap::new(),
                 chosen: false,
                 rival: None,
+                strangers: BTreeMap::new(),
                 yielded: None,
                 digests: Digests::default(),
                 awake: Awake::default(),
@@ -362,12 +363,17 @@ impl Protocol for Passive {
 
     fn on_message(&mut self, now: Time, envelope: &Envelope, mut body: Bytes, out: &mut Outbox) {
         self.notice_sleep(now, out);
-        match self.heard.decode(&mut body) {
-            Ok(message) if self.admit(now, envelope, &message, out) => {
+        let Ok(message) = self.heard.decode(&mut body) else {
+            self.local.dropped += 1;
+            return;
+        };
+        match self.screen(now, envelope, message, out) {
+            Some(message) if self.admit(now, envelope, &message, out) => {
                 self.dispatch(now, envelope.from, message, body, out);
                 self.pump(now, out);
             }
-            Ok(_) | Err(_) => self.local.dropped += 1,
+            Some(_) => self.local.dropped += 1,
+            None => self.pump(now, out),
         }
     }
 
@@ -690,7 +696,7 @@ impl Protocol for Passive {
 impl Passive {
     /// Planted bugs of the start: a role from the arguments, a term resumed.
     fn start_as_planted(&mut self, now: Time, out: &mut Outbox) -> bool {
-        use crate::id::{Configuration, MemberKind, Version};
+        use crate::id::{Configuration, Departed, MemberKind, Origin, Version};
         let resumes = self.local.mutated(Mutation::TermResumed);
         let from_arguments = self.local.mutated(Mutation::RoleFromArguments);
         let me = self.local.me;
@@ -702,11 +708,14 @@ impl Passive {
                 let term = self.local.hard.promised.next_for(me);
                 self.local.hard.promised = term;
                 let founders = self.local.group.members.iter();
+                let fresh = Origin::of(self.local.store);
                 Some(Configuration {
+                    origin: known.as_ref().map_or(fresh, |c| c.origin),
                     term,
                     version: known.map_or(Version(1), |c| c.version.next()),
                     in_sync: [(me, self.local.store)].into(),
                     members: founders.map(|m| (*m, MemberKind::Full)).collect(),
+                    departed: Departed::default(),
                 })
             }
             Some(_) | None => None,

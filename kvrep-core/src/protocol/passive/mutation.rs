@@ -86,11 +86,13 @@ pub enum Mutation {
     PartingNotSought,
     /// A backup whose storage hangs in the middle of a change says nothing until it is done.
     SilentWhileItHangs,
+    /// Who is of another group of this name is not told from those of one's own.
+    OriginIgnored,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::AckBeforeDurable,
         Self::TermCheckForgotten,
         Self::DropRecordedLate,
@@ -132,5 +134,6 @@ impl Mutation {
         Self::SleepNotNoticed,
         Self::PartingNotSought,
         Self::SilentWhileItHangs,
+        Self::OriginIgnored,
     ];
 }

@@ -125,7 +125,7 @@ impl Repeated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{MemberKind, ReplicaId, StoreId, Version};
+    use crate::id::{Departed, MemberKind, Origin, ReplicaId, StoreId, Version};
 
     fn reign(number: u64, version: u64) -> Reign {
         let term = Term {
@@ -133,10 +133,12 @@ mod tests {
             replica: ReplicaId(1),
         };
         let configuration = Configuration {
+            origin: Origin(1),
             term,
             version: Version(version),
             in_sync: [(ReplicaId(1), StoreId(7))].into(),
             members: [1, 2].map(|id| (ReplicaId(id), MemberKind::Full)).into(),
+            departed: Departed::default(),
         };
         Reign {
             term,

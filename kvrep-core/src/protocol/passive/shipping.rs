@@ -1,7 +1,6 @@
 //! What the primary sends to whom: entries as fast as a peer takes them, a snapshot where the log does not reach back far
 //! enough, heartbeats; and what the peers say of how far they are.
 
-use super::anew::may_have_begun_anew;
 use super::authority::Change;
 use super::local::Local;
 use super::message::Standing;
@@ -198,9 +197,7 @@ impl Primary {
             if !self.is_known(local, id) || matches!(self.peers[&id].pace, Pace::Snapshot(_)) {
                 local.introduce(id, out);
             } else {
-                if may_have_begun_anew(local, now, id, &self.configuration) {
-                    local.introduce(id, out);
-                }
+                self.tell_who_belongs(local, id, out);
                 let Some(peer) = self.peers.get_mut(&id) else {
                     continue;
                 };

@@ -14,7 +14,9 @@
 use super::hard_state::newest;
 use super::message::{Posture, Standing};
 use crate::config::Authority;
-use crate::id::{Configuration, LogPoint, MemberKind, Nonce, ReplicaId, StoreId, Term, Version};
+use crate::id::{
+    Configuration, LogPoint, MemberKind, Nonce, Origin, ReplicaId, StoreId, Term, Version,
+};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -333,6 +335,10 @@ fn promote(
     };
     // Only force makes one primary who was no full member.
     members.insert(s.me, MemberKind::Full);
+    let mut departed = old.map(|old| old.departed.clone()).unwrap_or_default();
+    departed.returns(s.me);
+    let known = s.configuration.or(old);
+    let origin = known.map_or(Origin::of(s.store), |known| known.origin);
     let heard = s.heard.values().map(|h| h.promised).max();
     let mut above = s
         .promised
@@ -345,10 +351,12 @@ fn promote(
     }
     Decision::Promote {
         new: Configuration {
+            origin,
             term: above.next_for(s.me),
             version: old.map_or(Version(1), |o| o.version.next()),
             in_sync,
             members,
+            departed,
         },
         old: old.cloned(),
     }
@@ -389,7 +397,9 @@ fn newest_known<'a>(s: &Situation<'a>) -> Option<&'a Configuration> {
             h.posture,
             Posture::Candidate | Posture::Successor | Posture::Primary
         );
-        h.intent.as_ref().filter(|i| trying || !is_void(s, i))
+        let of_this_group =
+            |i: &Configuration| s.configuration.is_none_or(|own| own.origin == i.origin);
+        (h.intent.as_ref()).filter(|i| of_this_group(i) && (trying || !is_void(s, i)))
     });
     s.heard
         .values()

@@ -1,5 +1,5 @@
 use super::*;
-use crate::id::Index;
+use crate::id::{Departed, Index};
 
 const fn n(id: u32) -> ReplicaId {
     ReplicaId(id)
@@ -11,6 +11,7 @@ fn store(id: u32) -> StoreId {
 
 fn config(number: u64, primary: u32, members: &[u32]) -> Configuration {
     Configuration {
+        origin: Origin(1),
         term: Term {
             number,
             replica: n(primary),
@@ -18,6 +19,7 @@ fn config(number: u64, primary: u32, members: &[u32]) -> Configuration {
         version: Version(number),
         in_sync: members.iter().map(|id| (n(*id), store(*id))).collect(),
         members: [1, 2, 3].map(|id| (n(id), MemberKind::Full)).into(),
+        departed: Departed::default(),
     }
 }
 
@@ -43,6 +45,7 @@ fn standing(id: u32, known: Option<&Configuration>, last: LogPoint, posture: Pos
         posture,
         asked: false,
         founders: 0,
+        writes: last != LogPoint::ZERO,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A small group in memory, driven by hand: every message arrives at once and in order, unless a link is cut.
 
+mod anew;
 mod awake;
 mod handover;
 mod members;

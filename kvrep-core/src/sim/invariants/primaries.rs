@@ -1,13 +1,13 @@
-//! One primary per term: in a term one replica serves, in one life of it.
+//! One primary per term: in a term of a group one replica serves, in one life of it.
 
 use super::{Invariant, Life, Sight, World};
-use crate::id::Term;
+use crate::id::{Origin, Term};
 use crate::protocol::Role;
 use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub(super) struct OnePrimaryPerTerm {
-    primaries: BTreeMap<Term, Life>,
+    primaries: BTreeMap<(Origin, Term), Life>,
 }
 
 impl Invariant for OnePrimaryPerTerm {
@@ -22,7 +22,10 @@ impl Invariant for OnePrimaryPerTerm {
         if status.role != Role::Primary {
             return Ok(());
         }
-        let first = self.primaries.entry(status.term).or_insert(*life);
+        let known = status.configuration.as_ref();
+        let origin = known.map(|known| known.origin).unwrap_or_default();
+        let reign = (origin, status.term);
+        let first = self.primaries.entry(reign).or_insert(*life);
         if first == life {
             Ok(())
         } else {

@@ -1,7 +1,7 @@
 //! Whose directory it is: one small file, replaced atomically at every start.
 //!
 //! ```text
-//! magic "KVRPDIR1" | group u64 | replica u32 | store u64 | incarnation u64 | earlier u64 | aside u64
+//! magic "KVRPDIR2" | group u64 | replica u32 | store u64 | incarnation u64 | earlier u64 | aside u64
 //!   | newest segment u64 | crc32 u32
 //! ```
 //!
@@ -42,7 +42,11 @@ impl Identity {
         if bytes.len() >= 8 && bytes[..7] == MAGIC[..7] && bytes[7] != MAGIC[7] {
             return Err(StorageError::Foreign {
                 path: dir.into(),
-                found: format!("version {} of the format, this is {}", bytes[7], MAGIC[7]),
+                found: format!(
+                    "version {} of the format, this is {}",
+                    char::from(bytes[7]),
+                    char::from(MAGIC[7])
+                ),
             });
         }
         Self::decode(&bytes).ok_or_else(|| StorageError::Corrupt {
@@ -94,7 +98,7 @@ impl Identity {
     }
 }
 
-const MAGIC: [u8; 8] = *b"KVRPDIR1";
+const MAGIC: [u8; 8] = *b"KVRPDIR2";
 const BYTES: usize = 8 + 8 + 4 + 8 + 8 + 8 + 8 + 8 + 4;
 
 #[cfg(test)]
