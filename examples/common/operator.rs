@@ -248,6 +248,10 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
             "refused the writes of {}, which still took itself for the primary (in term {}): it must follow now",
             term.replica, term.number
         )),
+        NodeEvent::Protocol(Event::OtherGroup { replica, .. }) => Some(format!(
+            "{replica} is of ANOTHER GROUP of this name: one of the two was begun anew, in another directory or without being told of the others. It is not followed, and counts for \
+             nothing here; where both serve, stop one of them and start it in an empty directory to join the other"
+        )),
         NodeEvent::Protocol(Event::Refused(why)) => Some(format!("serves nothing: {why}")),
         // What is cut off of a memory is set aside nowhere.
         NodeEvent::Storage(StorageEvent::TailSaved { from, path, .. })

@@ -187,8 +187,8 @@ const PHRASES: [(&str, &str); 26] = [
         "no server that serves has answered, only",
     ),
     (
-        "knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",
-        "has the table of this pair: this server was primary of it before, with another directory or memory; it was started as if for the first time, with an EMPTY table, which it serves no more. The one that has the table goes on with it as soon as a client asks; what was written here since is LOST then",
+        "knows this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",
+        "has the table of this pair: this server belonged to it before, with another directory or memory; it was started as if for the first time, with an EMPTY table, which it serves no more. The one that has the table goes on with it as soon as a client asks; what was written here since is LOST then",
     ),
     (
         "If the directory that this replica had is there still, stop it and start it with that one",
@@ -279,7 +279,7 @@ mod tests {
         "the primary is gone and no client has asked for a write or a linearizable read since: nobody takes over before",
         "n4711 has begun anew, with nothing of what this group had. This replica has that, and takes over as soon as a client asks it for a write or a linearizable read",
         "n4711 has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then",
-        "n4711 knows this group as one in which this replica reigned before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one",
+        "n4711 knows this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one",
         WITNESS_EMPTY,
     ];
     const WITNESS_EMPTY: &str = "the witness has an empty register, but this group was in {n1, n4711} (version 2, decided by n1 in term 1): it was started with another directory than before, and has lost what was recorded. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others";

@@ -1,5 +1,6 @@
 //! The document store as its users run it: real processes on the loopback, the literal commands, the wire byte by byte.
 
+mod anew;
 mod failures;
 mod hostile;
 mod join;

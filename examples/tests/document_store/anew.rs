@@ -1,0 +1,63 @@
+//! A node that is started on an empty directory, and without its leader's address, begins a store; which the others know not to be theirs.
+
+use crate::{NUMBERS, ok};
+use kvrep_examples::document_store::stage::{Port, Stage, at, load};
+use serde_json::json;
+
+/// Three nodes with documents; one of them is dead, and its directory is gone.
+async fn without_its_directory(which: usize) -> (Stage, [Port; 3], Port) {
+    let (mut stage, all) = Stage::with::<3>().await.unwrap();
+    ok(all[0], NUMBERS).await;
+    load(&[all[0]], "numbers", "n", 0..20).await.unwrap();
+    stage.equal(&all).await.unwrap();
+    let stray = all[which];
+    stage.kill(stray).await.unwrap();
+    let own = stage.directory().join("db").join(stray.to_string());
+    std::fs::remove_dir_all(own).unwrap();
+    (stage, all, stray)
+}
+
+#[tokio::test]
+async fn a_node_that_is_started_without_its_directory_and_its_leader_leads_nothing_beside_the_others()
+ {
+    // The founder, and one that is not.
+    for which in [0, 2] {
+        let (mut stage, all, stray) = without_its_directory(which).await;
+        stage.enter(stray, None).await.unwrap();
+        stage.active(&all).await.unwrap();
+        assert_eq!(stage.equal(&all).await.unwrap().0, 20);
+        let others: Vec<Port> = all.into_iter().filter(|node| *node != stray).collect();
+        let leader = stage.leader(&others).await.unwrap();
+        let status = ok(stray, r#"["status"]"#).await;
+        assert_eq!(status["leader"], json!(at(leader)));
+        let why = stage.hears(stray, "began it anew").await.unwrap();
+        assert!(why.contains("serves no more"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn the_documents_survive_though_the_node_without_them_is_started_first_and_without_its_leader()
+ {
+    for which in [0, 2] {
+        let (mut stage, all, stray) = without_its_directory(which).await;
+        let others: Vec<Port> = all.into_iter().filter(|node| *node != stray).collect();
+        for other in &others {
+            stage.kill(*other).await.unwrap();
+        }
+        stage.enter(stray, None).await.unwrap();
+        stage.leader(&[stray]).await.unwrap();
+        ok(stray, NUMBERS).await;
+        ok(stray, r#"["insert", "numbers", {"n":1000}]"#).await;
+        for other in &others {
+            stage.enter(*other, None).await.unwrap();
+        }
+        stage.active(&all).await.unwrap();
+        assert_eq!(stage.equal(&all).await.unwrap().0, 20);
+        // What it took meanwhile is said to be lost, and set aside.
+        let lost = stage.hears(stray, "ACKNOWLEDGED WRITES ARE LOST").await;
+        assert!(lost.unwrap().contains("2 writes"));
+        stage.hears(stray, "is set aside in").await.unwrap();
+        let found = ok(stray, r#"["search", "numbers", {"n":1000}]"#).await;
+        assert_eq!(found, json!([]));
+    }
+}
