@@ -289,12 +289,12 @@ async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
         "não é uma porta",
     )
     .await;
-    refused(server, &["--porta", "0"], "\n\n\n", 1, "não é uma porta").await;
+    refused(server, &["--porta", "0"], "\n\n\n", 2, "não é uma porta").await;
     refused(
         server,
         &["--atraso-replicacao", "99999"],
         "\n\n\n\n",
-        1,
+        2,
         "no máximo",
     )
     .await;

@@ -236,6 +236,12 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
         }
         None => Node::builder(GROUP, me).group(agreed([me], authority, args.nodes_max)),
     };
+    std::fs::create_dir_all(&directory).map_err(|e| {
+        let directory = directory.display();
+        format!(
+            "cannot use {directory}: {e}; choose another path for the store, or make it writable"
+        )
+    })?;
     let node = builder
         .transport(
             TcpTransport::bind(config)

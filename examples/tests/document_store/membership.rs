@@ -249,6 +249,12 @@ async fn an_address_that_is_wrong_is_wrong_usage_and_what_it_listens_on_is_said(
             wrong.printed()
         );
     }
+    let nowhere = Program::beside("a node", "docstore-server").unwrap();
+    let nowhere = nowhere.args(["/proc/nowhere", &at(node)]);
+    let mut nowhere = nowhere.start().unwrap();
+    let told = nowhere.line("choose another path", PATIENCE).await;
+    assert!(told.unwrap().contains("/proc/nowhere"));
+    assert_eq!(nowhere.ended(PATIENCE).await.unwrap().code(), Some(1));
     let cli = Program::beside("the command line", "docstore-cli").unwrap();
     let mut wrong = cli.arg("localhost").start().unwrap();
     assert_eq!(wrong.ended(PATIENCE).await.unwrap().code(), Some(2));

@@ -18,6 +18,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "zk-kv-client",
+    version,
     after_help = "Examples:\n  zk-kv-client\n      asks; INIT first\n  \
                   printf 'INIT\\n\\n\\n\\n\\n\\n\\nPUT\\na\\n1\\nGET\\na\\n' | zk-kv-client\n      the usual servers, a write and a \
                   read\n  \

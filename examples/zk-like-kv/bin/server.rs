@@ -16,6 +16,7 @@ use std::time::Duration;
 #[derive(Parser)]
 #[command(
     name = "zk-kv-server",
+    version,
     after_help = "Examples:\n  zk-kv-server\n      asks for everything\n  \
                   printf '127.0.0.1\\n10098\\n127.0.0.1\\n10097\\n' | zk-kv-server\n      a follower, from a script\n  \
                   zk-kv-server --ip 127.0.0.1 --porta 10097 --ip-lider 127.0.0.1 --porta-lider 10097\n      the leader: its own \
@@ -23,20 +24,21 @@ use std::time::Duration;
                   zk-kv-server --porta 10099 --porta-lider 10097 --ip '' --ip-lider '' --atraso-replicacao 3000\n      a follower that is told \
                   of writes three seconds late\n  \
                   zk-kv-server --porta 10099 --porta-lider 10097 --ip '' --ip-lider '' --no-lugar-de 127.0.0.1:10089\n      the right \
-                  follower, after one was started with a wrong port and has been stopped\n\nIt prints the lines of its console on standard output and everything else on standard error."
+                  follower, after one was started with a wrong port and has been stopped\n\nIt prints the lines of its console on standard output and everything else on standard error.\nEnds with Ctrl-C \
+                  or SIGTERM. Exit code: 0 after that, 1 when it could not start or go on, 2 for wrong options."
 )]
 struct Args {
     /// Own IP (or name). Empty: 127.0.0.1.
     #[arg(long, value_name = "IP")]
     ip: Option<String>,
     /// Own port. Empty: 10097.
-    #[arg(long, value_name = "PORTA")]
+    #[arg(long, value_name = "PORTA", value_parser = port_or_nothing)]
     porta: Option<String>,
     /// The leader's IP (or name). Empty: 127.0.0.1.
     #[arg(long, value_name = "IP")]
     ip_lider: Option<String>,
     /// The leader's port. Empty: 10097.
-    #[arg(long, value_name = "PORTA")]
+    #[arg(long, value_name = "PORTA", value_parser = port_or_nothing)]
     porta_lider: Option<String>,
     /// Take the place of this follower, which was a mistake or does not return: for a server that the leader does not let in because it
     /// knows three others. That one must be stopped.
@@ -44,8 +46,8 @@ struct Args {
     no_lugar_de: Option<String>,
     /// Delay replication at this server, to show TRY_OTHER_SERVER_OR_LATER: at the leader what it sends, at a follower what it
     /// receives.
-    #[arg(long, value_name = "MS", default_value_t = 0)]
-    atraso_replicacao: u64,
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = delay)]
+    atraso_replicacao: Duration,
     /// How long a PUT may wait for the other servers before its client is told that its outcome is unknown.
     #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     limite_put: u64,
@@ -78,13 +80,6 @@ fn run(settings: Settings) -> Result<(), String> {
 }
 
 fn settings(args: Args) -> Result<Settings, String> {
-    let delay = Duration::from_millis(args.atraso_replicacao);
-    if delay > DELAY_MAX {
-        return Err(format!(
-            "--atraso-replicacao é no máximo {} ms",
-            DELAY_MAX.as_millis()
-        ));
-    }
     let own_ip = answer(args.ip, "IP deste servidor", "127.0.0.1")?;
     let own_port = answer(args.porta, "porta deste servidor", "10097")?;
     let leader_ip = answer(args.ip_lider, "IP do líder", "127.0.0.1")?;
@@ -93,7 +88,7 @@ fn settings(args: Args) -> Result<Settings, String> {
         own: address(&own_ip, &own_port)?,
         leader: address(&leader_ip, &leader_port)?,
         instead_of: args.no_lugar_de,
-        delay,
+        delay: args.atraso_replicacao,
         put_within: Duration::from_millis(args.limite_put),
         directory: args.dados,
     })
@@ -125,10 +120,33 @@ fn ask(question: &str, default: &str) -> Result<String, String> {
     }
 }
 
+/// A port, or nothing, which stands for the default one.
+fn port_or_nothing(typed: &str) -> Result<String, String> {
+    let trimmed = typed.trim();
+    if !trimmed.is_empty() {
+        number(trimmed)?;
+    }
+    Ok(typed.to_owned())
+}
+
+fn number(port: &str) -> Result<NonZeroU16, String> {
+    port.parse()
+        .map_err(|_| format!("{port:?} não é uma porta (1 a 65535)"))
+}
+
+fn delay(typed: &str) -> Result<Duration, String> {
+    let delay = typed.parse().map(Duration::from_millis);
+    let delay = delay.ok().filter(|delay| *delay <= DELAY_MAX);
+    delay.ok_or_else(|| {
+        format!(
+            "um número de milissegundos, no máximo {}",
+            DELAY_MAX.as_millis()
+        )
+    })
+}
+
 fn address(ip: &str, port: &str) -> Result<String, String> {
-    let port: NonZeroU16 = port
-        .parse()
-        .map_err(|_| format!("{port:?} não é uma porta (1 a 65535)"))?;
+    let port = number(port)?;
     Ok(if ip.contains(':') && !ip.starts_with('[') {
         format!("[{ip}]:{port}")
     } else {
