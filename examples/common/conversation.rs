@@ -38,10 +38,11 @@
 use bytes::{Buf, BytesMut};
 use std::fmt::Display;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// How long each side of a conversation waits for the other.
@@ -113,6 +114,8 @@ pub struct Conversation<S, C> {
     outgoing: BytesMut,
     /// When the first byte of the message came that is not complete yet.
     begun: Option<Instant>,
+    /// Goes off at the deadline of what is waited for, or earlier.
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S, C> Conversation<S, C> {
@@ -131,6 +134,7 @@ impl<S, C> Conversation<S, C> {
             chunk_bytes: CHUNK_BYTES,
             outgoing: BytesMut::new(),
             begun: (!first.is_empty()).then(Instant::now),
+            alarm: None,
         }
     }
 
@@ -158,15 +162,7 @@ impl<S, C> Conversation<S, C> {
             give_back(&mut self.received);
             self.received.reserve(self.chunk_bytes);
             let room = self.received.capacity() - self.received.len();
-            let read = self.stream.read_buf(&mut self.received);
-            let read = match self.begun {
-                None => timeout(self.manners.idle, read)
-                    .await
-                    .map_err(|_| Ended::Idle(self.manners.idle))??,
-                Some(begun) => timeout_at(begun + self.manners.message, read)
-                    .await
-                    .map_err(|_| Ended::Slow(self.manners.message))??,
-            };
+            let read = self.read_in_time().await?;
             if read == 0 {
                 let last = self.codec.decode_eof(&mut self.received);
                 return match last.map_err(malformed)? {
@@ -179,6 +175,37 @@ impl<S, C> Conversation<S, C> {
                 self.chunk_bytes = (2 * self.chunk_bytes).min(CHUNK_BYTES_MAX);
             }
             self.begun.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Reads once, and waits for no longer than the manners say.
+    async fn read_in_time(&mut self) -> Result<usize, Ended>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let deadline = match self.begun {
+            None => Instant::now() + self.manners.idle,
+            Some(begun) => begun + self.manners.message,
+        };
+        let alarm = (self.alarm).get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if deadline < alarm.deadline() {
+            alarm.as_mut().reset(deadline);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                read = self.stream.read_buf(&mut self.received) => return Ok(read?),
+                () = alarm.as_mut() => {
+                    if Instant::now() >= deadline {
+                        return Err(match self.begun {
+                            None => Ended::Idle(self.manners.idle),
+                            Some(_) => Ended::Slow(self.manners.message),
+                        });
+                    }
+                    // It was set for an earlier message: only now is it worth a timer for this one.
+                    alarm.as_mut().reset(deadline);
+                }
+            }
         }
     }
 

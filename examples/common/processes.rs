@@ -405,19 +405,22 @@ impl Lines {
 
 async fn keep(stream: impl AsyncRead + Unpin, lines: Arc<Lines>) {
     let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
+    let (mut line, mut has_room) = (Vec::new(), true);
     // A prompt without an end of line is kept with the line that follows it.
-    while matches!(stream.read_until(b'\n', &mut line).await, Ok(1..)) {
+    while has_room && matches!(stream.read_until(b'\n', &mut line).await, Ok(1..)) {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches(['\r', '\n']).to_owned();
         line.clear();
         let mut kept = lines.kept();
-        if kept.len() < LINES_KEPT_MAX {
+        has_room = kept.len() < LINES_KEPT_MAX;
+        if has_room {
             kept.push(text);
         }
         drop(kept);
         lines.more.notify_waiters();
     }
+    // Read all the same: whoever writes must not stand still. A stream that cannot be read has ended.
+    let _ = tokio::io::copy_buf(&mut stream, &mut tokio::io::sink()).await;
     *lines.ended() += 1;
     lines.more.notify_waiters();
 }

@@ -100,8 +100,10 @@ async fn tend(
     let knows_more = Cell::new(false);
     let heard = |what: &str| {
         // What force costs was said at the start, in more words.
-        let was_said = what.starts_with("FORCED") || is_told_by_transport(what);
-        if !was_said && !(knows_more.get() && only_asks(what)) {
+        let was_said = what.starts_with("FORCED")
+            || is_told_by_transport(what)
+            || (knows_more.get() && only_asks(what));
+        if !was_said {
             tell(&words.plainly(what));
         }
     };

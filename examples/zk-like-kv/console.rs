@@ -191,6 +191,11 @@ struct Shown<'a>(&'a str);
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0;
+        // Most texts have none, and are not looked at letter by letter: a control character begins with one of these bytes.
+        let suspicious = |byte: &u8| matches!(byte, 0..0x20 | 0x7f | 0xc2);
+        if !rest.as_bytes().iter().any(suspicious) {
+            return f.write_str(rest);
+        }
         while let Some(at) = rest.find(char::is_control) {
             let (before, from) = rest.split_at(at);
             f.write_str(before)?;

@@ -14,6 +14,7 @@
 use super::dialect::{Dialect, read_request, write_answer};
 use super::forward::Forwarder;
 use super::framing::{Framed, Framing};
+use super::in_order::InOrder;
 use super::message::{Answer, Knows, Request};
 use super::registering::confirm;
 use super::registry::{Registration, Registry};
@@ -27,7 +28,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio_util::task::JoinQueue;
 
 /// What a server is in the group.
 #[derive(Debug)]
@@ -89,10 +89,15 @@ impl Front {
         while let Some(message) = next {
             next = match self.passed_on(message) {
                 Ok(first) => self.carry_out(talk, first).await?,
-                Err(message) => match self.converse_once(talk, &message, client).await? {
-                    Then::Next => talk.next().await?,
-                    Then::End => None,
-                },
+                Err(message) => {
+                    let then = self.converse_once(talk, &message, client).await?;
+                    // It is read into the same buffer then, and not into a new one.
+                    drop(message);
+                    match then {
+                        Then::Next => talk.next().await?,
+                        Then::End => None,
+                    }
+                }
             };
         }
         Ok(())
@@ -154,23 +159,8 @@ impl Front {
 
     /// Carries out at once what is passed on, and answers in order, until something else is said; that is returned.
     async fn carry_out(&self, talk: &mut Talk, first: PassedOn) -> Result<Option<Framed>, Ended> {
-        let mut in_flight = JoinQueue::new();
-        let mut bytes_in_flight = 0;
-        let begin = |passed_on: PassedOn, in_flight: &mut JoinQueue<_>| {
-            let store = Arc::clone(&self.store);
-            let PassedOn {
-                registry,
-                cliente,
-                put,
-            } = passed_on;
-            let bytes = put.key.len() + put.value.len();
-            in_flight.spawn(async move {
-                let answer = store.put(&registry, cliente, put).await;
-                (answer, bytes)
-            });
-            bytes
-        };
-        bytes_in_flight += begin(first, &mut in_flight);
+        let mut in_flight = InOrder::default();
+        let mut bytes_in_flight = self.begin(first, &mut in_flight).await;
         let mut other = None;
         while !in_flight.is_empty() {
             let room = in_flight.len() < IN_FLIGHT_MAX && bytes_in_flight < IN_FLIGHT_BYTES_MAX;
@@ -178,19 +168,16 @@ impl Front {
                 biased;
                 next = talk.next(), if room && other.is_none() => {
                     match next?.map(|message| self.passed_on(message)) {
-                        Some(Ok(put)) => bytes_in_flight += begin(put, &mut in_flight),
+                        Some(Ok(put)) => bytes_in_flight += self.begin(put, &mut in_flight).await,
                         Some(Err(message)) => other = Some(Some(message)),
                         None => other = Some(None),
                     }
                 }
-                Some(mut done) = in_flight.join_next() => loop {
-                    let Ok((answer, bytes)) = done else {
-                        // It cannot say what came of it, and those behind it must not seem to be the answer.
-                        return Ok(None);
-                    };
+                Some(mut done) = in_flight.next() => loop {
+                    let (answer, bytes) = done;
                     bytes_in_flight -= bytes;
                     let answer = write_answer(Dialect::Mensagem, answer, self.me);
-                    let more = in_flight.try_join_next();
+                    let more = in_flight.try_next();
                     if talk.feed(&answer[..])? >= TOGETHER_BYTES || more.is_none() {
                         talk.flush().await?;
                     }
@@ -205,6 +192,20 @@ impl Front {
             Some(other) => Ok(other),
             None => talk.next().await,
         }
+    }
+
+    /// Begins to carry this out. How many bytes it holds.
+    async fn begin(&self, passed_on: PassedOn, in_flight: &mut InOrder<(Answer, usize)>) -> usize {
+        let store = Arc::clone(&self.store);
+        let PassedOn {
+            registry,
+            cliente,
+            put,
+        } = passed_on;
+        let bytes = put.key.len() + put.value.len();
+        let work = async move { (store.put(&registry, cliente, put).await, bytes) };
+        in_flight.begin(work).await;
+        bytes
     }
 
     async fn answer(

@@ -14,6 +14,7 @@ pub mod framing;
 pub mod front;
 pub mod given;
 pub mod hearsay;
+pub mod in_order;
 pub mod menu;
 pub mod message;
 pub mod play;

@@ -174,7 +174,10 @@ impl Store {
         } = put;
         self.console.put(client, &key, &value);
         let deadline = Instant::now() + self.put_within;
-        let formed = timeout_at(deadline + OWN_SLACK, self.formed()).await;
+        let formed = match self.replica() {
+            Some(replica) => Ok(replica),
+            None => timeout_at(deadline + OWN_SLACK, self.formed()).await,
+        };
         // Not before this leader serves: after a start it must first hear who the three are.
         if let (Ok(_), Some(by), Some(trio)) = (&formed, passed_on_by, registry.trio())
             && trio.id_of(by).is_none()
