@@ -332,6 +332,9 @@ fn fenced(why: Fence) -> String {
         Fence::OlderHistoryServed => {
             "uma história mais antiga do que a que ele começou é servida por outros"
         }
+        Fence::LongerHistoryServed => {
+            "outros servem uma história que começou à parte da sua e que vale mais"
+        }
         Fence::Behind => "falta-lhe algo que outros confirmaram",
         Fence::Differs => "a sua história é outra do que a dos outros",
         unknown => return unknown.to_string(),
@@ -476,6 +479,7 @@ mod tests {
             Fence::DecisionMissed,
             Fence::NotChosen,
             Fence::OlderHistoryServed,
+            Fence::LongerHistoryServed,
             Fence::Behind,
             Fence::Differs,
         ];

@@ -9,7 +9,7 @@ use kvrep_examples::common::story::{Printed, Story};
 use kvrep_examples::mqtt_kv::brokers::{Broker, mosquitto, program};
 use kvrep_examples::mqtt_kv::faults::{self, Watched};
 use kvrep_examples::mqtt_kv::probe::key_of;
-use kvrep_examples::mqtt_kv::stage::{Login, Stage, Stuck, WITHIN};
+use kvrep_examples::mqtt_kv::stage::{Login, Stage, Stuck, WITHIN, all_equal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,6 +80,49 @@ async fn what_one_server_alone_had_acknowledged_and_the_broker_lost_is_reported(
     if has_mosquitto() {
         holds("alone", async |story| faults::answered_by_one(story).await).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_began_from_nothing_while_the_others_were_away_yields_to_what_they_have() {
+    let mut stage = Stage::new(Broker::Embutido, 3, &[]).await.unwrap();
+    stage.start_servers().await.unwrap();
+    let mut probe = stage.probe().await.unwrap();
+    for n in 0..50 {
+        probe.put(&key_of(1, 3, n), "antes").await.unwrap();
+    }
+    for server in 0..3 {
+        probe.settled(server).await.unwrap();
+    }
+    drop(probe);
+    stage.kill_broker().await.unwrap();
+    stage.kill(0).await.unwrap();
+    for server in [1, 2] {
+        stage.server(server).unwrap().pause().unwrap();
+    }
+    stage.start_broker().await.unwrap();
+    stage.start_server(0, &[]).unwrap();
+    stage.serves(0).await.unwrap();
+    let mut probe = stage.probe().await.unwrap();
+    probe
+        .put_surely(&key_of(0, 3, 0), "entretanto")
+        .await
+        .unwrap();
+    for server in [1, 2] {
+        stage.server(server).unwrap().resume().unwrap();
+    }
+    let alone = stage.server(0).unwrap();
+    // (Why it does depends on what the two others have to settle first.)
+    alone
+        .line("não responde até entrar de novo", WITHIN)
+        .await
+        .unwrap();
+    alone.line("PERDIDO", WITHIN).await.unwrap();
+    stage.serves(0).await.unwrap();
+    probe.each_answers(3).await.unwrap();
+    let tables = stage.tables(&[0, 1, 2]).await.unwrap();
+    all_equal(&tables).unwrap();
+    let kept = (0..50).filter(|n| tables[0].contains(&key_of(1, 3, *n)));
+    assert_eq!(kept.count(), 50, "{}", tables[0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,7 +34,9 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         Mutation::AnswersNotHeld => "one/slow",
         Mutation::ConfirmedByAnything | Mutation::GivenUnasked => "most/all",
         Mutation::AccusesUnheard => "most/broker",
-        Mutation::ObjectionIgnored => "one/extinction",
+        Mutation::ObjectionIgnored | Mutation::OutlivedAwaited | Mutation::RivalIgnored => {
+            "one/extinction"
+        }
         Mutation::GenesisNotFirst
         | Mutation::DecidedAlone
         | Mutation::LastFencedAtOnce
@@ -44,7 +46,8 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         | Mutation::NotVerified
         | Mutation::UnlistedBelieved
         | Mutation::StartsUnheard
-        | Mutation::EndsWithTheState => return None,
+        | Mutation::EndsWithTheState
+        | Mutation::LossSinceAgreement => return None,
         other => unreachable!("{other:?} has a cell or a story"),
     })
 }

@@ -159,6 +159,9 @@ pub enum Fence {
     /// An older history than the one that it began is served.
     #[error("an older history than the one that it began is served")]
     OlderHistoryServed,
+    /// Others serve a history that began apart from its own, or went on apart from it, and counts more.
+    #[error("others serve a history that began apart from its own, and counts more")]
+    LongerHistoryServed,
     /// Another one knows something to be confirmed that is missing here.
     #[error("something that others have confirmed is missing here")]
     Behind,

@@ -13,6 +13,7 @@ use super::ring::Verdict;
 use super::{Active, Doubt, Effect, Event, Fence};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
+use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub(super) struct Healing {
@@ -42,6 +43,12 @@ struct Hold {
 impl Healing {
     pub(super) fn holds(&self) -> bool {
         self.hold.is_some()
+    }
+
+    /// Whether it is a while since one was published.
+    pub(super) fn mark_is_overdue(&self, now: Time, after: Duration) -> bool {
+        self.mark_published
+            .is_none_or(|published| now - published >= after)
     }
 
     /// A history begins with this replica alone.
@@ -348,8 +355,7 @@ impl Active {
             self.fence(now, Fence::SaidNotToServe, out);
             return;
         }
-        let published = self.healing.mark_published;
-        let overdue = published.is_none_or(|published| now - published >= timing.resend_every);
+        let overdue = self.healing.mark_is_overdue(now, timing.resend_every);
         let turns = if history.ring.serving().next().map(|(first, _)| first) == Some(self.me) {
             1
         } else {

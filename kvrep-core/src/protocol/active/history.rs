@@ -81,6 +81,11 @@ impl History {
         (!self.unconfirmed).then_some(self.origin)
     }
 
+    /// Whether both began together, at whatever positions they are now.
+    pub(super) fn began_with(&self, other: &Self) -> bool {
+        self.origin == other.origin
+    }
+
     /// The chain at a position that is not too long ago.
     pub(super) fn chain_at(&self, at: Index) -> Option<u64> {
         let back = usize::try_from(self.at.0.checked_sub(at.0)?).ok()?;

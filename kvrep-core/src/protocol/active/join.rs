@@ -322,7 +322,10 @@ impl Active {
                 known = self.confirmed;
             }
             if !same {
-                self.report_loss(Some(old.agreed), out);
+                // What began apart has nothing in common, whatever its own members had agreed upon.
+                let together = old.began_with(&history) || self.has(Mutation::LossSinceAgreement);
+                let agreed = together.then_some(old.agreed);
+                self.report_loss(agreed, out);
             }
         }
         self.confirmed = known;

@@ -168,6 +168,11 @@ impl Marks {
         self.claims.get(&mark)?.get(&replica)
     }
 
+    /// What this replica has at the last marks, the last first.
+    pub(super) fn all_mine(&self) -> impl Iterator<Item = &Claim> {
+        self.mine.iter().rev().map(|(claim, _)| claim)
+    }
+
     /// What this replica has at a mark.
     pub(super) fn mine(&self, mark: Stamp) -> Option<&Claim> {
         let mut mine = self.mine.iter().map(|(claim, _)| claim);

@@ -10,7 +10,7 @@
 //! * **Joining** (`join`, `transfer`): a newcomer announces itself in the stream, gets the state as it is at some position after that, and
 //!   takes over its slots where its *ready* stands in the stream: before it they are the substitute's, after it the newcomer's.
 //! * **Order is verified, not believed** (`marks`, `heal`): replicas chain a hash over what they deliver and compare it at marks in the stream.
-//!   If histories differ, one decision in the stream says which counts; the others join again. After a pause or a
+//!   If histories differ, one decision in the stream says which counts; the others join again. Where two began apart, one yields (`rival`). After a pause or a
 //!   reconnection a replica holds its answers until a mark agrees.
 //! * **Confirmations**: an answer may wait until k replicas are known to have the history that it is made from ([`Config::confirmations`]). With more
 //!   than half of them nothing that was acknowledged is lost while fewer than k of them are, whatever the stream loses. It is made when
@@ -44,6 +44,7 @@ mod message;
 mod mutation;
 mod requests;
 mod ring;
+mod rival;
 mod stage;
 mod transfer;
 mod watch;
@@ -367,6 +368,7 @@ impl Active {
             self.join_on_tick(now, out);
             self.heal_on_tick(now, out);
             self.watch_on_tick(now, out);
+            self.rivals_on_tick(now, out);
             self.transfers_on_tick(now, out);
             self.give_state_on(now, out);
             if let Some(history) = &mut self.history {

@@ -50,12 +50,18 @@ pub enum Mutation {
     StartsUnheard,
     /// One whose number has a later life ends at once, with the last state or not.
     EndsWithTheState,
+    /// One that serves here is awaited, though a later life of its number is heard.
+    OutlivedAwaited,
+    /// Of two histories side by side none yields.
+    RivalIgnored,
+    /// What is lost of a history that began apart is counted from its own last agreement on.
+    LossSinceAgreement,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -77,5 +83,8 @@ impl Mutation {
         Self::GivenUnasked,
         Self::StartsUnheard,
         Self::EndsWithTheState,
+        Self::OutlivedAwaited,
+        Self::RivalIgnored,
+        Self::LossSinceAgreement,
     ];
 }

@@ -29,6 +29,12 @@ pub(super) struct Peer {
     accused: Option<Time>,
     /// Whether it said last that it serves.
     serving: bool,
+    /// Since when this life is heard.
+    pub(super) since: Time,
+    /// When it was said that the life that serves here is over.
+    pub(super) buried: Option<Time>,
+    /// Since when it says without a break that it serves where it does not serve by what was delivered here.
+    pub(super) apart_since: Option<Time>,
 }
 
 impl Peer {
@@ -44,6 +50,9 @@ impl Peer {
             word: None,
             accused: None,
             serving: false,
+            since: now,
+            buried: None,
+            apart_since: None,
         }
     }
 
@@ -134,6 +143,7 @@ impl Active {
             return;
         }
         let wall = self.clock;
+        let apart = self.serves_apart(heard);
         let peer = self
             .peers
             .entry(replica)
@@ -151,6 +161,7 @@ impl Active {
         };
         peer.word = (!heard.serving).then_some(word);
         peer.serving = heard.serving;
+        peer.apart_since = apart.then(|| peer.apart_since.unwrap_or(now));
         if let Some(join) = self.join.as_mut().filter(|_| heard.serving) {
             // One who serves will send the state: no history is to be begun.
             join.silent_since = now;
@@ -161,10 +172,8 @@ impl Active {
         let Some(history) = &mut self.history else {
             return;
         };
-        if heard.serving && !history.ring.serves(replica, life) {
-            return;
-        }
-        if heard.serving && !heard.holding {
+        let serves_here = history.ring.serves(replica, life);
+        if serves_here && heard.serving && !heard.holding {
             // (The positions of one that holds may be others than here.)
             peer.answered = peer.answered.max(heard.answered);
             history.debts.discharge(replica, peer.answered);
@@ -180,6 +189,9 @@ impl Active {
                 view: heard.view,
             };
             self.marks.claimed(replica, said);
+        }
+        if heard.serving && !serves_here {
+            return;
         }
         self.check_ahead(now, out);
         self.judge_all(now, out);

@@ -67,7 +67,7 @@ impl World {
             ]);
         }
         if self.is_extinguishing() {
-            menu.push(Self::extinguish);
+            menu.extend([Self::extinguish as fn(&mut Self), Self::strand]);
         }
         let pick = self.rng.below(menu.len() as u64);
         menu[usize::try_from(pick).unwrap_or(0)](self);
@@ -130,6 +130,37 @@ impl World {
             let earlier = self.group.timing.heartbeat_every * (self.nodes.len() - node) as u32;
             let after = first + earlier + Duration::from_micros(self.rng.below(4_000));
             self.schedule(after, Happening::Start { node });
+        }
+    }
+
+    /// Some stop, and what the stream has for them is lost. The others die together and come back at once, perhaps before those go on, perhaps after.
+    fn strand(&mut self) {
+        let members = self.nodes.len() as u64;
+        let (first, away) = (self.rng.below(members), 1 + self.rng.below(members - 1));
+        let suspect = u64::try_from(self.group.timing.suspect_after.as_nanos()).unwrap_or(1);
+        let back = Duration::from_nanos(self.rng.below(40 * suspect));
+        for node in 0..self.nodes.len() {
+            let strands = (node as u64 + members - first) % members < away;
+            if !strands {
+                self.kill(node);
+                let after = Duration::from_millis(self.rng.below(500));
+                self.schedule(after, Happening::Start { node });
+            } else if self.nodes[node].active.is_some() && !self.nodes[node].paused {
+                self.nodes[node].paused = true;
+                self.say(format!("n{node} stops, and its session will be gone"));
+                let after = back + Duration::from_millis(self.rng.below(500));
+                self.schedule(after, Happening::Return { node });
+            }
+        }
+    }
+
+    pub(super) fn return_with_nothing(&mut self, n: usize) {
+        if self.nodes[n].paused {
+            // What was sent beside the stream went the same way.
+            let is_lost = |what: &Happening| matches!(what, Happening::Message { .. });
+            self.nodes[n].stalled.retain(|what| !is_lost(what));
+            self.lose_connection(n);
+            self.resume(n);
         }
     }
 

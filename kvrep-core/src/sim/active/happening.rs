@@ -57,6 +57,10 @@ pub(super) enum Happening {
     Resume {
         node: usize,
     },
+    /// It goes on, with a new session.
+    Return {
+        node: usize,
+    },
     Heal,
     Look,
 }

@@ -376,6 +376,7 @@ impl World {
             Happening::Fault => self.on_fault(),
             Happening::Start { node } => self.start(node),
             Happening::Resume { node } => self.resume(node),
+            Happening::Return { node } => self.return_with_nothing(node),
             Happening::Heal => self.heal(),
             Happening::Look => self.look(),
         }

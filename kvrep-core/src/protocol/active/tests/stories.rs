@@ -270,3 +270,92 @@ fn what_a_replica_says_of_its_answers_counts_for_nothing_once_its_history_does_n
         group.answered("not delivered to its owner") == 1
     });
 }
+
+/// The stream and one member die together; that one comes back and begins from nothing, before the others reach the stream again.
+fn a_member_begins_from_nothing_while_the_others_are_away(
+    mutation: Option<Mutation>,
+    written_before: usize,
+    written_meanwhile: usize,
+) -> Group {
+    let mut group = Group::serving(3, mutation);
+    for _ in 0..written_before {
+        group.ask(1, "before");
+    }
+    group.until("they are answered", |group| {
+        group.answered("before") == written_before
+    });
+    group.run(Duration::from_secs(3));
+    group.replicas[0] = None;
+    for r in [1, 2] {
+        group.lagging.insert(r);
+        for other in 0..3 {
+            group.lost.extend([(r, other), (other, r)]);
+        }
+    }
+    group.start_as(0, 0, (2, Create::Allowed), mutation);
+    group.until("it begins from nothing", |group| group.serves(0));
+    for _ in 0..written_meanwhile {
+        group.ask(0, "meanwhile");
+    }
+    group.until("they are answered", |group| {
+        group.answered("meanwhile") == written_meanwhile
+    });
+    group.run(Duration::from_secs(1));
+    // What came meanwhile, the stream does not have for them.
+    for r in [1, 2] {
+        group.read[r] = group.stream.len();
+    }
+    group.lagging.clear();
+    group.lost.clear();
+    for r in [1, 2] {
+        let reset = |active: &mut Active, now, out: &mut Vec<Effect>| {
+            active.on_stream_reset(now, Timestamp(0), out);
+        };
+        group.drive(r, Box::new(reset));
+    }
+    group.run(Duration::from_secs(8));
+    group
+}
+
+fn all_serve_one_history(group: &Group) -> bool {
+    let serves = |r| group.serves(r) && !group.status(r).holding;
+    (0..3).all(|r| serves(r) && group.status(r).chain == group.status(1).chain)
+}
+
+fn losses(group: &Group, r: usize) -> Vec<u64> {
+    let lost = |(of, event): &(usize, Event)| match event {
+        Event::HistoryLost { acknowledged, .. } if *of == r => Some(*acknowledged),
+        _ => None,
+    };
+    group.events.iter().filter_map(lost).collect()
+}
+
+#[test]
+fn those_who_were_away_do_not_wait_for_a_life_that_is_over() {
+    catches(Mutation::OutlivedAwaited, |mutation| {
+        let group = a_member_begins_from_nothing_while_the_others_are_away(mutation, 9, 0);
+        all_serve_one_history(&group)
+    });
+}
+
+#[test]
+fn of_two_histories_the_shorter_one_yields() {
+    catches(Mutation::RivalIgnored, |mutation| {
+        let group = a_member_begins_from_nothing_while_the_others_are_away(mutation, 9, 2);
+        let kept = losses(&group, 1).is_empty() && losses(&group, 2).is_empty();
+        kept && all_serve_one_history(&group) && losses(&group, 0).len() == 1
+    });
+    let group = a_member_begins_from_nothing_while_the_others_are_away(None, 2, 50);
+    assert!(all_serve_one_history(&group) && losses(&group, 0).is_empty());
+    assert_eq!((losses(&group, 1).len(), losses(&group, 2).len()), (1, 1));
+}
+
+#[test]
+fn what_is_lost_of_a_history_that_began_apart_is_all_of_it() {
+    catches(Mutation::LossSinceAgreement, |mutation| {
+        let group = a_member_begins_from_nothing_while_the_others_are_away(mutation, 20, 99);
+        [1, 2]
+            .iter()
+            .all(|r| losses(&group, *r).iter().all(|lost| *lost >= 20))
+    });
+}

@@ -1,0 +1,140 @@
+//! Two histories that are served side by side: one yields.
+//!
+//! The stream and a member die together; the member comes back first, hears nobody and begins from nothing; the others reach the stream later, and what came
+//! meanwhile it does not have for them. Nobody objected to that beginning, and no decision can be about both histories: each names the other's servers nowhere.
+//!
+//! * **Lives that are over are buried.** Those who were away still take the member for one that serves with them, in the life that they knew, and wait for its
+//!   agreement. Whoever hears a later life of it says in the stream that the earlier one has failed.
+//! * **Of two histories the one that has delivered more counts.** All deliver one stream from then on, so the difference stays, and at a mark that both
+//!   have delivered both sides compare the same two numbers ([`Claim`](super::Claim)). Whoever has less steps aside ([`Fence::LongerHistoryServed`]) and joins the others;
+//!   what it loses is reported, and its state set aside. With more than one confirmation the history that so many serve counts: the other one can answer nothing.
+//!
+//! Caveat: more is not newer. A history begun later that has delivered more, while those of the older one were away, takes its place.
+
+use super::item::{Item, Life};
+use super::message::{Claim, Heartbeat};
+use super::mutation::Mutation;
+use super::ring::Standing;
+use super::{Active, Effect, Fence};
+use crate::id::ReplicaId;
+use crate::time::Time;
+use std::cmp::Ordering;
+
+impl Active {
+    /// Whether this one says that it serves where it does not serve by what was delivered here, and nothing here says that it is about to learn that.
+    pub(super) fn serves_apart(&self, heard: &Heartbeat) -> bool {
+        let Some(history) = self.history.as_ref().filter(|_| heard.serving) else {
+            return false;
+        };
+        match history.ring.standing(heard.replica) {
+            Standing::Serving { life, .. } => life < heard.life,
+            Standing::Failed { life } => life < heard.life,
+            Standing::Absent | Standing::Joining { .. } => true,
+        }
+    }
+
+    /// What two histories side by side make this replica do.
+    pub(super) fn rivals_on_tick(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if !self.is_serving() {
+            return;
+        }
+        self.bury_the_outlived(now, out);
+        let resend = self.group.timing.resend_every;
+        match self.rival_at_a_mark(now) {
+            Rival::Longer if !self.has(Mutation::RivalIgnored) => {
+                self.healing.differs = true;
+                self.fence(now, Fence::LongerHistoryServed, out);
+            }
+            Rival::Uncompared if self.healing.mark_is_overdue(now, resend) => {
+                self.publish_mark(now, out);
+            }
+            Rival::Longer | Rival::Uncompared | Rival::None => {}
+        }
+    }
+
+    /// A member is heard in a later life than the one that serves here: that one is over, whoever watches. (If its announcement is only late, what is said
+    /// is void where it is delivered.)
+    fn bury_the_outlived(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let again = self.group.timing.suspect_after;
+        let Some(history) = &self.history else {
+            return;
+        };
+        if self.has(Mutation::OutlivedAwaited) {
+            return;
+        }
+        let mut over = Vec::new();
+        for (replica, life) in history.ring.serving() {
+            if let Some(peer) = self.peers.get_mut(&replica)
+                && peer.life.incarnation > life.incarnation
+                && now - peer.since > again
+                && peer.buried.is_none_or(|said| now - said > again)
+            {
+                peer.buried = Some(now);
+                over.push((replica, life));
+            }
+        }
+        let seen_at = self.clock;
+        for (replica, life) in over {
+            let life = Some(life);
+            let item = Item::Failed {
+                replica,
+                life,
+                seen_at,
+            };
+            self.publish(item, out);
+        }
+    }
+
+    /// Whether those who have served apart from this one for long have another history, and which one counts.
+    fn rival_at_a_mark(&self, now: Time) -> Rival {
+        let timing = self.group.timing;
+        let apart: Vec<(ReplicaId, Life)> = (self.peers.iter())
+            .filter(|(_, peer)| !peer.is_late(now, timing))
+            .filter(|(_, peer)| {
+                (peer.apart_since).is_some_and(|since| now - since > timing.suspect_after)
+            })
+            .map(|(replica, peer)| (*replica, peer.life))
+            .collect();
+        let mut found = if apart.is_empty() {
+            Rival::None
+        } else {
+            Rival::Uncompared
+        };
+        for own in self.marks.all_mine() {
+            let theirs: Vec<_> = (apart.iter())
+                .filter_map(|(replica, life)| {
+                    let said = self.marks.said(own.mark, *replica)?;
+                    let counts = said.life == *life && said.serving && !said.holding;
+                    counts.then_some(said.claim)
+                })
+                .collect();
+            let Some(best) = theirs.iter().max_by(|a, b| by_length(a, b)) else {
+                continue;
+            };
+            found = Rival::None;
+            let alike = theirs.iter().filter(|claim| *claim == best).count();
+            let counts = match self.group.confirmations {
+                1 => by_length(best, own) == Ordering::Greater,
+                needed => alike >= needed && by_length(best, own) != Ordering::Equal,
+            };
+            if counts {
+                return Rival::Longer;
+            }
+        }
+        found
+    }
+}
+
+/// What is known of another history.
+enum Rival {
+    None,
+    /// No mark was delivered to both.
+    Uncompared,
+    /// It counts more than the own one.
+    Longer,
+}
+
+/// The same wherever two claims about one mark are compared.
+fn by_length(one: &Claim, other: &Claim) -> Ordering {
+    (one.at, one.chain).cmp(&(other.at, other.chain))
+}
