@@ -34,9 +34,7 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         Mutation::AnswersNotHeld => "one/slow",
         Mutation::ConfirmedByAnything | Mutation::GivenUnasked => "most/all",
         Mutation::AccusesUnheard => "most/broker",
-        Mutation::ObjectionIgnored | Mutation::OutlivedAwaited | Mutation::RivalIgnored => {
-            "one/extinction"
-        }
+        Mutation::ObjectionIgnored | Mutation::RivalIgnored => "one/extinction",
         Mutation::GenesisNotFirst
         | Mutation::DecidedAlone
         | Mutation::LastFencedAtOnce

@@ -50,8 +50,6 @@ pub enum Mutation {
     StartsUnheard,
     /// One whose number has a later life ends at once, with the last state or not.
     EndsWithTheState,
-    /// One that serves here is awaited, though a later life of its number is heard.
-    OutlivedAwaited,
     /// Of two histories side by side none yields.
     RivalIgnored,
     /// What is lost of a history that began apart is counted from its own last agreement on.
@@ -61,7 +59,7 @@ pub enum Mutation {
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 23] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -83,7 +81,6 @@ impl Mutation {
         Self::GivenUnasked,
         Self::StartsUnheard,
         Self::EndsWithTheState,
-        Self::OutlivedAwaited,
         Self::RivalIgnored,
         Self::LossSinceAgreement,
     ];

@@ -1,17 +1,17 @@
 //! Two histories that are served side by side: one yields.
 //!
 //! The stream and a member die together; the member comes back first, hears nobody and begins from nothing; the others reach the stream later, and what came
-//! meanwhile it does not have for them. Nobody objected to that beginning, and no decision can be about both histories: each names the other's servers nowhere.
+//! meanwhile it does not have for them. Nobody objected to that beginning, and no decision can be about both histories: each names the other's servers
+//! nowhere, or in a life that is over, and who waits for the agreement of such a life waits for ever.
 //!
-//! * **Lives that are over are buried.** Those who were away still take the member for one that serves with them, in the life that they knew, and wait for its
-//!   agreement. Whoever hears a later life of it says in the stream that the earlier one has failed.
-//! * **Of two histories the one that has delivered more counts.** All deliver one stream from then on, so the difference stays, and at a mark that both
-//!   have delivered both sides compare the same two numbers ([`Claim`](super::Claim)). Whoever has less steps aside ([`Fence::LongerHistoryServed`]) and joins the others;
-//!   what it loses is reported, and its state set aside. With more than one confirmation the history that so many serve counts: the other one can answer nothing.
+//! **Of two histories the one that has delivered more counts.** All deliver one stream from then on, so the difference stays, and at a mark that both
+//! have delivered both sides compare the same two numbers ([`Claim`]): exactly one side has less. Whoever has it steps aside
+//! ([`Fence::LongerHistoryServed`]) and joins the others; what it loses is reported, and its state set aside. With more than one confirmation the history
+//! that so many serve counts: the other one can answer nothing.
 //!
 //! Caveat: more is not newer. A history begun later that has delivered more, while those of the older one were away, takes its place.
 
-use super::item::{Item, Life};
+use super::item::Life;
 use super::message::{Claim, Heartbeat};
 use super::mutation::Mutation;
 use super::ring::Standing;
@@ -21,12 +21,16 @@ use crate::time::Time;
 use std::cmp::Ordering;
 
 impl Active {
-    /// Whether this one says that it serves where it does not serve by what was delivered here, and nothing here says that it is about to learn that.
+    /// Whether this one says that it serves in another ring than the one here, and nothing here says that it is about to learn that it does not.
     pub(super) fn serves_apart(&self, heard: &Heartbeat) -> bool {
         let Some(history) = self.history.as_ref().filter(|_| heard.serving) else {
             return false;
         };
         match history.ring.standing(heard.replica) {
+            // It announced itself where both histories heard it, and serves in the other one, where nobody waits for this replica's agreement.
+            Standing::Serving { life, .. } if life == heard.life => {
+                self.healing.holds() && !heard.holding && heard.view != history.ring.view()
+            }
             Standing::Serving { life, .. } => life < heard.life,
             Standing::Failed { life } => life < heard.life,
             Standing::Absent | Standing::Joining { .. } => true,
@@ -38,7 +42,6 @@ impl Active {
         if !self.is_serving() {
             return;
         }
-        self.bury_the_outlived(now, out);
         let resend = self.group.timing.resend_every;
         match self.rival_at_a_mark(now) {
             Rival::Longer if !self.has(Mutation::RivalIgnored) => {
@@ -49,39 +52,6 @@ impl Active {
                 self.publish_mark(now, out);
             }
             Rival::Longer | Rival::Uncompared | Rival::None => {}
-        }
-    }
-
-    /// A member is heard in a later life than the one that serves here: that one is over, whoever watches. (If its announcement is only late, what is said
-    /// is void where it is delivered.)
-    fn bury_the_outlived(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let again = self.group.timing.suspect_after;
-        let Some(history) = &self.history else {
-            return;
-        };
-        if self.has(Mutation::OutlivedAwaited) {
-            return;
-        }
-        let mut over = Vec::new();
-        for (replica, life) in history.ring.serving() {
-            if let Some(peer) = self.peers.get_mut(&replica)
-                && peer.life.incarnation > life.incarnation
-                && now - peer.since > again
-                && peer.buried.is_none_or(|said| now - said > again)
-            {
-                peer.buried = Some(now);
-                over.push((replica, life));
-            }
-        }
-        let seen_at = self.clock;
-        for (replica, life) in over {
-            let life = Some(life);
-            let item = Item::Failed {
-                replica,
-                life,
-                seen_at,
-            };
-            self.publish(item, out);
         }
     }
 
@@ -104,8 +74,7 @@ impl Active {
             let theirs: Vec<_> = (apart.iter())
                 .filter_map(|(replica, life)| {
                     let said = self.marks.said(own.mark, *replica)?;
-                    let counts = said.life == *life && said.serving && !said.holding;
-                    counts.then_some(said.claim)
+                    (said.life == *life && said.serving).then_some(said.claim)
                 })
                 .collect();
             let Some(best) = theirs.iter().max_by(|a, b| by_length(a, b)) else {

@@ -29,11 +29,7 @@ pub(super) struct Peer {
     accused: Option<Time>,
     /// Whether it said last that it serves.
     serving: bool,
-    /// Since when this life is heard.
-    pub(super) since: Time,
-    /// When it was said that the life that serves here is over.
-    pub(super) buried: Option<Time>,
-    /// Since when it says without a break that it serves where it does not serve by what was delivered here.
+    /// Since when it says without a break that it serves in another ring than the one here.
     pub(super) apart_since: Option<Time>,
 }
 
@@ -50,8 +46,6 @@ impl Peer {
             word: None,
             accused: None,
             serving: false,
-            since: now,
-            buried: None,
             apart_since: None,
         }
     }

@@ -331,14 +331,6 @@ fn losses(group: &Group, r: usize) -> Vec<u64> {
 }
 
 #[test]
-fn those_who_were_away_do_not_wait_for_a_life_that_is_over() {
-    catches(Mutation::OutlivedAwaited, |mutation| {
-        let group = a_member_begins_from_nothing_while_the_others_are_away(mutation, 9, 0);
-        all_serve_one_history(&group)
-    });
-}
-
-#[test]
 fn of_two_histories_the_shorter_one_yields() {
     catches(Mutation::RivalIgnored, |mutation| {
         let group = a_member_begins_from_nothing_while_the_others_are_away(mutation, 9, 2);
