@@ -350,3 +350,42 @@ async fn a_node_whose_leader_waits_itself_says_for_what() {
         "{told}"
     );
 }
+
+#[tokio::test]
+async fn a_node_that_was_replaced_while_it_was_stopped_leads_nothing_beside_its_replacement() {
+    let mut stage = Stage::empty().unwrap();
+    let [leader, stopped, newcomer] = free_ports().unwrap();
+    for (node, of) in [(leader, None), (stopped, Some(leader))] {
+        let two = stage.server(node, of).unwrap().args(["--nodes-max", "2"]);
+        stage.enter_as(node, &two).await.unwrap();
+    }
+    stage.active(&[leader, stopped]).await.unwrap();
+    ok(leader, NUMBERS).await;
+    stage.pause(stopped).unwrap();
+    stage.active(&[leader]).await.unwrap();
+    let two = stage.server(newcomer, Some(leader)).unwrap();
+    let two = two.args(["--nodes-max", "2"]);
+    stage.enter_as(newcomer, &two).await.unwrap();
+    stage.active(&[leader, newcomer]).await.unwrap();
+    load(&[leader], "numbers", "n", 0..10).await.unwrap();
+    stage.equal(&[leader, newcomer]).await.unwrap();
+
+    stage.kill(leader).await.unwrap();
+    stage.leader(&[newcomer]).await.unwrap();
+    stage.resume(stopped).unwrap();
+    // Nobody lives that it knows, and it would go on by itself.
+    stage.hears(stopped, "was removed from").await.unwrap();
+    let leads_not = |status: &serde_json::Value| status["role"] != "leader";
+    let waits = stage.until(stopped, "without a lead", leads_not);
+    waits.await.unwrap();
+    let status = ok(newcomer, r#"["status"]"#).await;
+    assert_eq!(status["leader"], json!(at(newcomer)));
+    assert_eq!(
+        status["nodes"],
+        json!(
+            [at(leader), at(newcomer)]
+                .iter()
+                .collect::<std::collections::BTreeSet<_>>()
+        )
+    );
+}

@@ -24,7 +24,7 @@
 //! Caveat: it takes somebody who knows. Until the first of them is heard, whoever begins anew serves an empty state.
 
 use super::local::Local;
-use super::message::{MEMBERS_MAX, Message, Posture, Standing, is_plausible};
+use super::message::{Course, MEMBERS_MAX, Message, Posture, Standing, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::primary::Primary;
@@ -125,7 +125,12 @@ impl Primary {
     pub(super) fn tell_who_belongs(&self, local: &Local, id: ReplicaId, out: &mut Outbox) {
         if local.is_alone() && !local.is_live(id) {
             let configuration = (*self.configuration).clone();
-            local.send_to_any_life(id, &Message::Members { configuration }, out);
+            let message = Message::Members {
+                configuration,
+                // Who has another history learns of it from whoever ships to it.
+                course: Course::default(),
+            };
+            local.send_to_any_life(id, &message, out);
         }
     }
 }

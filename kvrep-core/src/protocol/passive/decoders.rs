@@ -2,7 +2,7 @@
 
 use super::hard_state::HardState;
 use super::message::decode_entries;
-use super::{Health, Message, Options, Passive, Posture, Standing, describe};
+use super::{Course, Health, Message, Options, Passive, Posture, Standing, describe};
 use crate::config::{Authority, GroupConfig};
 use crate::entry::{Entry, EntryKind};
 use crate::id::{
@@ -108,7 +108,7 @@ pub(crate) fn valid_messages() -> Vec<Vec<u8>> {
         Discarded { term, round: nonce },
         Join { kind, replaces },
         NotAdmitted { why: "no".into() },
-        Members { configuration: without_me() },
+        Members { configuration: without_me(), course: Course { last: Index(9), reigns: vec![(term, one_up)] } },
         Leave {},
     );
     let postures = one_of_each!(Posture:

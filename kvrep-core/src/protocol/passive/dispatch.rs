@@ -193,7 +193,10 @@ impl Passive {
                 self.on_join(now, (from, life), Join { kind, replaces }, out);
             }
             Message::NotAdmitted { why } => self.on_not_admitted(why, out),
-            Message::Members { configuration } => self.on_members(now, &configuration, out),
+            Message::Members {
+                configuration,
+                course,
+            } => self.on_members(now, from, &configuration, &course, out),
             Message::Leave => self.on_leave(now, from, out),
             Message::TakeOver { term, last } => self.on_take_over(now, from, (term, last), out),
             Message::Register {

@@ -4,8 +4,9 @@
 //! It is kept in the runs in which it was appended, so that storage, state machine and backups share its entries. Nearly
 //! every question is about its end; the others find their run by bisection.
 
+use super::message::Course;
 use crate::entry::{Entry, EntryKind, Run};
-use crate::id::{Index, LogPoint, Term};
+use crate::id::{Index, LogPoint, ReplicaId, Term};
 use crate::session::Envelope;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -271,6 +272,58 @@ impl Log {
             first = first.prev();
         }
         first
+    }
+}
+
+/// What a comparison of terms tells of two histories.
+impl Log {
+    /// In which reigns it was written.
+    pub(super) fn course(&self) -> Course {
+        let (base, mut reigns) = (self.base.index, Vec::new());
+        let mut at = self.last.index;
+        while at > base
+            && reigns.len() < Course::REIGNS_MAX
+            && let Some(term) = self.term_at(at)
+        {
+            let first = self.first_from(term);
+            reigns.push((term, first));
+            at = first.prev();
+        }
+        Course {
+            last: self.last.index,
+            reigns,
+        }
+    }
+
+    /// The first entry here that is not in the log of this course, if it can be told: entries of one term are those of one primary, in its order.
+    pub(super) fn parts_from(&self, course: &Course) -> Option<Index> {
+        let mut end = course.last;
+        for (term, first) in &course.reigns {
+            let behind = Term {
+                number: term.number,
+                replica: ReplicaId(term.replica.0.saturating_add(1)),
+            };
+            let ours = self.first_from(behind).prev();
+            if ours >= *first && self.term_at(ours) == Some(*term) {
+                return Some(ours.min(end).next());
+            }
+            end = first.prev();
+        }
+        None
+    }
+
+    /// The first entry behind the base of this term or a later one; behind the last if there is none.
+    fn first_from(&self, term: Term) -> Index {
+        let (mut low, mut high) = (self.base.index.next(), self.last.index.next());
+        while low < high {
+            let middle = Index(low.0 + (high.0 - low.0) / 2);
+            if self.term_at(middle) < Some(term) {
+                low = middle.next();
+            } else {
+                high = middle;
+            }
+        }
+        low
     }
 }
 

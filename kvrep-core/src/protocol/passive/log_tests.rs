@@ -180,3 +180,35 @@ fn only_what_somebody_wrote_is_counted_and_only_where_it_is_here() {
     assert_eq!(log.writes(Index(3), all), None);
     assert_eq!(log.writes(Index(4), all), Some(1));
 }
+
+#[test]
+fn terms_alone_tell_where_two_logs_part() {
+    // The terms of the entries, a digit each; the same digits are the same entries as far as they go.
+    let log = |terms: &str| {
+        let mut log = Log::new(LogPoint::ZERO, Vec::new());
+        for digit in terms.bytes() {
+            let term = Term {
+                number: u64::from(digit - b'0'),
+                replica: ReplicaId(1),
+            };
+            let kind = EntryKind::Noop;
+            let entry = Entry::following(log.last(), term, Timestamp(0), 0, kind, Bytes::new());
+            log.append([entry].into_iter().collect());
+        }
+        log
+    };
+    for (ours, theirs, parts) in [
+        ("1112", "1113", Some(4)),
+        ("111", "11", Some(3)),
+        ("11", "111", Some(3)),
+        ("1122", "11223", Some(5)),
+        ("113344", "1125", Some(3)),
+        ("1155", "1133466", Some(3)),
+        ("22", "11", None),
+        ("", "11", None),
+        ("11", "", None),
+    ] {
+        let found = log(ours).parts_from(&log(theirs).course());
+        assert_eq!(found, parts.map(Index), "{ours} {theirs}");
+    }
+}

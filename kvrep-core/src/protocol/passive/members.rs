@@ -9,7 +9,8 @@
 //! * messages of those who do not belong are not admitted, but for `Join`, and for those that show a newer
 //!   configuration in which both ends belong: that is how one who was away hears of members that are new to it;
 //! * a replica that wants to join promotes itself never, and follows a primary only in a configuration that names it;
-//! * whoever was removed hears so from any member that it asks, remembers it, and stays outside.
+//! * whoever was removed hears so from any member that it asks, and without a witness from whoever reigns, who tells the latest that were removed now and then;
+//!   it remembers it, stays outside, and reports what it took alone meanwhile.
 //!
 //! Caveat: a replica in memory forgets that it was removed when it restarts. If *all* founders were removed, restart with
 //! nothing and hear each other, they are a new group (with a witness they are not: its register knows better). And
@@ -18,7 +19,7 @@
 use super::authority::Change;
 use super::handover::Afterwards;
 use super::local::Local;
-use super::message::{MEMBERS_MAX, Message, is_plausible};
+use super::message::{Course, MEMBERS_MAX, Message, is_plausible};
 #[cfg(feature = "sim")]
 use super::mutation::Mutation;
 use super::primary::Primary;
@@ -93,6 +94,18 @@ impl Local {
     pub(super) fn is_outside(&self) -> bool {
         let known = self.hard.configuration.as_ref();
         known.is_some_and(|c| !c.members.contains_key(&self.me))
+    }
+
+    /// Whether `from`, who reigns in this configuration, belongs to what became of the group after this replica was removed, whatever this replica has agreed on with
+    /// itself since: removals are counted, and here are more of them than it knows of. (Where it has removed others meanwhile, the group has fallen into two.)
+    pub(super) fn is_outlived_by(&self, from: ReplicaId, shown: &Configuration) -> bool {
+        self.is_alone()
+            && from == shown.term.replica
+            && shown.departed.latest.contains(&self.me)
+            && !shown.members.contains_key(&self.me)
+            && (self.hard.configuration.as_ref()).is_some_and(|known| {
+                known.origin == shown.origin && known.departed.count < shown.departed.count
+            })
     }
 
     /// Takes over who belongs from the configuration that is known.
@@ -224,6 +237,27 @@ impl Primary {
         }
     }
 
+    /// `Alone`: now and then, those who were removed last. One that was stopped at the time may take itself for a member still, and serve; and no message of
+    /// anybody whom it knows would tell it better, once those are dead.
+    pub(super) fn tell_departed(&mut self, local: &Local, now: Time, out: &mut Outbox) {
+        let departed = &self.configuration.departed.latest;
+        if !local.is_alone() || departed.is_empty() || now < self.departed_at {
+            return;
+        }
+        self.departed_at = now + local.group.timing.suspect_after;
+        for id in departed {
+            self.tell_removed(local, *id, out);
+        }
+    }
+
+    fn tell_removed(&self, local: &Local, id: ReplicaId, out: &mut Outbox) {
+        let message = Message::Members {
+            configuration: (*self.configuration).clone(),
+            course: local.log.course(),
+        };
+        local.send_to_any_life(id, &message, out);
+    }
+
     /// A configuration counts: tells those who asked for it, and those who do not belong any more.
     pub(super) fn members_adopted(&mut self, local: &Local, old: &Configuration, out: &mut Outbox) {
         let new = &*self.configuration;
@@ -232,8 +266,7 @@ impl Primary {
             .keys()
             .filter(|id| !new.members.contains_key(id))
         {
-            let configuration = new.clone();
-            local.send_to_any_life(*removed, &Message::Members { configuration }, out);
+            self.tell_removed(local, *removed, out);
         }
         self.peers.retain(|id, _| new.members.contains_key(id));
         if let Some((ticket, rank)) = self.asked
@@ -255,7 +288,8 @@ impl Passive {
         }
         let known = local.hard.configuration.as_ref().map(Configuration::rank);
         message.configuration().is_some_and(|shown| {
-            Some(shown.rank()) > known
+            let tells = matches!(message, Message::Members { .. });
+            (Some(shown.rank()) > known || tells && local.is_outlived_by(from, shown))
                 && is_plausible(shown)
                 && shown.members.contains_key(&from)
                 && (shown.members.contains_key(&local.me)
@@ -285,6 +319,7 @@ impl Passive {
             {
                 let message = Message::Members {
                     configuration: known.clone(),
+                    course: Course::default(),
                 };
                 out.send(envelope.from, envelope.incarnation, |body| {
                     message.encode(body);
@@ -305,7 +340,10 @@ impl Passive {
         let Part::Primary(primary) = &mut self.role else {
             // It may not know everybody: the primary is among those who belong.
             if let Some(configuration) = self.local.hard.configuration.clone() {
-                let message = Message::Members { configuration };
+                let message = Message::Members {
+                    configuration,
+                    course: Course::default(),
+                };
                 out.send(from, life, |body| message.encode(body));
             }
             return;
@@ -357,15 +395,14 @@ impl Passive {
     pub(super) fn on_members(
         &mut self,
         now: Time,
+        from: ReplicaId,
         configuration: &Configuration,
+        course: &Course,
         out: &mut Outbox,
     ) {
-        let news = self
-            .local
-            .hard
-            .configuration
-            .as_ref()
-            .is_none_or(|known| known.rank() < configuration.rank());
+        let outlived = self.local.is_outlived_by(from, configuration);
+        let known = self.local.hard.configuration.as_ref();
+        let news = outlived || known.is_none_or(|known| known.rank() < configuration.rank());
         let named = configuration.members.contains_key(&self.local.me);
         let joins = self.local.joining.is_some();
         if !news || (named && !joins) {
@@ -391,7 +428,35 @@ impl Passive {
                 self.local.set_members(now, asked);
             }
         } else {
-            self.local.learn(Some(configuration), out);
+            self.report_what_was_taken_alone(course, out);
+            if outlived {
+                // It may have taken over since, and knows a configuration of its own that ranks higher.
+                self.local.hard.configuration = Some(configuration.clone());
+                self.local.hard.intent = None;
+                self.local.persist_hard(out);
+            } else {
+                self.local.learn(Some(configuration), out);
+            }
+        }
+    }
+
+    /// It hears that it was removed, from one whose log came about so: what it took for committed since, the group does not have.
+    fn report_what_was_taken_alone(&self, course: &Course, out: &mut Outbox) {
+        if course.reigns.is_empty() || !self.local.may_lose() {
+            return; // only the log of one that reigns tells
+        }
+        let (log, commit) = (&self.local.log, self.local.commit);
+        let (from, writes) = match (log.parts_from(course), &self.role) {
+            (Some(from), _) => (from, log.writes(from, commit)),
+            (None, Part::Primary(primary)) => (primary.first, None),
+            (None, Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_)) => return,
+        };
+        if from <= commit && writes != Some(0) {
+            out.push(Action::Event(Event::AcknowledgedWritesLost {
+                from,
+                commit,
+                writes,
+            }));
         }
     }
 

@@ -59,6 +59,20 @@ pub enum Posture {
     Unfit,
 }
 
+/// In which reigns a log was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Course {
+    /// The end of the log.
+    pub last: Index,
+    /// The latest reigns in it, at most [`Self::REIGNS_MAX`], the newest first; and the first entry of each that is there.
+    pub reigns: Vec<(Term, Index)>,
+}
+
+impl Course {
+    /// So many reigns are told of.
+    pub const REIGNS_MAX: usize = 16;
+}
+
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -226,6 +240,8 @@ pub enum Message {
     Members {
         /// The newest that the sender knows.
         configuration: Configuration,
+        /// If the sender reigns, how its log came about: so one that was removed can tell what it has taken alone. Else empty.
+        course: Course,
     },
     /// To the primary: I want to leave.
     Leave,
@@ -269,7 +285,7 @@ impl Message {
             Self::Append { configuration, .. } => Some(configuration),
             Self::Chunk { configuration, .. }
             | Self::Propose { configuration, .. }
-            | Self::Members { configuration } => Some(configuration),
+            | Self::Members { configuration, .. } => Some(configuration),
             Self::Register { .. }
             | Self::ReadRegister { .. }
             | Self::CompareAndSet { .. }

@@ -19,7 +19,7 @@
 //!
 //! A file for each part: `primary` with `shipping`, `decision`, `blocked`, `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `awake` (after a sleep), `dispatch` (messages), `authority` (how a configuration is changed), `register` (whether the witness still knows it),
-//! `members` (who belongs), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
+//! `members` (who belongs), `anew` (two groups of one name), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
 //! every role has).
 
 mod anew;
@@ -58,7 +58,7 @@ mod transfer;
 pub use crate::config::Authority;
 pub use members::Join;
 pub(crate) use message::is_plausible;
-pub use message::{Message, Posture, Standing, describe};
+pub use message::{Course, Message, Posture, Standing, describe};
 #[cfg(feature = "sim")]
 pub use mutation::Mutation;
 pub use repair::Health;

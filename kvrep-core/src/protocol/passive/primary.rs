@@ -57,6 +57,8 @@ pub(super) struct Primary {
     pub(super) blocked: Blocked,
     pub(super) register: Register,
     pub(super) heartbeat_at: Time,
+    /// When those who were removed are told so again.
+    pub(super) departed_at: Time,
     timestamp: Timestamp,
     pub(super) encoded: Encoded,
     /// How this reign's appends begin.
@@ -100,6 +102,7 @@ impl Primary {
             blocked: Blocked::begin(now),
             register: Register::begin(now),
             heartbeat_at: now,
+            departed_at: now,
             timestamp,
             encoded: Encoded::default(),
             said: Repeated::default(),

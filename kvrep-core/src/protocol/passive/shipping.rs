@@ -187,6 +187,7 @@ impl Primary {
         }
         self.heartbeat_at = now + local.group.timing.heartbeat_every;
         self.order_repairs(local, out);
+        self.tell_departed(local, now, out);
         if let Some((length, _)) = local.lease() {
             // Whoever answers it grants anew.
             self.round = self.round.next();

@@ -2,6 +2,7 @@
 
 mod anew;
 mod awake;
+mod departed;
 mod handover;
 mod members;
 mod model;
