@@ -3,14 +3,16 @@
 use super::broker::Broker;
 use bytes::Bytes;
 use kvrep_benches::load::Caller;
+use kvrep_core::node::active::ActiveEvent;
 use kvrep_core::node::{ActiveNode, Client, ClientOptions};
-use kvrep_core::protocol::active::Timing;
+use kvrep_core::protocol::active::{Event, Timing};
 use kvrep_core::{Fold, Limits, ReplicaId};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::stream::{MqttStream, MqttStreamLink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
 
 type Count = Fold<u64, Bytes>;
 
@@ -25,6 +27,8 @@ pub(crate) enum Batching {
 
 pub(crate) struct Group {
     nodes: Vec<ActiveNode>,
+    /// Since they serve.
+    events: Vec<Receiver<ActiveEvent>>,
     clients: Vec<Arc<Client<Count>>>,
 }
 
@@ -79,6 +83,10 @@ pub(crate) async fn start(
         Arc::new(Client::with_options(link, options))
     });
     Ok(Group {
+        // (Whoever asks first hears what happened at the start, too.)
+        events: (nodes.iter())
+            .map(|node| (node.events(), node.events()).1)
+            .collect(),
         nodes,
         clients: clients.collect(),
     })
@@ -95,11 +103,17 @@ impl Group {
         .collect()
     }
 
-    pub(crate) async fn stop(self) -> Result<(), String> {
-        for node in self.nodes {
+    /// Returns how often a replica was taken for dead meanwhile.
+    pub(crate) async fn stop(self) -> Result<usize, String> {
+        let mut fenced = 0;
+        for (node, mut events) in self.nodes.into_iter().zip(self.events) {
             node.shutdown().await.map_err(|error| error.to_string())?;
+            while let Ok(event) = events.try_recv() {
+                let is_fenced = matches!(event, ActiveEvent::Protocol(Event::Fenced { .. }));
+                fenced += usize::from(is_fenced);
+            }
         }
-        Ok(())
+        Ok(fenced)
     }
 }
 

@@ -9,6 +9,7 @@
 use super::connection::{Attempts, Once, is_final, trouble};
 use super::dialect::request;
 use super::topics::Topics;
+use super::words;
 use bytes::Bytes;
 use kvrep_core::transport::TransportError;
 use kvrep_transport_mqtt::MqttConfig;
@@ -222,7 +223,7 @@ impl Client {
         let published = self
             .publisher
             .publish(self.topics.requests.as_str(), payload.clone());
-        published.map_err(|error| Failed::Refused(error.to_string()))
+        published.map_err(|error| Failed::Refused(words::unpublished(&error)))
     }
 
     async fn until_connected(

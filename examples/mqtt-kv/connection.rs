@@ -1,5 +1,6 @@
 //! To the broker: which one, and what is said when it does not answer.
 
+use super::words;
 use clap::Args;
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::ordered::{Event, OrderedTopic, Refusal, Rejection};
@@ -108,18 +109,12 @@ pub enum Attempts {
 #[must_use]
 pub fn trouble(broker: &str, event: &Event) -> Option<String> {
     match event {
-        Event::Disconnected { why, retry_in } => Some(not_reached(broker, why, Some(*retry_in))),
-        Event::Rejected(Rejection::Publication { why, .. }) => {
-            Some(format!("o broker {broker} recusa uma publicação: {why}"))
+        Event::Disconnected { why, retry_in } => {
+            Some(not_reached(broker, &words::lost(why), *retry_in))
         }
-        Event::Rejected(Rejection::Connection {
-            refusal: Refusal::Credentials,
-            why,
-        }) => Some(format!(
-            "o broker {broker} recusa a conexão: confira o usuário (--usuario) e a senha (variável de ambiente MQTT_SENHA); ele diz {}",
-            why.split(';').next().unwrap_or(why)
-        )),
-        Event::Rejected(rejection) => Some(not_reached(broker, &rejection.to_string(), None)),
+        Event::Rejected(rejection) => {
+            Some(format!("o broker {broker} {}", words::refused(rejection)))
+        }
         _ => None,
     }
 }
@@ -137,11 +132,11 @@ pub fn is_final(attempts: Attempts, event: &Event) -> bool {
     credentials || attempts == Attempts::Once
 }
 
-fn not_reached(broker: &str, why: &str, retry_in: Option<Duration>) -> String {
-    let again = retry_in.map_or_else(String::new, |wait| {
-        format!(" (nova tentativa em {} ms)", wait.as_millis())
-    });
-    format!("o broker {broker} não pode ser usado: {why}{again}")
+fn not_reached(broker: &str, why: &str, retry_in: Duration) -> String {
+    format!(
+        "o broker {broker} não pode ser usado: {why} (nova tentativa em {} ms)",
+        retry_in.as_millis()
+    )
 }
 
 /// Says a trouble once, until all is well again.

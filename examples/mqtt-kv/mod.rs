@@ -17,3 +17,4 @@ pub mod probe;
 pub mod server;
 pub mod stage;
 pub mod topics;
+pub mod words;

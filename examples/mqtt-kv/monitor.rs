@@ -5,6 +5,9 @@
 //! A server that was declared dead is not watched until a later life of it is heard (a restart, or another join of the same start): one
 //! `falhaserv` a failure, also while a suspected server goes on sending signs of its old life. What says nothing of lives counts as a later one.
 //!
+//! A server that was never heard is perhaps only about to start: it has longer, the *grace*. Once somebody serves, the group has begun without it, and it
+//! has no more than the others.
+//!
 //! Times in which this monitor could not hear (no connection, or it did not run itself) count against nobody: all timers begin anew. Nor does
 //! anybody count as dead while it has a connection and hears nothing through it: its [ears](super::ears).
 
@@ -18,11 +21,12 @@ use kvrep_core::protocol::active::{Item, Life, Published};
 use kvrep_core::{ReplicaId, Timestamp};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::ordered::{Deliveries, Event, OrderedTopic, PublicationId, Publisher};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Command;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 /// A0.16: from when on a server that was never heard is late.
@@ -48,6 +52,8 @@ pub struct Settings {
     pub servers: u32,
     /// After how long a silent one is dead.
     pub timeout: Duration,
+    /// After how long one that was never heard is, as long as nobody serves.
+    pub grace: Duration,
     /// From when on.
     pub count_from: CountFrom,
     /// A0.10: what is run when a server is dead, by the shell, with its id for `{id}` and in `IDSERV`.
@@ -69,6 +75,9 @@ pub struct Failure {
 #[derive(Clone, Debug)]
 pub struct Timers {
     timeout: Duration,
+    grace: Duration,
+    /// When somebody was first heard to serve.
+    served_since: Option<Instant>,
     servers: Vec<Watched>,
 }
 
@@ -82,6 +91,15 @@ struct Watched {
     life: Option<Life>,
     /// It was declared dead, in this life.
     reported: Option<Option<Life>>,
+}
+
+/// What a server says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It serves; so does one that says nothing of it.
+    Serves,
+    /// It waits for a state, or for others.
+    Waits,
 }
 
 /// What a sign of life was.
@@ -114,6 +132,8 @@ impl Timers {
         };
         Self {
             timeout: settings.timeout,
+            grace: settings.grace.max(settings.timeout),
+            served_since: None,
             servers: vec![watched; settings.servers as usize],
         }
     }
@@ -124,7 +144,7 @@ impl Timers {
         now: Instant,
         wall: Timestamp,
         server: u32,
-        life: Option<Life>,
+        (life, standing): (Option<Life>, Standing),
     ) -> News {
         let Some(watched) = self.servers.get_mut(server as usize) else {
             return News::OutOfRange;
@@ -139,7 +159,10 @@ impl Timers {
         {
             return News::Late;
         }
-        let is_new = watched.life.is_none() && watched.since.is_none();
+        if standing == Standing::Serves {
+            self.served_since.get_or_insert(now);
+        }
+        let is_new = watched.heard.is_none();
         let news = if watched.reported.take().is_some() || is_new {
             News::Returned
         } else {
@@ -153,12 +176,9 @@ impl Timers {
     /// Who is late now. Each is told of once.
     pub fn late(&mut self, now: Instant) -> Vec<Failure> {
         let mut late = Vec::new();
-        for (server, watched) in (0..).zip(&mut self.servers) {
-            if watched.reported.is_none()
-                && watched
-                    .since
-                    .is_some_and(|since| now - since >= self.timeout)
-            {
+        let due: Vec<_> = self.servers.iter().map(|one| self.due(one)).collect();
+        for ((server, watched), due) in (0..).zip(&mut self.servers).zip(due) {
+            if due.is_some_and(|due| now >= due) {
                 watched.reported = Some(watched.life);
                 late.push(Failure {
                     server: ReplicaId(server),
@@ -183,14 +203,24 @@ impl Timers {
     /// When somebody is late next, if nobody is heard.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        let waited_for = self
-            .servers
-            .iter()
-            .filter(|watched| watched.reported.is_none());
-        waited_for
-            .filter_map(|watched| watched.since)
-            .min()
-            .map(|since| since + self.timeout)
+        self.servers.iter().filter_map(|one| self.due(one)).min()
+    }
+
+    /// When this one is late; `None` when it is not waited for, or was said to be dead.
+    fn due(&self, watched: &Watched) -> Option<Instant> {
+        let since = watched.since.filter(|_| watched.reported.is_none())?;
+        Some(match (watched.heard, self.served_since) {
+            (Some(_), _) => since + self.timeout,
+            (None, Some(served)) => since.max(served) + self.timeout,
+            (None, None) => since + self.grace,
+        })
+    }
+
+    /// Whether this one was said to be dead, and was not heard again.
+    #[must_use]
+    pub fn is_dead(&self, server: ReplicaId) -> bool {
+        let watched = self.servers.get(server.0 as usize);
+        watched.is_some_and(|watched| watched.reported.is_some())
     }
 
     /// Nothing could be heard for a while: nobody is late yet.
@@ -211,13 +241,18 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
     let mut timers = Timers::new(&settings, Instant::now(), wall());
     let me = RandomState::new().hash_one(std::process::id());
     let mut ears = Ears::new(me, settings.timeout, Instant::now());
+    let (relaunched, mut ends) = mpsc::channel(RELAUNCHES_MAX);
     let mut reporting = Reporting {
         settings: &settings,
         publisher,
         under_way: BTreeMap::new(),
+        postponed: BTreeSet::new(),
+        relaunch_at: None,
+        relaunched,
     };
     let (mut connected, mut ever) = (false, false);
-    let (mut troubles, mut strangers) = (Once::default(), Once::default());
+    let (mut troubles, mut strangers, mut hasty) =
+        (Once::default(), Once::default(), Once::default());
     let mut awake = Instant::now();
     loop {
         let now = Instant::now();
@@ -237,6 +272,7 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
                     };
                     reporting.report(failure, others, &mut tell);
                 }
+                reporting.make_up(now, &timers, &mut tell);
             }
             if let Some(word) = ears.say(now) {
                 // If the queue is full, it is asked again.
@@ -259,6 +295,10 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
             biased;
             () = &mut asked => break,
             event = deliveries.next() => event,
+            Some(end) = ends.recv() => {
+                tell(&end);
+                continue;
+            }
             () = alarm => continue,
         };
         let Some(event) = event else {
@@ -298,9 +338,23 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
                     continue;
                 }
                 ears.heard(Instant::now());
-                let (server, life) = match read_heartbeat(&payload) {
-                    Ok(Sign::Ours { heartbeat, .. }) => (heartbeat.replica.0, Some(heartbeat.life)),
-                    Ok(Sign::Alive { server, life }) => (server, life),
+                let (server, said) = match read_heartbeat(&payload) {
+                    Ok(Sign::Ours {
+                        heartbeat, period, ..
+                    }) => {
+                        if let Some(why) = too_hasty(settings.timeout, period)
+                            && hasty.is_news(&why)
+                        {
+                            tell(&why);
+                        }
+                        let standing = if heartbeat.serving {
+                            Standing::Serves
+                        } else {
+                            Standing::Waits
+                        };
+                        (heartbeat.replica.0, (Some(heartbeat.life), standing))
+                    }
+                    Ok(Sign::Alive { server, life }) => (server, (life, Standing::Serves)),
                     Err(why) => {
                         if strangers.is_news(&why) {
                             tell(&format!(
@@ -310,7 +364,7 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
                         continue;
                     }
                 };
-                match timers.heard(Instant::now(), wall(), server, life) {
+                match timers.heard(Instant::now(), wall(), server, said) {
                     News::Alive | News::Late => {}
                     News::Returned => tell(&format!("servidor {server} está vivo")),
                     News::OutOfRange => {
@@ -350,6 +404,12 @@ struct Reporting<'a> {
     publisher: Publisher,
     /// What the broker does not have yet.
     under_way: BTreeMap<PublicationId, String>,
+    /// Servers that are to be started again when another one lives.
+    postponed: BTreeSet<ReplicaId>,
+    /// When they are, as another one lives now: the others have as long to return by themselves.
+    relaunch_at: Option<Instant>,
+    /// What became of the operator's commands, where that is to be told.
+    relaunched: mpsc::Sender<String>,
 }
 
 impl Reporting<'_> {
@@ -369,21 +429,43 @@ impl Reporting<'_> {
             tell(&format!("servidor {} falhou: {said}", server.0));
             self.say(said);
         }
-        if let Some(command) = &self.settings.relaunch {
-            if others == Others::AllSilent {
+        if self.settings.relaunch.is_none() {
+            return;
+        }
+        match others {
+            Others::SomeLive => self.relaunch(server, tell),
+            Others::AllSilent => {
                 tell(&format!(
-                    "servidor {}: não é relançado, pois nenhum outro servidor dá sinal de vida que lhe daria o estado; se não voltarem, inicie um sem --novo",
+                    "servidor {}: não é relançado agora, pois nenhum outro servidor dá sinal de vida que lhe daria o estado; se não voltarem, inicie um sem --novo, e os outros são relançados",
                     server.0
                 ));
-                return;
+                self.postponed.insert(server);
             }
-            match relaunch(command, server) {
-                Ok(()) => tell(&format!("relançando o servidor {}", server.0)),
-                Err(error) => tell(&format!(
-                    "o servidor {} não pôde ser relançado: {error}",
-                    server.0
-                )),
+        }
+    }
+
+    /// Starts those again for whom there was nobody who could give them the state, when there is.
+    fn make_up(&mut self, now: Instant, timers: &Timers, tell: &mut impl FnMut(&str)) {
+        self.postponed.retain(|server| timers.is_dead(*server));
+        if self.postponed.is_empty() || !timers.somebody_lives(now) {
+            self.relaunch_at = None;
+        } else if now >= *self.relaunch_at.get_or_insert(now + self.settings.timeout) {
+            for server in std::mem::take(&mut self.postponed) {
+                self.relaunch(server, tell);
             }
+        }
+    }
+
+    fn relaunch(&self, server: ReplicaId, tell: &mut impl FnMut(&str)) {
+        let Some(command) = &self.settings.relaunch else {
+            return;
+        };
+        match relaunch(command, server, self.relaunched.clone()) {
+            Ok(()) => tell(&format!("relançando o servidor {}", server.0)),
+            Err(error) => tell(&format!(
+                "o servidor {} não pôde ser relançado: {error}",
+                server.0
+            )),
         }
     }
 
@@ -404,8 +486,18 @@ impl Reporting<'_> {
     }
 }
 
-/// Runs the operator's command. What it starts lives on when the monitor ends.
-fn relaunch(command: &str, server: ReplicaId) -> std::io::Result<()> {
+/// A0.16: what is wrong with a timer that is shorter than the servers' signs of life are apart, if it is.
+fn too_hasty(timeout: Duration, period: Option<Duration>) -> Option<String> {
+    let period = period.filter(|period| timeout < 3 * *period)?;
+    Some(format!(
+        "o --timeout deste monitor ({} ms) é menor do que três vezes o --periodo dos servidores ({} ms): servidores vivos serão dados como mortos; inicie o monitor com o --timeout que os servidores têm",
+        timeout.as_millis(),
+        period.as_millis()
+    ))
+}
+
+/// Runs the operator's command. What it starts lives on when the monitor ends. If it fails, that is told.
+fn relaunch(command: &str, server: ReplicaId, told: mpsc::Sender<String>) -> std::io::Result<()> {
     let id = server.0.to_string();
     let mut shell = Command::new("sh");
     shell
@@ -416,11 +508,28 @@ fn relaunch(command: &str, server: ReplicaId) -> std::io::Result<()> {
     shell.process_group(0);
     let mut child = shell.spawn()?;
     tokio::spawn(async move {
-        // Only so that nothing of it is left when it ends.
-        drop(child.wait().await);
+        let why = match child.wait().await {
+            Ok(status) if status.success() => return,
+            Ok(status) => match status.code() {
+                Some(127) => "código 127: o shell não encontra o programa".into(),
+                Some(code) => format!("código {code}"),
+                None => status.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        // The monitor may have ended.
+        drop(
+            told.send(format!(
+                "o comando que relançou o servidor {id} terminou com um erro ({why})"
+            ))
+            .await,
+        );
     });
     Ok(())
 }
+
+/// Ends of commands that wait to be told.
+const RELAUNCHES_MAX: usize = 64;
 
 #[allow(
     clippy::disallowed_methods,
@@ -447,6 +556,7 @@ mod tests {
             topics: Topics::default(),
             servers: 2,
             timeout: TIMEOUT,
+            grace: 4 * TIMEOUT,
             count_from,
             relaunch: None,
         }
@@ -459,6 +569,10 @@ mod tests {
         })
     }
 
+    fn serves(life: Option<Life>) -> (Option<Life>, Standing) {
+        (life, Standing::Serves)
+    }
+
     fn who(late: &[Failure]) -> Vec<u32> {
         late.iter().map(|failure| failure.server.0).collect()
     }
@@ -469,9 +583,9 @@ mod tests {
         let mut timers = Timers::new(&settings(CountFrom::Inicio), start, Timestamp(0));
         let at = |ms| start + Duration::from_millis(ms);
         for ms in [100, 400, 800, 1_200] {
-            timers.heard(at(ms), Timestamp(ms * 1_000), 1, life(1));
+            timers.heard(at(ms), Timestamp(ms * 1_000), 1, serves(life(1)));
         }
-        timers.heard(at(200), Timestamp(200_000), 0, life(1));
+        timers.heard(at(200), Timestamp(200_000), 0, serves(life(1)));
         assert_eq!(timers.next(), Some(at(700)));
         assert!(timers.late(at(699)).is_empty());
         let late = timers.late(at(700));
@@ -484,23 +598,23 @@ mod tests {
         assert!(timers.late(at(1_500)).is_empty(), "no second time");
         // Signs of the life that is dead change nothing; those of a later one do.
         assert_eq!(
-            timers.heard(at(1_500), Timestamp(1), 0, life(1)),
+            timers.heard(at(1_500), Timestamp(1), 0, serves(life(1))),
             News::Late
         );
         assert!(who(&timers.late(at(1_600))).is_empty());
         assert_eq!(
-            timers.heard(at(1_650), Timestamp(1), 0, life(2)),
+            timers.heard(at(1_650), Timestamp(1), 0, serves(life(2))),
             News::Returned
         );
-        timers.heard(at(2_100), Timestamp(1), 1, life(1));
+        timers.heard(at(2_100), Timestamp(1), 1, serves(life(1)));
         assert_eq!(who(&timers.late(at(2_150))), [0]);
         // A program that says nothing of lives is believed.
         assert_eq!(
-            timers.heard(at(2_200), Timestamp(1), 0, None),
+            timers.heard(at(2_200), Timestamp(1), 0, serves(None)),
             News::Returned
         );
         assert_eq!(
-            timers.heard(at(2_200), Timestamp(1), 2, None),
+            timers.heard(at(2_200), Timestamp(1), 2, serves(None)),
             News::OutOfRange
         );
     }
@@ -514,7 +628,10 @@ mod tests {
         let mut timers = Timers::new(&settings(CountFrom::PrimeiroSinal), start, Timestamp(0));
         assert_eq!(timers.next(), None);
         assert!(timers.late(later).is_empty());
-        assert_eq!(timers.heard(later, Timestamp(0), 1, None), News::Returned);
+        assert_eq!(
+            timers.heard(later, Timestamp(0), 1, serves(None)),
+            News::Returned
+        );
         assert_eq!(who(&timers.late(later + TIMEOUT)), [1]);
     }
 
@@ -522,11 +639,45 @@ mod tests {
     fn c0_11_after_a_time_without_hearing_all_timers_begin_anew() {
         let start = Instant::now();
         let mut timers = Timers::new(&settings(CountFrom::Inicio), start, Timestamp(0));
-        timers.heard(start, Timestamp(0), 0, life(1));
+        timers.heard(start, Timestamp(0), 0, serves(life(1)));
         let later = start + 10 * TIMEOUT;
         timers.afresh(later);
         assert!(timers.late(later).is_empty());
         assert_eq!(who(&timers.late(later + TIMEOUT)), [0, 1]);
+    }
+
+    #[test]
+    fn a0_16_c0_11_one_that_was_never_heard_has_longer_until_somebody_serves() {
+        let start = Instant::now();
+        let at = |timeouts: f64| start + TIMEOUT.mul_f64(timeouts);
+        let settings = settings(CountFrom::Inicio);
+        let begun = || Timers::new(&settings, start, Timestamp(0));
+        // All start together: nobody is late before the grace is over.
+        let mut timers = begun();
+        assert_eq!(timers.next(), Some(at(4.0)));
+        assert_eq!(who(&timers.late(at(3.9))), [0; 0]);
+        let waits = (life(1), Standing::Waits);
+        timers.heard(at(3.9), Timestamp(0), 0, waits);
+        assert_eq!(who(&timers.late(at(4.0))), [1]);
+        assert!(timers.is_dead(ReplicaId(1)) && !timers.is_dead(ReplicaId(0)));
+        // A group that serves: who is not there now is dead.
+        let mut timers = begun();
+        timers.heard(at(0.1), Timestamp(0), 0, serves(life(1)));
+        timers.heard(at(1.0), Timestamp(0), 0, serves(life(1)));
+        assert_eq!(who(&timers.late(at(1.0))), [0; 0]);
+        assert_eq!(who(&timers.late(at(1.1))), [1]);
+    }
+
+    #[test]
+    fn a_timer_that_is_shorter_than_the_servers_signs_are_apart_is_said_to_be() {
+        let period = Duration::from_millis(200);
+        assert_eq!(too_hasty(3 * period, Some(period)), None);
+        assert_eq!(too_hasty(period, None), None);
+        let said = too_hasty(2 * period, Some(period)).expect("it is too short");
+        assert!(
+            said.contains("(400 ms)") && said.contains("(200 ms)"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -536,10 +687,10 @@ mod tests {
         let mut timers = Timers::new(&settings, start, Timestamp(0));
         assert!(!timers.somebody_lives(start), "nobody was heard yet");
         for server in 0..settings.servers {
-            timers.heard(start, Timestamp(0), server, None);
+            timers.heard(start, Timestamp(0), server, serves(None));
         }
         let later = start + settings.timeout;
-        timers.heard(later, Timestamp(0), 0, None);
+        timers.heard(later, Timestamp(0), 0, serves(None));
         assert!(!timers.late(later).is_empty());
         assert!(timers.somebody_lives(later));
         // All were stopped: none of them is dead because another one is.

@@ -119,7 +119,8 @@ pub async fn serve(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(),
     }
     let dialect = Json::new(settings.topics.clone())
         .form(settings.form)
-        .insertions(settings.insertions);
+        .insertions(settings.insertions)
+        .period(settings.heartbeat_every);
     let refused = dialect.refused();
     let stream = MqttStream::new(settings.config.clone()).dialect(dialect);
     let mut node = ActiveNode::builder(GROUP, ReplicaId(settings.id))
@@ -367,6 +368,10 @@ fn ended_by(error: &NodeError, me: u32) -> Ended {
             "o servidor {} está no grupo com outras opções: inicie este com o mesmo N, --periodo, --timeout e --confirmacoes",
             server.0
         )),
+        NodeError::ShutdownTimedOut(_) => {
+            Ended::Otherwise("não terminou a tempo: a conexão com o broker não se fechou".into())
+        }
+        NodeError::Panicked(why) => Ended::Otherwise(format!("erro deste programa: {why}")),
         other => Ended::Otherwise(other.to_string()),
     }
 }

@@ -469,7 +469,7 @@ async fn hear(shared: Arc<Shared>, link: Arc<Link>, mut reader: Reader, replies:
                     .iter_mut()
                     .for_each(|known| known.here = None);
                 if !matches!(state.why, Some(Why::UntilChanged(_))) {
-                    state.why = Some(Why::ForNow(why));
+                    state.why = Some(Why::ForNow(why.to_string()));
                 }
             }
             Event::Rejected(rejection) => {

@@ -34,6 +34,9 @@ use tokio::sync::oneshot;
 /// - Everything is kept in memory: up to [`TOPIC_BYTES_MAX`](Self::TOPIC_BYTES_MAX) of the latest messages for each topic or
 ///   pattern that anybody ever subscribed or published to. A receiver that is further behind loses the older ones without
 ///   a word. Sessions and retained messages end with it.
+/// - A client that says it will give no signs of life (a keep-alive of 0) is disconnected when it was silent for 27 hours. (One of MQTT 5 is told to give one every 18.)
+/// - While more than 100 messages wait for a receiver under one of its subscriptions, nothing comes to it under its others: what it is to hear side by side, it
+///   subscribes to with one pattern, as kvrep's own connections do.
 /// - Who holds 100 unacknowledged deliveries is not answered meanwhile: neither are its publications acknowledged, nor its
 ///   signs of life.
 /// - What is sent to a receiver a second time is not marked as such, and has another number.
@@ -229,6 +232,7 @@ fn listen(
     let versions = EitherVersion {
         version: None,
         packet_bytes_max: u32::try_from(packet_bytes_max).unwrap_or(u32::MAX),
+        signs: Signs::Timed,
     };
     let mut server = Server::new(settings, router.spawn(), versions);
     runtime.block_on(async {
@@ -259,6 +263,16 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 struct EitherVersion {
     version: Option<Version>,
     packet_bytes_max: u32,
+    signs: Signs,
+}
+
+/// What a client said of its signs of life.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signs {
+    /// How often they come.
+    Timed,
+    /// That there are none, which the broker's library does not take.
+    None,
 }
 
 #[derive(Clone, Copy)]
@@ -281,10 +295,11 @@ impl Protocol for EitherVersion {
                 version
             }
         };
-        match version {
+        let packet = match version {
             Version::V4 => V4.read_mut(stream, max_size),
             Version::V5 => V5.read_mut(stream, max_size),
-        }
+        };
+        packet.map(|packet| self.patient(packet))
     }
 
     fn write(&self, packet: Packet, write: &mut BytesMut) -> Result<usize, protocol::Error> {
@@ -296,12 +311,29 @@ impl Protocol for EitherVersion {
 }
 
 impl EitherVersion {
-    /// Tells who connects how large a packet may be.
+    /// A client that will give no signs of life is waited for as long as can be said.
+    fn patient(&mut self, packet: Packet) -> Packet {
+        match packet {
+            Packet::Connect(mut connect, properties, will, will_properties, login) => {
+                if connect.keep_alive == 0 {
+                    self.signs = Signs::None;
+                    connect.keep_alive = u16::MAX;
+                }
+                Packet::Connect(connect, properties, will, will_properties, login)
+            }
+            other => other,
+        }
+    }
+
+    /// Tells who connects how large a packet may be, and that a sign of life is wanted now and then.
     fn limited(&self, packet: Packet) -> Packet {
         match packet {
             Packet::ConnAck(connack, properties) => {
                 let mut properties = properties.unwrap_or_default();
                 properties.max_packet_size = Some(self.packet_bytes_max);
+                if self.signs == Signs::None {
+                    properties.server_keep_alive = Some(u16::MAX);
+                }
                 Packet::ConnAck(connack, Some(properties))
             }
             other => other,

@@ -105,7 +105,8 @@ impl Hearing {
                 self.shared.presence().forget();
                 let dropped = self.shared.link.discard();
                 self.shared.counters.dropped(dropped as u64);
-                self.standing.send_replace(Standing::Connecting(Some(why)));
+                self.standing
+                    .send_replace(Standing::Connecting(Some(why.to_string())));
             }
             // Told in the log, and with the disconnection that follows.
             Event::Rejected(_) | Event::Acknowledged(_) | Event::Abandoned(_) => {}

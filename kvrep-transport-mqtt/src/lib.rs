@@ -41,8 +41,8 @@
 //! # How it works
 //!
 //! ```text
-//!                        PREFIX/r/2    frames for n2, from everybody
-//!   n1 ── publishes ─▶   PREFIX/c/2    requests for n2, with a topic for the reply  ── n2 subscribes ─▶
+//!                        PREFIX/to/2/r frames for n2, from everybody
+//!   n1 ── publishes ─▶   PREFIX/to/2/c requests for n2, with a topic for the reply  ── n2 subscribes ─▶
 //!                        PREFIX/life/+ "n1 is here, in this life", kept by the broker; or its last will
 //!                        PREFIX/a/NAME replies for the client NAME
 //! ```

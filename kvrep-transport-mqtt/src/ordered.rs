@@ -60,7 +60,7 @@ use kvrep_core::transport::TransportError;
 use std::sync::Arc;
 
 pub use crate::link::{
-    AckToken, BrokerLimits, Event, PublicationId, PublishError, Refusal, Rejection,
+    AckToken, BrokerLimits, Event, Limit, Loss, PublicationId, PublishError, Refusal, Rejection,
 };
 
 /// Settings of an ordered stream. See the [module](self).

@@ -5,14 +5,16 @@ use kvrep_core::{GroupId, ReplicaId};
 use std::sync::Arc;
 
 /// ```text
-/// PREFIX/r/2      frames for replica 2
-/// PREFIX/c/2      requests for replica 2
-/// PREFIX/a/NAME   replies to the client NAME
-/// PREFIX/s        the ordered stream of the active scheme
-/// PREFIX/h        its members' heartbeats
-/// PREFIX/j/2      what member 2 is told while it joins
-/// PREFIX/life/2   what replica 2, or its last will, says of its life; retained
+/// PREFIX/to/2/r    frames for replica 2
+/// PREFIX/to/2/c    requests for replica 2
+/// PREFIX/a/NAME    replies to the client NAME
+/// PREFIX/all/s     the ordered stream of the active scheme
+/// PREFIX/all/h     its members' heartbeats
+/// PREFIX/j/2       what member 2 is told while it joins
+/// PREFIX/life/2    what replica 2, or its last will, says of its life; retained
 /// ```
+/// What one reads side by side under load it subscribes to with one pattern: a broker then keeps one queue for all of it. With a subscription
+/// for each topic, the embedded broker hands out nothing of the others while more waits on one of them than it sends ahead.
 #[derive(Clone, Debug)]
 pub(crate) struct Topics {
     prefix: String,
@@ -27,11 +29,16 @@ impl Topics {
     }
 
     pub(crate) fn frames(&self, replica: ReplicaId) -> Arc<str> {
-        format!("{}/r/{}", self.prefix, replica.0).into()
+        format!("{}/to/{}/r", self.prefix, replica.0).into()
     }
 
     pub(crate) fn requests(&self, replica: ReplicaId) -> Arc<str> {
-        format!("{}/c/{}", self.prefix, replica.0).into()
+        format!("{}/to/{}/c", self.prefix, replica.0).into()
+    }
+
+    /// All that is meant for this replica alone.
+    pub(crate) fn for_replica(&self, replica: ReplicaId) -> String {
+        format!("{}/to/{}/+", self.prefix, replica.0)
     }
 
     pub(crate) fn replies(&self, client: &str) -> Arc<str> {
@@ -39,11 +46,16 @@ impl Topics {
     }
 
     pub(crate) fn stream(&self) -> Arc<str> {
-        format!("{}/s", self.prefix).into()
+        format!("{}/all/s", self.prefix).into()
     }
 
     pub(crate) fn heartbeats(&self) -> Arc<str> {
-        format!("{}/h", self.prefix).into()
+        format!("{}/all/h", self.prefix).into()
+    }
+
+    /// The stream and the heartbeats.
+    pub(crate) fn for_all(&self) -> String {
+        format!("{}/all/+", self.prefix)
     }
 
     pub(crate) fn joining(&self, replica: ReplicaId) -> Arc<str> {
@@ -85,7 +97,7 @@ mod tests {
         let topics = Topics::new(&MqttConfig::new("b:1").prefix("p"), GroupId(1));
         assert!(topics.takes_replies(&topics.replies("c1")));
         for wrong in [
-            "p/r/1", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "q/a/x", "", "$SYS",
+            "p/to/1/r", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "q/a/x", "", "$SYS",
         ] {
             assert!(!topics.takes_replies(wrong), "{wrong}");
         }
@@ -95,7 +107,7 @@ mod tests {
             "p/life/+7",
             "p/life/07",
             "p/life/",
-            "p/r/7",
+            "p/to/7/r",
             "p/life/99999999999",
         ] {
             assert_eq!(topics.whose_life(wrong), None, "{wrong}");

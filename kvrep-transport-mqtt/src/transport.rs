@@ -117,11 +117,7 @@ impl Transport for MqttTransport {
                 let (group, replica, life) = (me.group.0, me.replica.0, me.incarnation.0);
                 format!("kvrep-{group:016x}-{replica}-{life}")
             }),
-            subscriptions: vec![
-                topics.frames(me.replica).to_string(),
-                topics.requests(me.replica).to_string(),
-                topics.every_life(),
-            ],
+            subscriptions: vec![topics.for_replica(me.replica), topics.every_life()],
             will: Some(life(&me, &topics, Said::Gone)),
             session: Session::Fresh,
             report: Report::Nothing,

@@ -5,15 +5,19 @@ mod common;
 
 use common::{AnyBroker, Mosquitto, PATIENCE, prefix};
 use kvrep_core::node::{ActiveNode, Client, ClientOptions, NodeError};
-use kvrep_core::protocol::active::{Create, Event, Item, Published, Responder, Timing};
+use kvrep_core::protocol::active::{
+    Create, Event, Item, Life, Message, Published, Responder, Timing,
+};
 use kvrep_core::stream::{OrderedStream, StreamEvent, StreamMember};
 use kvrep_core::testing::active::{all_equal, all_serve};
-use kvrep_core::{Fold, GroupId, Incarnation, Read, ReplicaId};
+use kvrep_core::transport::Destination;
+use kvrep_core::{ApplyContext, Fold, GroupId, Incarnation, Read, ReplicaId, StateMachine};
 use kvrep_transport_mqtt::MqttConfig;
 use kvrep_transport_mqtt::ordered::OrderedTopic;
 use kvrep_transport_mqtt::stream::{MqttStream, MqttStreamLink};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -139,12 +143,12 @@ async fn what_is_no_item_takes_a_place_and_does_no_harm() {
         let nodes = group.start_all().await;
         let client = group.client();
         add(&client, 10).await;
-        let topic = format!("{}/s", group.config.prefix.as_deref().unwrap());
+        let topic = format!("{}/all/s", group.config.prefix.as_deref().unwrap());
         let (publisher, mut told) = OrderedTopic::new(broker.config()).open().unwrap();
         for junk in [&b""[..], b"junk", &[0; 4], &[0xff; 300], b"\0\0\0\x02ab"] {
             publisher.publish(topic.as_str(), junk.to_vec()).unwrap();
         }
-        let heard = format!("{}/h", group.config.prefix.as_deref().unwrap());
+        let heard = format!("{}/all/h", group.config.prefix.as_deref().unwrap());
         publisher.publish(heard, &b"\x01nothing"[..]).unwrap();
         told.close().await;
         add(&client, 10).await;
@@ -222,20 +226,190 @@ async fn the_only_member_left_tells_that_the_others_are_gone() {
     assert_eq!(client.query(Read::Linearizable, ()).await.unwrap(), 10);
 }
 
+/// A state of any size, and small answers.
+#[derive(Default)]
+struct Pile(Vec<String>);
+
+impl StateMachine for Pile {
+    type Command = String;
+    type Query = ();
+    type Response = usize;
+    type Snapshot = Vec<String>;
+
+    fn apply(&mut self, _: &mut ApplyContext, command: String) -> usize {
+        self.0.push(command);
+        self.0.len()
+    }
+
+    fn query(&self, (): ()) -> usize {
+        self.0.len()
+    }
+
+    fn snapshot(&self) -> Vec<String> {
+        self.0.clone()
+    }
+
+    fn restore(&mut self, state: Vec<String>) {
+        self.0 = state;
+    }
+}
+
+fn member(replica: ReplicaId) -> StreamMember {
+    StreamMember {
+        group: GroupId::named("sums"),
+        replica,
+        incarnation: Incarnation(1),
+        members: MEMBERS.to_vec(),
+        config_hash: 1,
+        request_bytes_max: 1 << 20,
+        state_bytes_max: 1 << 20,
+    }
+}
+
+async fn opened(config: &MqttConfig, replica: ReplicaId) -> MqttStream {
+    let mut stream = MqttStream::new(config.clone());
+    stream.open(member(replica)).await.unwrap();
+    while !matches!(stream.next().await, Some(StreamEvent::Opened)) {}
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_beside_a_stream_does_not_wait_until_nothing_more_waits_in_it() {
+    const BEFORE: usize = 200;
+    const ALL: usize = 2_000;
+    for broker in AnyBroker::all() {
+        let config = broker.config().prefix(prefix());
+        let mut slow = opened(&config, MEMBERS[1]).await;
+        let mut says = opened(&config, MEMBERS[0]).await;
+        let nothing = Published {
+            stamp: None,
+            item: Item::Unreadable,
+        };
+        let beat = Message::Got {
+            by: MEMBERS[0],
+            life: Life::default(),
+            chain: 1,
+            bytes: 2,
+        };
+        let heard = async {
+            for n in 0..ALL {
+                if n == BEFORE {
+                    says.send(Destination::Group, &beat);
+                }
+                says.publish(&nothing);
+            }
+            // The broker has all of it, and the other one has read nothing yet.
+            let mut delivered = 0;
+            while delivered < ALL {
+                let event = says.next().await.expect("it is open");
+                delivered += usize::from(matches!(event, StreamEvent::Delivered { .. }));
+            }
+            let mut before = 0;
+            loop {
+                match slow.next().await.expect("it is open") {
+                    StreamEvent::Delivered { .. } => before += 1,
+                    StreamEvent::Message(message) if message == beat => return before,
+                    _ => {}
+                }
+            }
+        };
+        let before = timeout(PATIENCE, heard).await.expect("it is heard");
+        assert!(before < ALL / 2, "{before} of {ALL} came before it");
+        says.close().await;
+        slow.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_gets_its_state_and_serves_while_clients_ask_for_more_than_can_be_done() {
+    for broker in AnyBroker::all() {
+        let mut group = Group::over(&broker.config());
+        // A publication for each request.
+        group.config.limits.batch_bytes_max = 1;
+        let mut nodes = vec![
+            group.start(MEMBERS[0], Create::Allowed).await,
+            group.start(MEMBERS[1], Create::Allowed).await,
+        ];
+        all_serve(&nodes, PATIENCE).await;
+        let client = group.client();
+        let serves = Arc::new(AtomicBool::new(false));
+        let asking: Vec<_> = (0..512)
+            .map(|_| {
+                let (client, serves) = (Arc::clone(&client), Arc::clone(&serves));
+                tokio::spawn(async move {
+                    while !serves.load(Ordering::Relaxed) {
+                        client.execute(1).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        nodes.push(group.start(MEMBERS[2], Create::Never).await);
+        all_serve(&nodes[2..], PATIENCE).await;
+        serves.store(true, Ordering::Relaxed);
+        for asked in asking {
+            asked.await.unwrap();
+        }
+        all_equal(&nodes, PATIENCE).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_goes_over_in_pieces_that_the_broker_takes_and_where_it_takes_none_it_is_said() {
+    let Some(broker) = Mosquitto::start("max_packet_size 3000") else {
+        return;
+    };
+    let config = broker.config().prefix(prefix());
+    let start = |id, create| {
+        ActiveNode::builder("piles", id)
+            .members([MEMBERS[0], MEMBERS[1]])
+            .timing(timing())
+            .create(create)
+            .stream(MqttStream::new(config.clone()))
+            .state_machine(Pile::default())
+            .start()
+    };
+    let first = start(MEMBERS[0], Create::Allowed).await.unwrap();
+    all_serve(std::slice::from_ref(&first), PATIENCE).await;
+    let link = MqttStreamLink::new("piles", config.clone());
+    let client = Client::<Pile>::new(link);
+    for all in 1..=60 {
+        assert_eq!(client.execute("x".repeat(1_000)).await.unwrap(), all);
+    }
+    let second = start(MEMBERS[1], Create::Never).await.unwrap();
+    all_serve(std::slice::from_ref(&second), PATIENCE).await;
+    let (piled, _) = second.read_local(|pile: &Pile| pile.0.len()).await.unwrap();
+    assert_eq!(piled, 60);
+
+    let broker = Mosquitto::start("max_packet_size 620").unwrap();
+    let config = broker.config().prefix(prefix());
+    let mut says = opened(&config, MEMBERS[0]).await;
+    let piece = Message::Piece {
+        life: Life::default(),
+        from: MEMBERS[0],
+        at: kvrep_core::Index(1),
+        chain: 1,
+        offset: 0,
+        whole: 10_000,
+        data: vec![7; 10_000].into(),
+    };
+    says.send(Destination::One(MEMBERS[1]), &piece);
+    let told = async {
+        loop {
+            if let StreamEvent::Trouble(why) = says.next().await.expect("it is open")
+                && why.contains("no state reaches a newcomer")
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, told).await.expect("it is said");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_is_given_up_is_made_anew_and_nothing_that_was_published_is_lost() {
     for broker in AnyBroker::all() {
         let mut stream = MqttStream::new(broker.config().prefix(prefix()));
-        let me = StreamMember {
-            group: GroupId::named("sums"),
-            replica: MEMBERS[0],
-            incarnation: Incarnation(1),
-            members: MEMBERS.to_vec(),
-            config_hash: 1,
-            request_bytes_max: 1 << 20,
-            state_bytes_max: 1 << 20,
-        };
-        stream.open(me).await.unwrap();
+        stream.open(member(MEMBERS[0])).await.unwrap();
         let item = |genesis| Published {
             stamp: None,
             item: Item::Objection { genesis },

@@ -9,9 +9,10 @@ use kvrep_transport_mqtt::ordered::{
 use kvrep_transport_mqtt::{EmbeddedBroker, MqttConfig, MqttLimits, MqttTiming};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 fn open(config: MqttConfig, topic: &str) -> (Publisher, Deliveries) {
     OrderedTopic::new(config).subscribe(topic).open().unwrap()
@@ -347,11 +348,12 @@ async fn wrong_credentials_are_told_and_tried_again_slowly() {
                 _ => None,
             })
             .await;
-            let Rejection::Connection { refusal, why } = rejection else {
+            let said = rejection.to_string();
+            let Rejection::Connection { refusal, .. } = rejection else {
                 panic!("{rejection:?}");
             };
             assert_eq!(refusal, Refusal::Credentials);
-            assert!(why.contains("check user and password"), "{why}");
+            assert!(said.contains("check user and password"), "{said}");
             let retry_in = retry_in(&mut deliveries, "").await;
             assert!(retry_in >= Duration::from_secs(1), "{retry_in:?}");
         }
@@ -379,7 +381,7 @@ async fn wrong_credentials_are_told_and_tried_again_slowly() {
 async fn retry_in(deliveries: &mut Deliveries, word: &str) -> Duration {
     await_event(deliveries, "a disconnection", |event| match event {
         Event::Disconnected { why, retry_in } => {
-            assert!(why.contains(word), "{why}");
+            assert!(why.to_string().contains(word), "{why}");
             Some(retry_in)
         }
         _ => None,
@@ -483,6 +485,34 @@ async fn something_that_is_no_broker_does_not_stop_it() {
     let (_, mut deliveries) = open(MqttConfig::new(address.to_string()), "t");
     for _ in 0..3 {
         retry_in(&mut deliveries, &address.to_string()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_broker_takes_clients_that_give_no_signs_of_life() {
+    let broker = EmbeddedBroker::start("127.0.0.1:0").unwrap();
+    for version in [4_u8, 5] {
+        // A clean session without signs of life, for the client "x".
+        let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+        let rest = [
+            &b"\0\x04MQTT"[..],
+            &[version, 2, 0, 0],
+            properties,
+            b"\0\x01x",
+        ]
+        .concat();
+        let mut socket = TcpStream::connect(broker.address()).await.unwrap();
+        let connect = [&[0x10, u8::try_from(rest.len()).unwrap()][..], &rest].concat();
+        socket.write_all(&connect).await.unwrap();
+        let mut connack = [0; 2];
+        let answered = timeout(PATIENCE, socket.read_exact(&mut connack)).await;
+        answered.unwrap().unwrap();
+        let mut rest = vec![0; usize::from(connack[1])];
+        socket.read_exact(&mut rest).await.unwrap();
+        assert_eq!((connack[0], rest[1]), (0x20, 0), "it is let in");
+        // MQTT 5: Server Keep Alive (0x13), the longest there is.
+        let told = rest.windows(3).any(|three| three == [0x13, 0xff, 0xff]);
+        assert_eq!(told, version == 5, "{rest:?}");
     }
 }
 

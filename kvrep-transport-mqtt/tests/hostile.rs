@@ -120,7 +120,7 @@ async fn garbage_on_every_topic_is_counted_and_nobody_is_harmed() {
             Bytes::from(wire::encode_frame(FrameKind::Handshake, &[1; 37]).to_vec()),
             status.to_frame(), // without a topic for the reply
         ];
-        for topic in ["r/2", "c/2", "life/2", "life/1", "life/77", "life/x"] {
+        for topic in ["to/2/r", "to/2/c", "life/2", "life/1", "life/77", "life/x"] {
             for payload in &payloads {
                 evil.publish(format!("{prefix}/{topic}"), payload.clone())
                     .unwrap();
@@ -146,7 +146,7 @@ async fn a_payload_over_the_limit_costs_at_most_the_connection() {
         one.reaches(&two, 1).await;
         let (evil, mut fate) = stranger(&broker);
         let huge = Bytes::from(vec![7; 1 << 20]);
-        evil.publish(format!("{prefix}/r/2"), huge).unwrap();
+        evil.publish(format!("{prefix}/to/2/r"), huge).unwrap();
         common::await_event(&mut fate, "the broker has it", |event| {
             matches!(event, kvrep_transport_mqtt::ordered::Event::Acknowledged(_)).then_some(())
         })

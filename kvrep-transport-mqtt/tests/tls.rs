@@ -72,7 +72,7 @@ async fn round_trip(stream: OrderedTopic) {
 async fn refused(stream: OrderedTopic) -> String {
     let (_publisher, mut deliveries): (_, Deliveries) = stream.open().unwrap();
     await_event(&mut deliveries, "a reason", |event| match event {
-        Event::Disconnected { why, .. } => Some(why),
+        Event::Disconnected { why, .. } => Some(why.to_string()),
         Event::Connected { .. } => panic!("connected"),
         _ => None,
     })

@@ -13,6 +13,7 @@ use kvrep_core::protocol::active::{Claim, Confirmed, Heartbeat, Life, Message, s
 use kvrep_core::{Index, ReplicaId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 #[derive(Serialize, Deserialize)]
 struct ClaimJson {
@@ -37,9 +38,9 @@ struct HeartbeatJson {
     marcas: Vec<ClaimJson>,
 }
 
-/// A sign of life.
+/// A sign of life. `period` is how often it is given: a monitor compares it with its own options.
 #[must_use]
-pub fn write_heartbeat(heartbeat: &Heartbeat, agreement: u64) -> String {
+pub fn write_heartbeat(heartbeat: &Heartbeat, agreement: u64, period: Option<Duration>) -> String {
     let claim = |claim: &Claim| ClaimJson {
         marca: claim.mark.into(),
         posicao: claim.at.0,
@@ -70,6 +71,9 @@ pub fn write_heartbeat(heartbeat: &Heartbeat, agreement: u64) -> String {
         "tentativa": heartbeat.life.attempt,
         "acordo": agreement,
     });
+    if let Some(period) = period {
+        json["periodo"] = u64::try_from(period.as_millis()).unwrap_or(u64::MAX).into();
+    }
     if let (Some(json), Ok(Value::Object(body))) =
         (json.as_object_mut(), serde_json::to_value(body))
     {
@@ -87,6 +91,8 @@ pub enum Sign {
         heartbeat: Heartbeat,
         /// What it takes for agreed.
         agreement: u64,
+        /// How often it gives one, where it says so.
+        period: Option<Duration>,
     },
     /// A server lives, and more is not said.
     Alive {
@@ -137,10 +143,11 @@ pub fn read_heartbeat(payload: &[u8]) -> Result<Sign, String> {
     Ok(Sign::Ours {
         heartbeat,
         agreement,
+        period: fields.get("periodo").map(Duration::from_millis),
     })
 }
 
-/// A message to one server; `None` for a sign of life, which is for all.
+/// A message to one server; `parte` and `partes` count pieces of `piece_bytes`, also where they go over in smaller ones. `None` for a sign of life, which is for all.
 #[must_use]
 pub fn write_to(to: ReplicaId, message: &Message, piece_bytes: u64) -> Option<String> {
     let json = match message {

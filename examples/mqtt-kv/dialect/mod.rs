@@ -21,6 +21,7 @@ pub mod request;
 mod tests;
 
 use super::topics::Topics;
+use super::words;
 use answer::Form;
 use beside::Sign;
 use bytes::Bytes;
@@ -31,9 +32,10 @@ use kvrep_core::protocol::active::{Item, Message, Published};
 use kvrep_core::state_machine::decode;
 use kvrep_core::stream::StreamMember;
 use kvrep_core::transport::Destination;
-use kvrep_transport_mqtt::stream::{Addressed, Dialect, Heard, StreamTopics};
+use kvrep_transport_mqtt::stream::{Addressed, Dialect, Heard, StreamTopics, Trouble};
 use request::{Asked, Read, ReplyTo};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Bytes of a piece of a state: with its fields, a payload is less than twice as large, and fits every broker.
 pub const PIECE_BYTES: usize = 32 << 10;
@@ -57,6 +59,7 @@ pub struct Json {
     refused: Arc<Refused>,
     me: ReplicaId,
     agreement: u64,
+    period: Option<Duration>,
     request_bytes_max: usize,
     state_bytes_max: u64,
 }
@@ -90,6 +93,7 @@ impl Json {
             refused: Arc::default(),
             me: ReplicaId::NOBODY,
             agreement: 0,
+            period: None,
             request_bytes_max: usize::MAX,
             state_bytes_max: u64::MAX,
         }
@@ -106,6 +110,13 @@ impl Json {
     #[must_use]
     pub fn insertions(mut self, insertions: Insertions) -> Self {
         self.insertions = insertions;
+        self
+    }
+
+    /// Says in every sign of life how often they come.
+    #[must_use]
+    pub fn period(mut self, period: Duration) -> Self {
+        self.period = Some(period);
         self
     }
 
@@ -153,7 +164,8 @@ impl Dialect for Json {
         self.state_bytes_max = me.state_bytes_max as u64;
         Ok(StreamTopics {
             ordered: self.topics.requests.as_str().into(),
-            beside: vec![
+            subscriptions: vec![
+                self.topics.requests.clone(),
                 self.topics.monitor.clone(),
                 self.topics.state_of(me.replica),
             ],
@@ -179,7 +191,7 @@ impl Dialect for Json {
 
     fn message(&mut self, to: Destination, message: &Message, out: &mut Vec<Addressed>) {
         if let Message::Heartbeat(heartbeat) = message {
-            let json = beside::write_heartbeat(heartbeat, self.agreement);
+            let json = beside::write_heartbeat(heartbeat, self.agreement, self.period);
             out.push((self.topics.monitor.as_str().into(), json.into()));
         } else if let Destination::One(to) = to
             && let Some(json) = beside::write_to(to, message, PIECE_BYTES as u64)
@@ -199,6 +211,7 @@ impl Dialect for Json {
             Ok(Sign::Ours {
                 heartbeat,
                 agreement,
+                ..
             }) if agreement != self.agreement => Heard::ConfiguredOtherwise(heartbeat.replica),
             Ok(Sign::Ours { heartbeat, .. }) => Heard::Message(Message::Heartbeat(heartbeat)),
             Ok(Sign::Alive { server, .. }) => Heard::Nothing(format!(
@@ -206,6 +219,10 @@ impl Dialect for Json {
             )),
             Err(why) => Heard::Nothing(why),
         }
+    }
+
+    fn word(&self, trouble: &Trouble) -> String {
+        words::trouble(trouble)
     }
 
     fn answer(&mut self, reply_to: &Bytes, outcome: &Outcome) -> Option<Addressed> {

@@ -1,6 +1,7 @@
 //! What a broker says of itself: its limits, and why it refuses.
 
 use super::event::{Refusal, Rejection};
+use super::trouble::{Limit, Loss};
 use rumqttc::mqttbytes;
 use rumqttc::{
     ConnAck, ConnectReturnCode, ConnectionError, DisconnectReasonCode, PubAckReason, StateError,
@@ -51,53 +52,46 @@ impl BrokerLimits {
     /// # }
     /// ```
     #[must_use]
-    pub fn warnings(&self, payload_bytes_max: usize) -> Vec<String> {
+    pub fn warnings(&self, payload_bytes_max: usize) -> Vec<Limit> {
         let mut warnings = self.losses(payload_bytes_max);
         warnings.extend(self.slowness());
         warnings
     }
 
     /// That it takes few publications at a time, which matters to who has many.
-    pub(crate) fn slowness(&self) -> Option<String> {
-        (self.unacknowledged_max < FEW_IN_FLIGHT).then(|| format!(
-            "the broker takes {} unacknowledged publications at a time, which bounds the rate to so many a round trip; raise it (mosquitto: max_inflight_messages), and with it what it queues for slow receivers before it drops silently (max_queued_messages)",
-            self.unacknowledged_max
-        ))
+    pub(crate) fn slowness(&self) -> Option<Limit> {
+        let few = self.unacknowledged_max < FEW_IN_FLIGHT;
+        few.then_some(Limit::FewInFlight(self.unacknowledged_max))
     }
 
     /// What may lose or refuse something.
-    pub(crate) fn losses(&self, payload_bytes_max: usize) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !self.at_least_once {
-            warnings.push(
-                "the broker takes messages of QoS 0 only: whatever is published may be lost; use another broker".into(),
-            );
-        }
-        if !self.retains {
-            warnings.push(
-                "the broker keeps no retained messages: who starts does not learn who is there; allow them (mosquitto: retain_available true)".into(),
-            );
-        }
-        if self.packet_bytes_max < payload_bytes_max.saturating_add(1024) {
-            warnings.push(format!(
-                "the broker takes packets of up to {} bytes, payloads here may have {payload_bytes_max}: larger ones are refused; raise its limit (mosquitto: max_packet_size), or lower ours and the group's",
-                self.packet_bytes_max
-            ));
-        }
-        warnings
+    pub(crate) fn losses(&self, payload_bytes_max: usize) -> Vec<Limit> {
+        let small = Limit::SmallPackets {
+            packet_bytes_max: self.packet_bytes_max,
+            payload_bytes_max,
+        };
+        let is_small = self.packet_bytes_max < payload_bytes_max.saturating_add(1024);
+        [
+            (!self.at_least_once).then_some(Limit::AtMostOnce),
+            (!self.retains).then_some(Limit::NothingRetained),
+            is_small.then_some(small),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 }
 
 /// Why a connection ended or was not made.
 pub(super) enum Ended {
     /// Told to whoever reads the events; tried again.
-    Lost(String),
+    Lost(Loss),
     /// The broker says no; trying again soon is of no use.
     Refused(Rejection),
     /// Another process took this one's place at the broker; to take it back at once would begin a quarrel.
-    Displaced(String),
+    Displaced(Loss),
     /// It cannot go on from the session: what comes next would end the connection again.
-    Poisoned(String),
+    Poisoned(Loss),
 }
 
 /// How far a connection had come when it ended.
@@ -110,94 +104,88 @@ pub(super) enum Reached {
 }
 
 pub(super) fn why(error: &ConnectionError, broker: &str, reached: Reached) -> Ended {
+    let at = || broker.to_owned();
     match error {
         ConnectionError::ConnectionRefused(code)
         | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => {
-            let (refusal, why) = refusal(*code);
+            let said = format!("{code:?}");
             if is_passing(*code) {
-                Ended::Lost(format!("{broker} refuses for now: {why}"))
+                Ended::Lost(Loss::RefusedForNow {
+                    broker: at(),
+                    code: said,
+                })
             } else {
-                Ended::Refused(Rejection::Connection { refusal, why })
+                Ended::Refused(Rejection::Connection {
+                    refusal: refusal(*code),
+                    code: said,
+                })
             }
         }
         ConnectionError::Io(error) => Ended::Lost(io(error, broker, reached)),
         ConnectionError::MqttState(
             StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
         ) => Ended::Lost(io(error, broker, reached)),
-        ConnectionError::Timeout(_) => Ended::Lost(format!(
-            "{broker} did not answer in time: is it a broker, and this its address?"
-        )),
-        ConnectionError::NotConnAck(_) => {
-            Ended::Lost(format!("{broker} does not answer as a broker does"))
-        }
+        ConnectionError::Timeout(_) => Ended::Lost(Loss::Unanswered(at())),
+        ConnectionError::NotConnAck(_) => Ended::Lost(Loss::NoBroker(at())),
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code: DisconnectReasonCode::SessionTakenOver,
             ..
-        }) => Ended::Displaced(format!(
-            "another process connected to {broker} under this client id: give each its own"
-        )),
+        }) => Ended::Displaced(Loss::NameTaken(at())),
         ConnectionError::MqttState(StateError::ServerDisconnect {
             reason_code,
             reason_string,
-        }) => Ended::Lost(format!(
-            "the broker ended the connection: {reason_code:?}{}",
-            reason_string
-                .as_deref()
-                .map_or(String::new(), |s| format!(" ({s})"))
-        )),
+        }) => {
+            let words = reason_string.as_deref();
+            let words = words.map_or_else(String::new, |words| format!(" ({words})"));
+            Ended::Lost(Loss::Ended(format!("{reason_code:?}{words}")))
+        }
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             Ended::Lost(io(&ErrorKind::ConnectionAborted.into(), broker, reached))
         }
-        ConnectionError::MqttState(StateError::AwaitPingResp) => {
-            Ended::Lost(format!("{broker} gives no sign of life"))
-        }
+        ConnectionError::MqttState(StateError::AwaitPingResp) => Ended::Lost(Loss::Silent(at())),
         ConnectionError::MqttState(
             error @ (StateError::IncomingPacketTooLarge { .. } | StateError::Deserialization(_)),
-        ) => Ended::Poisoned(format!("{broker} sent what cannot be read: {error}")),
-        ConnectionError::SessionStateMismatch { .. } => Ended::Poisoned(format!(
-            "{broker} has a session of an earlier process under this client id; a new one is begun"
-        )),
-        error => Ended::Lost(format!("{broker}: {error}")),
+        ) => Ended::Poisoned(Loss::Unreadable {
+            broker: at(),
+            why: error.to_string(),
+        }),
+        ConnectionError::SessionStateMismatch { .. } => Ended::Poisoned(Loss::EarlierSession(at())),
+        error => Ended::Lost(Loss::Otherwise {
+            broker: at(),
+            why: error.to_string(),
+        }),
     }
 }
 
-fn io(error: &std::io::Error, broker: &str, reached: Reached) -> String {
+fn io(error: &std::io::Error, broker: &str, reached: Reached) -> Loss {
+    let broker = broker.to_owned();
     match error.kind() {
-        ErrorKind::ConnectionRefused => {
-            format!("nobody listens at {broker}: start the broker, or give its address")
-        }
+        ErrorKind::ConnectionRefused => Loss::NobodyListens(broker),
         ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof if reached == Reached::Up => {
-            format!("{broker} closed the connection")
+            Loss::Closed(broker)
         }
-        ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => format!(
-            "{broker} closed the connection (some brokers do so without a word when user or password are wrong)"
-        ),
-        _ => format!("{broker}: {error}"),
+        ErrorKind::ConnectionAborted | ErrorKind::UnexpectedEof => Loss::ClosedAtOnce(broker),
+        _ => Loss::Otherwise {
+            broker,
+            why: error.to_string(),
+        },
     }
 }
 
-fn refusal(code: ConnectReturnCode) -> (Refusal, String) {
-    let (refusal, remedy) = match code {
+fn refusal(code: ConnectReturnCode) -> Refusal {
+    match code {
         ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-            (Refusal::Credentials, "check user and password")
+            Refusal::Credentials
         }
         ConnectReturnCode::RefusedProtocolVersion
-        | ConnectReturnCode::UnsupportedProtocolVersion => {
-            (Refusal::Protocol, "it must speak MQTT 5")
-        }
+        | ConnectReturnCode::UnsupportedProtocolVersion => Refusal::Protocol,
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
-            (Refusal::ClientId, "choose another client id")
+            Refusal::ClientId
         }
-        ConnectReturnCode::PacketTooLarge => (
-            Refusal::Otherwise,
-            "what it is told by who connects is too large for it: raise its limit (mosquitto: max_packet_size)",
-        ),
-        ConnectReturnCode::RetainNotSupported => {
-            (Refusal::Otherwise, "it must keep retained messages")
-        }
-        _ => (Refusal::Otherwise, "see its log"),
-    };
-    (refusal, format!("{code:?}; {remedy}"))
+        ConnectReturnCode::PacketTooLarge => Refusal::SmallPackets,
+        ConnectReturnCode::RetainNotSupported => Refusal::NothingRetained,
+        _ => Refusal::Otherwise,
+    }
 }
 
 /// Whether the broker may say otherwise soon.
@@ -245,7 +233,9 @@ mod tests {
             retains: false,
             at_least_once: false,
         };
-        let said = mean.warnings(4 << 20).join("\n");
+        let said = mean.warnings(4 << 20);
+        let said: Vec<_> = said.iter().map(ToString::to_string).collect();
+        let said = said.join("\n");
         for word in [
             "max_inflight_messages",
             "max_packet_size",

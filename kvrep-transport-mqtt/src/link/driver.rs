@@ -8,7 +8,7 @@ use super::broker::{self, BrokerLimits, Ended};
 use super::event::{AckToken, Event, Rejection};
 use super::hands::{Hands, next_fate};
 use super::receipts::{Arrival, Verdict};
-use super::{Link, Phase, Session, Spec};
+use super::{Link, Loss, Phase, Session, Spec};
 use crate::config::{MqttConfig, MqttTiming};
 use bytes::Bytes;
 use kvrep_core::backoff::Backoff;
@@ -149,9 +149,7 @@ impl Driver {
                 Err(Stop::Unanswered) => {
                     self.drop_connection();
                     let broker = &self.broker;
-                    return Some(Ended::Lost(format!(
-                        "{broker} did not answer the subscriptions in time"
-                    )));
+                    return Some(Ended::Lost(Loss::SubscriptionsUnanswered(broker.clone())));
                 }
                 Err(Stop::Overdue) => {
                     self.drop_connection();
@@ -252,9 +250,12 @@ impl Driver {
         let filters = self.spec.subscriptions.iter();
         let filters = filters.map(|topic| SubscribeFilter::new(topic.as_str(), QoS::AtLeastOnce));
         let asked = self.hands.client.try_subscribe_many(filters);
-        asked
-            .err()
-            .map(|error| Ended::Lost(format!("cannot subscribe: {error}")))
+        asked.err().map(|error| {
+            Ended::Lost(Loss::Otherwise {
+                broker: self.broker.clone(),
+                why: format!("cannot subscribe: {error}"),
+            })
+        })
     }
 
     fn on_suback(&mut self, suback: &SubAck) -> Option<Ended> {
@@ -323,7 +324,10 @@ impl Driver {
     fn on_publish(&mut self, publish: Publish) -> Option<Ended> {
         let Some(topic) = self.topic(&publish.topic) else {
             // Not text, which MQTT forbids: the library should have refused it.
-            return Some(Ended::Poisoned("a topic that is not text".into()));
+            return Some(Ended::Poisoned(Loss::Unreadable {
+                broker: self.broker.clone(),
+                why: "a topic that is not text".into(),
+            }));
         };
         let link = &self.hands.link;
         let mut duplicate = false;
@@ -357,9 +361,7 @@ impl Driver {
                 }
                 Verdict::TooMany => {
                     // The same session would bring the same again.
-                    return Some(Ended::Poisoned(
-                        "the broker has more messages under way than MQTT allows".into(),
-                    ));
+                    return Some(Ended::Poisoned(Loss::TooMuchUnderWay(self.broker.clone())));
                 }
             }
         };
@@ -417,9 +419,8 @@ impl Driver {
         let (why, retry_in) = match ended {
             Ended::Lost(why) => (why, self.backoff.next()),
             Ended::Refused(rejection) => {
-                let why = rejection.to_string();
-                self.hands.tell(Event::Rejected(rejection));
-                (why, self.backoff.longest())
+                self.hands.tell(Event::Rejected(rejection.clone()));
+                (Loss::Refused(rejection), self.backoff.longest())
             }
             Ended::Displaced(why) => (why, self.backoff.longest()),
             Ended::Poisoned(why) => {

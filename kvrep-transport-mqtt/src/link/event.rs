@@ -1,6 +1,6 @@
 //! What a link to a broker tells whoever reads it.
 
-use super::{BrokerLimits, Link};
+use super::{BrokerLimits, Link, Loss};
 use bytes::Bytes;
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -48,7 +48,7 @@ pub enum Event {
     /// Not connected (any more). It is tried again.
     Disconnected {
         /// Why, and what can be done about it.
-        why: String,
+        why: Loss,
         /// When it is tried again.
         retry_in: Duration,
     },
@@ -61,12 +61,12 @@ pub enum Event {
 #[non_exhaustive]
 pub enum Rejection {
     /// The connection. It is tried again, after the longest wait.
-    #[error("the broker refuses the connection: {why}")]
+    #[error("the broker refuses the connection: {code}; {refusal}")]
     Connection {
         /// In which respect.
         refusal: Refusal,
-        /// Why, and what to do.
-        why: String,
+        /// The broker's code.
+        code: String,
     },
     /// A subscription. The connection is made anew, after the longest wait.
     #[error("the broker refuses the subscription to {topic}: {why}")]
@@ -86,17 +86,29 @@ pub enum Rejection {
     },
 }
 
-/// In which respect a broker refuses a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// In which respect a broker refuses a connection. Its `Display` says what to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// It does not know this user, or not with this password, or does not let them in.
+    #[error("check user and password")]
     Credentials,
     /// It does not speak this version of MQTT.
+    #[error("it must speak MQTT 5")]
     Protocol,
     /// It does not take this name of a client.
+    #[error("choose another client id")]
     ClientId,
+    /// Its packets are too small.
+    #[error(
+        "what it is told by who connects is too large for it: raise its limit (mosquitto: max_packet_size)"
+    )]
+    SmallPackets,
+    /// It keeps no retained messages.
+    #[error("it must keep retained messages")]
+    NothingRetained,
     /// In another one.
+    #[error("see its log")]
     Otherwise,
 }
 

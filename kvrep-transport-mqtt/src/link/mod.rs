@@ -20,10 +20,12 @@ mod hands;
 mod options;
 mod outbox;
 mod receipts;
+mod trouble;
 
 pub use broker::BrokerLimits;
 pub use event::{AckToken, Event, PublicationId, PublishError, Refusal, Rejection};
 pub(crate) use outbox::{Kept, Payload, Publication};
+pub use trouble::{Limit, Loss};
 
 use crate::config::MqttConfig;
 use bytes::Bytes;
@@ -216,7 +218,11 @@ impl Link {
         Ok(())
     }
 
-    /// Largest payload for this topic.
+    /// Largest payload for this topic, as far as is known by now.
+    pub(crate) fn payload_bytes_max(&self, topic: &str) -> usize {
+        self.bytes_max(&self.state(), topic)
+    }
+
     fn bytes_max(&self, state: &State, topic: &str) -> usize {
         let broker = state.broker.map(|limits| limits.payload_bytes_max(topic));
         self.payload_bytes_max.min(broker.unwrap_or(usize::MAX))

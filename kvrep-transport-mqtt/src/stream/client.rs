@@ -249,7 +249,7 @@ async fn hear(shared: Arc<Shared>, mut reader: Reader) {
                 ack.acknowledge();
             }
             Event::Connected { .. } => shared.state().why = None,
-            Event::Disconnected { why, .. } => shared.state().why = Some(why),
+            Event::Disconnected { why, .. } => shared.state().why = Some(why.to_string()),
             Event::Rejected(rejection) => {
                 if !matches!(rejection, Rejection::Publication { .. }) {
                     shared.state().why = Some(rejection.to_string());

@@ -1,5 +1,6 @@
 //! How a group speaks on a broker's topics: which they are, and what stands on them.
 
+use super::trouble::Trouble;
 use bytes::Bytes;
 use kvrep_core::ReplicaId;
 use kvrep_core::client_wire::Outcome;
@@ -16,8 +17,9 @@ pub type Addressed = (Arc<str>, Bytes);
 pub struct StreamTopics {
     /// The one whose order counts.
     pub ordered: Arc<str>,
-    /// Others that it reads; MQTT's patterns may be used.
-    pub beside: Vec<String>,
+    /// What it subscribes to: the ordered topic, and what it reads beside it; MQTT's patterns may be used, and no topic may be in two. Where one pattern
+    /// takes the ordered topic and the heartbeats in, no broker lets those wait behind the other for longer than for its turn.
+    pub subscriptions: Vec<String>,
 }
 
 /// What came on a topic beside the stream.
@@ -58,6 +60,11 @@ pub trait Dialect: Send + 'static {
 
     /// The answer to a client, by what its request said; `None` where there is nobody to be answered.
     fn answer(&mut self, reply_to: &Bytes, outcome: &Outcome) -> Option<Addressed>;
+
+    /// What an operator is told of this.
+    fn word(&self, trouble: &Trouble) -> String {
+        trouble.to_string()
+    }
 
     /// Whether answers to one topic may leave as one payload, one behind the other.
     fn joins_answers(&self) -> bool {

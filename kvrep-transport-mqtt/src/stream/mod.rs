@@ -33,8 +33,8 @@
 //! # How it works
 //!
 //! ```text
-//!   PREFIX/s         the ordered stream: requests of clients, and what members have to say to all
-//!   PREFIX/h         heartbeats, heard by every member
+//!   PREFIX/all/s     the ordered stream: requests of clients, and what members have to say to all
+//!   PREFIX/all/h     heartbeats, heard by every member
 //!   PREFIX/j/2       for member 2: the state, piece by piece, while it joins
 //!   PREFIX/a/NAME    answers for the client NAME
 //! ```
@@ -53,16 +53,18 @@
 mod client;
 mod dialect;
 mod own;
+mod trouble;
 mod unacknowledged;
 
 pub use client::{MqttStreamLink, connect_stream};
 pub use dialect::{Addressed, Dialect, Heard, StreamTopics};
 pub use own::OwnDialect;
+pub use trouble::Trouble;
 
 use crate::config::{MqttConfig, check_topic};
 use crate::link::{
-    self, AckToken, Event, Kept, Link, Payload, Publication, PublishError, Reader, Rejection,
-    Report, Session, Spec,
+    self, AckToken, Event, Kept, Limit, Link, Payload, Publication, PublishError, Reader,
+    Rejection, Report, Session, Spec,
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -93,7 +95,7 @@ struct Open {
     link: Arc<Link>,
     reader: Reader,
     ordered: Arc<str>,
-    ready: VecDeque<StreamEvent>,
+    ready: VecDeque<Ready>,
     /// Of the delivery that `ready` is from.
     ack: Option<AckToken>,
     unacknowledged: Unacknowledged,
@@ -102,12 +104,20 @@ struct Open {
     joined_answers: usize,
     connected_before: bool,
     connected: bool,
-    /// What was said of the broker's limits.
-    warned: BTreeSet<String>,
+    /// The limits of the broker that were told.
+    warned: BTreeSet<Limit>,
+    /// Topics for which its packets are too small, told.
+    too_small: BTreeSet<Arc<str>>,
     /// That the broker takes few publications at a time, where it was not said yet.
-    slowness: Option<String>,
+    slowness: Option<Limit>,
     batch_bytes_max: usize,
     payload_bytes_max: usize,
+}
+
+/// What is to be told.
+enum Ready {
+    Event(StreamEvent),
+    Trouble(Trouble),
 }
 
 impl MqttStream {
@@ -141,8 +151,7 @@ impl OrderedStream for MqttStream {
                 me.group.0, me.replica.0, me.incarnation.0
             )
         };
-        let mut subscriptions = vec![topics.ordered.to_string()];
-        subscriptions.extend(topics.beside);
+        let subscriptions = topics.subscriptions;
         let name = client_id.unwrap_or_else(named);
         let connection = connection(&name, 1, subscriptions.clone());
         let (link, reader) =
@@ -163,6 +172,7 @@ impl OrderedStream for MqttStream {
             connected_before: false,
             connected: false,
             warned: BTreeSet::new(),
+            too_small: BTreeSet::new(),
             slowness: None,
             batch_bytes_max: self.config.limits.batch_bytes_max,
             payload_bytes_max: self.config.limits.payload_bytes_max,
@@ -174,8 +184,12 @@ impl OrderedStream for MqttStream {
         let Self { dialect, open, .. } = self;
         let open = open.as_mut()?;
         loop {
-            if let Some(event) = open.ready.pop_front() {
-                return Some(event);
+            match open.ready.pop_front() {
+                Some(Ready::Event(event)) => return Some(event),
+                Some(Ready::Trouble(trouble)) => {
+                    return Some(StreamEvent::Trouble(dialect.word(&trouble)));
+                }
+                None => {}
             }
             // All of the last delivery is dealt with.
             if let Some(ack) = open.ack.take() {
@@ -207,14 +221,7 @@ impl OrderedStream for MqttStream {
         let Some(open) = &mut self.open else {
             return;
         };
-        let mut out = Vec::new();
-        self.dialect.message(to, message, &mut out);
-        for (topic, payload) in out {
-            // It may be lost: the scheme says again what matters.
-            if let Err(error) = open.hand_over(&topic, payload) {
-                debug!(%error, %topic, "not said");
-            }
-        }
+        open.say(to, message, self.dialect.as_mut());
     }
 
     fn answer(&mut self, number: AnswerNumber, reply_to: &Bytes, outcome: &Outcome) {
@@ -225,7 +232,7 @@ impl OrderedStream for MqttStream {
         let Some((topic, payload)) = addressed.filter(|(topic, _)| check_topic(topic).is_ok())
         else {
             debug!("a request whose answer can go nowhere");
-            open.ready.push_back(StreamEvent::Answered(number));
+            open.tell(StreamEvent::Answered(number));
             return;
         };
         if self.dialect.joins_answers() {
@@ -254,11 +261,10 @@ impl OrderedStream for MqttStream {
                 (open.link, open.reader) = (link, reader);
                 (open.ack, open.connected) = (None, false);
                 open.unacknowledged.all_again();
-                open.ready.push_back(StreamEvent::Trouble(ANEW.into()));
+                open.trouble(Trouble::ConnectsAnew);
             }
             Err(why) => {
-                let why = format!("cannot connect anew: {why}");
-                open.ready.push_back(StreamEvent::Trouble(why));
+                open.trouble(Trouble::CannotConnectAnew(why));
             }
         }
     }
@@ -286,6 +292,14 @@ fn connection(name: &str, number: u32, subscriptions: Vec<String>) -> Spec {
 }
 
 impl Open {
+    fn tell(&mut self, event: StreamEvent) {
+        self.ready.push_back(Ready::Event(event));
+    }
+
+    fn trouble(&mut self, trouble: Trouble) {
+        self.ready.push_back(Ready::Trouble(trouble));
+    }
+
     fn on_event(&mut self, event: Event, dialect: &mut dyn Dialect) {
         match event {
             Event::Delivered {
@@ -329,26 +343,25 @@ impl Open {
                     // What waits would overtake what has to be sent again.
                     self.link.discard();
                     self.unacknowledged.all_again();
-                    self.ready.push_back(StreamEvent::Reset);
+                    self.tell(StreamEvent::Reset);
                 }
                 info!(session_resumed, "connected to the broker");
                 if !self.connected_before {
-                    self.ready.push_back(StreamEvent::Opened);
+                    self.tell(StreamEvent::Opened);
                 }
                 self.connected_before = true;
                 self.send_waiting();
             }
             Event::Disconnected { why, .. } => {
                 self.connected = false;
-                self.ready.push_back(StreamEvent::Trouble(why));
+                self.trouble(Trouble::Lost(why));
             }
             Event::Rejected(rejection) => {
-                let why = rejection.to_string();
-                if let Rejection::Publication { id, .. } = rejection {
-                    let sent = self.unacknowledged.acknowledged(id);
+                if let Rejection::Publication { id, .. } = &rejection {
+                    let sent = self.unacknowledged.acknowledged(*id);
                     self.told(sent);
                 }
-                self.ready.push_back(StreamEvent::Trouble(why));
+                self.trouble(Trouble::Refused(rejection));
             }
         }
     }
@@ -357,44 +370,52 @@ impl Open {
         let of_all = xxh3_64(payload);
         for (n, published) in dialect.read_items(payload).into_iter().enumerate() {
             let hash = of_all.wrapping_add((n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            self.ready
-                .push_back(StreamEvent::Delivered { published, hash });
+            self.tell(StreamEvent::Delivered { published, hash });
         }
     }
 
     fn on_beside(&mut self, topic: &str, payload: &Bytes, dialect: &mut dyn Dialect) {
         match dialect.read_message(topic, payload) {
             Heard::Message(message) => {
-                self.ready.push_back(StreamEvent::Message(message));
+                self.tell(StreamEvent::Message(message));
             }
             Heard::Part => {}
             Heard::ConfiguredOtherwise(other) => {
-                self.ready
-                    .push_back(StreamEvent::ConfiguredOtherwise(other));
+                self.tell(StreamEvent::ConfiguredOtherwise(other));
             }
             Heard::Nothing(why) => debug!(%topic, %why, "what came is nothing"),
         }
     }
 
-    fn warn_once(&mut self, warning: String) {
-        if self.warned.insert(warning.clone()) {
-            warn!(%warning, "the broker");
-            self.ready.push_back(StreamEvent::Trouble(warning));
+    fn warn_once(&mut self, limit: Limit) {
+        if self.warned.insert(limit.clone()) {
+            warn!(%limit, "the broker");
+            self.trouble(Trouble::Limit(limit));
         }
     }
 
     fn told(&mut self, sent: Option<Outgoing>) {
         for number in sent.into_iter().flat_map(|sent| sent.answers) {
-            self.ready.push_back(StreamEvent::Answered(number));
+            self.tell(StreamEvent::Answered(number));
         }
     }
 
     fn join(&mut self, topic: Arc<str>, payload: &Bytes, number: AnswerNumber) {
+        let bytes_max = self
+            .batch_bytes_max
+            .min(self.link.payload_bytes_max(&topic));
+        let before = self
+            .joined
+            .get(&topic)
+            .map_or(0, |(joined, _)| joined.len());
+        if before + payload.len() > bytes_max {
+            self.flush();
+        }
         let (joined, answers) = self.joined.entry(topic).or_default();
         joined.extend_from_slice(payload);
         answers.push(number);
         self.joined_answers += 1;
-        if joined.len() >= self.batch_bytes_max || self.joined_answers >= JOINED_MAX {
+        if joined.len() >= bytes_max || self.joined_answers >= JOINED_MAX {
             self.flush();
         }
     }
@@ -431,10 +452,40 @@ impl Open {
                 }
                 Err(error @ (PublishError::TooLarge { .. } | PublishError::Topic)) => {
                     warn!(%error, %topic, "cannot be published");
-                    self.ready
-                        .push_back(StreamEvent::Trouble(format!("{topic}: {error}")));
+                    self.trouble(Trouble::GivenUp { topic, why: error });
                     let given_up = self.unacknowledged.give_up();
                     self.told(given_up);
+                }
+            }
+        }
+    }
+
+    /// Says something beside the stream; a piece of a state that the broker does not take in one packet goes over in several.
+    fn say(&mut self, to: Destination, message: &Message, dialect: &mut dyn Dialect) {
+        let mut out = Vec::new();
+        dialect.message(to, message, &mut out);
+        for (topic, payload) in out {
+            match self.hand_over(&topic, payload) {
+                Ok(_) => {}
+                Err(PublishError::TooLarge { bytes_max, .. }) => {
+                    let Some(halves) = halves(message) else {
+                        if self.too_small.len() < TOPICS_TOLD_MAX
+                            && self.too_small.insert(Arc::clone(&topic))
+                        {
+                            let trouble = Trouble::SmallPackets { topic, bytes_max };
+                            warn!(%trouble, "the broker");
+                            self.trouble(trouble);
+                        }
+                        return;
+                    };
+                    for half in &halves {
+                        self.say(to, half, dialect);
+                    }
+                    return;
+                }
+                // It may be lost: the scheme says again what matters.
+                Err(error @ (PublishError::Full | PublishError::Topic | PublishError::Closed)) => {
+                    debug!(%error, %topic, "not said");
                 }
             }
         }
@@ -462,7 +513,42 @@ impl fmt::Debug for MqttStream {
     }
 }
 
-/// What an operator is told when a connection is given up.
-const ANEW: &str = "what this replica publishes does not come back to it: it connects anew";
+/// Two smaller pieces of a state in place of this one. The receiver takes pieces of any size, one behind the other.
+fn halves(message: &Message) -> Option<[Message; 2]> {
+    let Message::Piece {
+        life,
+        from,
+        at,
+        chain,
+        offset,
+        whole,
+        data,
+    } = message
+    else {
+        return None;
+    };
+    if data.len() < PIECE_BYTES_MIN {
+        return None;
+    }
+    let middle = data.len() / 2;
+    let piece = |offset, data| Message::Piece {
+        life: *life,
+        from: *from,
+        at: *at,
+        chain: *chain,
+        offset,
+        whole: *whole,
+        data,
+    };
+    Some([
+        piece(*offset, data.slice(..middle)),
+        piece(offset + middle as u64, data.slice(middle..)),
+    ])
+}
+
 /// Answers that are held back at once.
 const JOINED_MAX: usize = 64;
+/// Topics of which it is told that the broker's packets are too small.
+const TOPICS_TOLD_MAX: usize = 64;
+/// A piece of a state is not cut into smaller ones: a broker that does not take these takes nothing of use.
+const PIECE_BYTES_MIN: usize = 128;

@@ -39,10 +39,7 @@ impl Dialect for OwnDialect {
         let topics = Topics::new(&self.config, me.group);
         let asked = StreamTopics {
             ordered: topics.stream(),
-            beside: vec![
-                topics.heartbeats().to_string(),
-                topics.joining(me.replica).to_string(),
-            ],
+            subscriptions: vec![topics.for_all(), topics.joining(me.replica).to_string()],
         };
         self.open = Some((me.clone(), topics));
         Ok(asked)
@@ -227,7 +224,7 @@ mod tests {
         let mut dialect = member(1, 3);
         for (topic, goes) in [
             ("p/a/c1", true),
-            ("p/s", false),
+            ("p/all/s", false),
             ("other", false),
             ("p/a/#", false),
         ] {
@@ -251,7 +248,7 @@ mod tests {
             let mut dialect = member(1, 3);
             let bytes = Bytes::from(bytes);
             prop_assert!(!dialect.read_items(&bytes).is_empty());
-            dialect.read_message("p/h", &bytes);
+            dialect.read_message("p/all/h", &bytes);
             dialect.answer(&bytes, &Outcome::Closed);
         }
     }
