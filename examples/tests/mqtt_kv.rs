@@ -447,6 +447,82 @@ async fn r0_23_the_monitor_says_it_once_with_the_fields_of_the_text_and_ignores_
     assert_eq!(printed.matches("falhou").count(), 1, "{printed}");
 }
 
+/// A monitor of this stage with options of its own.
+async fn monitor(stage: &Stage, options: &[&str]) -> Process {
+    let program = Program::beside("monitor", "mqtt-kv-monitor").unwrap();
+    let program = program.args(["2", "--broker", &stage.address()]);
+    let mut monitor = program.args(options).start().unwrap();
+    monitor.line("conectado ao broker", WITHIN).await.unwrap();
+    monitor
+}
+
+#[tokio::test]
+async fn a0_16_a_monitor_that_starts_before_the_servers_declares_nobody_dead_while_they_start() {
+    let mut stage = Stage::new(Broker::Embutido, 2, &[]).await.unwrap();
+    // Shorter than the servers take to begin; what is not heard in the grace is far later.
+    let options = [
+        "--timeout",
+        "3000",
+        "--carencia",
+        "60000",
+        "--relancar",
+        "true",
+    ];
+    let mut monitor = monitor(&stage, &options).await;
+    stage.start_servers().await.unwrap();
+    for _ in 0..2 {
+        monitor.line("está vivo", WITHIN).await.unwrap();
+    }
+    let printed = monitor.printed().join("\n");
+    assert!(!printed.contains("falhou"), "{printed}");
+}
+
+#[tokio::test]
+async fn a0_10_a0_16_a_server_that_was_dead_before_the_monitor_started_is_declared_dead_and_started_again()
+ {
+    let mut stage = started(2, &[]).await;
+    stage.kill(1).await.unwrap();
+    let called = stage.file("called");
+    let command = format!("echo {{id}} >>{}; exit 3", called.display());
+    let mut monitor = monitor(&stage, &["--relancar", &command]).await;
+    for said in [
+        "servidor 1 falhou",
+        "relançando o servidor 1",
+        // It is said, too, that the command fails.
+        "o comando que relançou o servidor 1 terminou com um erro (código 3)",
+    ] {
+        monitor.line(said, WITHIN).await.unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&called).unwrap(), "1\n");
+}
+
+#[tokio::test]
+async fn a_monitor_that_is_too_hasty_for_the_servers_says_so() {
+    let stage = started(2, &[]).await;
+    let mut monitor = monitor(&stage, &["--timeout", "250"]).await;
+    let said = "menor do que três vezes o --periodo dos servidores (100 ms)";
+    monitor.line(said, WITHIN).await.unwrap();
+}
+
+#[tokio::test]
+async fn options_of_the_client_stand_before_or_behind_what_it_asks_and_a_wrong_address_is_an_option_too()
+ {
+    let stage = started(1, &[]).await;
+    for arguments in [
+        &["--espera", "60000", "insere", "cor", "azul"][..],
+        &["insere", "cor", "azul", "--espera", "60000"],
+        &["consulta", "cor", "--espera", "60000", "--reenvio", "900"],
+    ] {
+        let (code, said) = exit_code(stage.client(arguments).unwrap()).await;
+        assert_eq!(code, 0, "{arguments:?}: {said:?}");
+    }
+    for wrong in ["aqui", "aqui:x", ":1883", "127.0.0.1:99999"] {
+        let broker = Program::beside("broker", "mqtt-kv-broker").unwrap();
+        let (code, said) = exit_code(broker.args(["--listen", wrong])).await;
+        assert_eq!(code, 2, "{wrong}: {said:?}");
+    }
+}
+
 /// Another process under a number of this stage.
 fn beside(stage: &Stage, id: &str, more: &[&str]) -> Program {
     Program::beside("outro", "mqtt-kv-server")

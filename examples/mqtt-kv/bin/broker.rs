@@ -13,12 +13,20 @@ use tokio::runtime::Builder;
 #[command(
     name = "mqtt-kv-broker",
     after_help = "Exemplos:\n  mqtt-kv-broker\n  mqtt-kv-broker --listen 0.0.0.0:1883\n\nTermina com Ctrl-C. Código de \
-                  saída: 0, ou 1 se não pode escutar."
+                  saída: 0; 1 se não pode escutar; 2 para opções erradas."
 )]
 struct Args {
     /// Onde escuta; com a porta 0, em uma porta livre, que é impressa.
-    #[arg(long, value_name = "HOST:PORTA", default_value = "127.0.0.1:1883")]
+    #[arg(long, value_name = "HOST:PORTA", default_value = "127.0.0.1:1883", value_parser = address)]
     listen: String,
+}
+
+/// Whether this can be an address; whether it can be listened on, the system says.
+fn address(given: &str) -> Result<String, String> {
+    let port = given.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+    let port = port.and_then(|(_, port)| port.parse::<u16>().ok());
+    port.map(|_| given.to_owned())
+        .ok_or_else(|| "escreva HOST:PORTA, como 127.0.0.1:1883".into())
 }
 
 fn main() -> ExitCode {

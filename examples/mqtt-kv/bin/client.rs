@@ -25,13 +25,13 @@ struct Args {
     #[command(flatten)]
     broker: BrokerArgs,
     /// Por quantos ms se espera pela resposta.
-    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    #[arg(long, global = true, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     espera: u64,
     /// Depois de quantos ms sem resposta uma consulta é publicada de novo, com o mesmo idpedido.
-    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    #[arg(long, global = true, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     reenvio: u64,
     /// Não espera pela resposta de uma inserção, só pelo broker: para servidores que não respondem a inserções.
-    #[arg(long)]
+    #[arg(long, global = true)]
     sem_resposta: bool,
     #[command(subcommand)]
     pedido: Option<Request>,

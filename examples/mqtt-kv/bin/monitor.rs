@@ -1,7 +1,6 @@
 //! The monitor of system 0. See `examples/mqtt-kv/README.md`.
 
 use clap::Parser;
-use clap::builder::ArgPredicate;
 use kvrep_examples::common::logging::time_of_day;
 use kvrep_examples::common::runtime;
 use kvrep_examples::mqtt_kv::connection::BrokerArgs;
@@ -17,7 +16,7 @@ use tokio::runtime::Builder;
 #[command(
     name = "mqtt-kv-monitor",
     after_help = "Exemplos:\n  mqtt-kv-monitor 3\n  mqtt-kv-monitor 3 --broker 10.0.0.1:1883 --timeout 2000\n  mqtt-kv-monitor 3 --relancar \
-                  'mqtt-kv-server {id} 3 --novo >>servidor-{id}.log 2>&1'\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para \
+                  'mqtt-kv-server {id} 3 --novo >>servidor-{id}.log 2>&1'\n\nUm --relancar cujo comando termina com um erro é dito. Termina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para \
                   opções erradas; 5 se o broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado."
 )]
 struct Args {
@@ -29,20 +28,21 @@ struct Args {
     /// Depois de quantos ms de silêncio um servidor é dado como morto; o mesmo valor que os servidores têm.
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     timeout: u64,
-    /// Desde quando se espera por um servidor que nunca deu sinal de vida; com --relancar, só desde o primeiro, para que não se relance o que
-    /// ainda começa.
-    #[arg(
-        long,
-        value_enum,
-        default_value_t,
-        default_value_if("relancar", ArgPredicate::IsPresent, "primeiro-sinal")
-    )]
+    /// Depois de quantos ms um servidor que nunca deu sinal de vida é dado como morto, enquanto ninguém serve: servidores levam mais do que quatro vezes --timeout
+    /// para começar. Depois que um serve, vale --timeout. [padrão: dez vezes --timeout]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    carencia: Option<u64>,
+    /// Desde quando se espera por um servidor que nunca deu sinal de vida; com primeiro-sinal, ele nunca é dado como morto antes do primeiro.
+    #[arg(long, value_enum, default_value_t)]
     contar_de: CountFrom,
     /// Comando (do shell) que relança um servidor morto, se outro vive que lhe dê o estado; {id} é o seu número, que está também em IDSERV. O que ele inicia continua
     /// quando o monitor termina.
     #[arg(long, value_name = "COMANDO")]
     relancar: Option<String>,
 }
+
+/// Servers need a little more than four and a half times their timeout to begin.
+const GRACE_FACTOR: u32 = 10;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -59,6 +59,10 @@ fn main() -> ExitCode {
         topics: Topics::default(),
         servers: args.servidores,
         timeout: Duration::from_millis(args.timeout),
+        grace: args.carencia.map_or_else(
+            || GRACE_FACTOR * Duration::from_millis(args.timeout),
+            Duration::from_millis,
+        ),
         count_from: args.contar_de,
         relaunch: args.relancar,
     };
