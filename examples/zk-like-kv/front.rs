@@ -157,12 +157,18 @@ impl Front {
         }
     }
 
-    /// Carries out at once what is passed on, and answers in order, until something else is said; that is returned.
+    /// Carries out at once what is passed on, and answers in order, until something else is said; that is returned. It stays here while nothing is under
+    /// way, so that what the last writes were carried out in is used again.
     async fn carry_out(&self, talk: &mut Talk, first: PassedOn) -> Result<Option<Framed>, Ended> {
         let mut in_flight = InOrder::default();
         let mut bytes_in_flight = self.begin(first, &mut in_flight).await;
         let mut other = None;
-        while !in_flight.is_empty() {
+        loop {
+            if in_flight.is_empty()
+                && let Some(other) = other.take()
+            {
+                return Ok(other);
+            }
             let room = in_flight.len() < IN_FLIGHT_MAX && bytes_in_flight < IN_FLIGHT_BYTES_MAX;
             tokio::select! {
                 biased;
@@ -173,7 +179,7 @@ impl Front {
                         None => other = Some(None),
                     }
                 }
-                Some(mut done) = in_flight.next() => loop {
+                Some(mut done) = in_flight.next(), if !in_flight.is_empty() => loop {
                     let (answer, bytes) = done;
                     bytes_in_flight -= bytes;
                     let answer = write_answer(Dialect::Mensagem, answer, self.me);
@@ -187,10 +193,6 @@ impl Front {
                     }
                 },
             }
-        }
-        match other {
-            Some(other) => Ok(other),
-            None => talk.next().await,
         }
     }
 

@@ -73,7 +73,7 @@ impl<T: 'static> InOrder<T> {
         let first = poll_fn(|context| Poll::Ready(boxed.poll(context)));
         let begun = match unconstrained(first).await {
             Poll::Ready(done) => {
-                self.spare.push(boxed);
+                keep(&mut self.spare, boxed);
                 Begun::Done(done)
             }
             Poll::Pending => Begun::UnderWay(boxed),
@@ -104,7 +104,7 @@ impl<T: 'static> InOrder<T> {
                 && let Poll::Ready(done) = work.poll(context)
                 && let Begun::UnderWay(spare) = std::mem::replace(begun, Begun::Done(done))
             {
-                self.spare.push(spare);
+                keep(&mut self.spare, spare);
             }
         }
         if self.begun.is_empty() {
@@ -116,6 +116,15 @@ impl<T: 'static> InOrder<T> {
         }
     }
 }
+
+fn keep<T>(spare: &mut Vec<ReusableBoxFuture<'static, T>>, boxed: ReusableBoxFuture<'static, T>) {
+    if spare.len() < SPARE_MAX {
+        spare.push(boxed);
+    }
+}
+
+/// Boxes that one who has much to do at times keeps while it has nothing to do: some two hundred kilobytes.
+const SPARE_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ use super::table::{Ask, Change, Said, Table};
 use super::trio::Trio;
 use super::words::{plainly, together};
 use kvrep_core::node::{ClientError, Node};
+use kvrep_core::state_machine::{Malformed, decode};
 use kvrep_core::{Client, Index, Manage, Read, ReplicaId, StateMachine};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -190,15 +191,13 @@ impl Store {
         let Ok(replica) = formed else {
             return self.excuse(registry, key, None);
         };
-        let change = Change::Put {
-            key: key.clone(),
-            value: value.clone(),
-        };
+        let change = Change::put(&key, &value);
         let written = async {
             self.shown(seen).await;
             self.leave_out_shown(&replica).await?;
             // It asks again while certainly nothing was done, as when the group is not complete yet.
-            replica.client.execute_at_most_once(change).await
+            let said = replica.client.execute_raw_at_most_once(change).await?;
+            decode::<Said>(&said).map_err(|Malformed(why)| ClientError::BadResponse(why))
         };
         match timeout_at(deadline + OWN_SLACK, written).await {
             Ok(Ok(Said::Written(timestamp))) => {

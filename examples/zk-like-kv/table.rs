@@ -13,6 +13,8 @@
 use super::given::Given;
 use super::message::Answer;
 use super::recent::Recent;
+use bytes::Bytes;
+use kvrep_core::state_machine::encode;
 use kvrep_core::{ApplyContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -88,6 +90,18 @@ pub enum Said {
     Behind(u64),
     /// The highest timestamp that was ever given or left out.
     Clock(u64),
+}
+
+impl Change {
+    /// A write as the bytes of a command; whoever wants it keeps its texts.
+    #[must_use]
+    pub fn put(key: &str, value: &str) -> Bytes {
+        #[derive(Serialize)]
+        enum Borrowed<'a> {
+            Put { key: &'a str, value: &'a str },
+        }
+        encode(&Borrowed::Put { key, value })
+    }
 }
 
 impl Table {
@@ -188,6 +202,13 @@ impl StateMachine for Table {
 mod tests {
     use super::*;
     use kvrep_core::{Index, Timestamp};
+
+    #[test]
+    fn a_write_from_borrowed_texts_is_the_same_command() {
+        let (key, value) = ("k".into(), "ç\n".repeat(100));
+        let borrowed = Change::put("k", &value);
+        assert_eq!(borrowed, encode(&Change::Put { key, value }));
+    }
 
     fn put(table: &mut Table, key: &str, value: &str) -> u64 {
         let mut context = ApplyContext::new(Index(1), Timestamp(0), 0);
