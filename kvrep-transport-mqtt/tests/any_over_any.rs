@@ -370,7 +370,20 @@ async fn active(keeper: impl Keeper) {
     all_equal(&nodes, PATIENCE).await;
 }
 
-/// The lowest answers; when it crashes the next one does; when it returns it does again. A state machine that takes commands is refused.
+/// A state machine that takes commands is refused by the scheme that replicates nothing.
+async fn refused(carrier: impl Carrier) {
+    let refused = Node::builder(GROUP, MEMBERS[0])
+        .members(MEMBERS)
+        .transport(carrier.transport(MEMBERS[0]))
+        .lowest_id(TickConfig::default())
+        .state_machine(Shelf::<true>::new())
+        .start()
+        .await;
+    let why = refused.expect_err("it takes commands").to_string();
+    assert!(why.contains("takes commands"), "{why}");
+}
+
+/// The lowest answers; when it crashes the next one does; when it returns it does again.
 async fn lowest(carrier: impl Carrier) {
     let ticks = TickConfig {
         period: Duration::from_millis(200),
@@ -395,16 +408,6 @@ async fn lowest(carrier: impl Carrier) {
         let answer = client.query(Read::Linearizable, "nought".into()).await;
         assert_eq!(answer.unwrap(), Some(0));
     };
-    let refused = Node::builder(GROUP, MEMBERS[0])
-        .members(MEMBERS)
-        .transport(carrier.transport(MEMBERS[0]))
-        .lowest_id(ticks)
-        .state_machine(Shelf::<true>::new())
-        .start()
-        .await;
-    let why = refused.expect_err("it takes commands").to_string();
-    assert!(why.contains("takes commands"), "{why}");
-
     let mut nodes = Vec::new();
     for id in MEMBERS {
         nodes.push(start_again(async || start(id).await).await);
@@ -417,33 +420,70 @@ async fn lowest(carrier: impl Carrier) {
 }
 
 macro_rules! cells {
-    ($($test:ident: $scheme:ident($($over:expr),+);)*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $test() {
-            $scheme($($over),+).await;
-        }
-    )*};
+    ($($row:literal {$($test:ident: $scheme:ident($($over:expr),+) says $word:literal;)*})*) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                $scheme($($over),+).await;
+            }
+        )*)*
+
+        /// The rows of the README's table: scheme, and a word for each transport.
+        const TABLE: &[(&str, &[&str])] = &[$(($row, &[$($word),*])),*];
+    };
 }
 
 cells! {
-    passive_over_memory: passive(MemoryNetwork::new(), Ack::AllInSync);
-    passive_by_all_over_memory: passive(MemoryNetwork::new(), Ack::All);
-    passive_by_the_primary_over_memory: passive(MemoryNetwork::new(), Ack::Primary);
-    passive_over_tcp: passive(Tcp::new(), Ack::AllInSync);
-    passive_by_all_over_tcp: passive(Tcp::new(), Ack::All);
-    passive_by_the_primary_over_tcp: passive(Tcp::new(), Ack::Primary);
-    passive_over_mqtt: passive(Mqtt::new(), Ack::AllInSync);
-    passive_by_all_over_mqtt: passive(Mqtt::new(), Ack::All);
-    passive_by_the_primary_over_mqtt: passive(Mqtt::new(), Ack::Primary);
-    passive_over_multicast: passive(Multicast::new(), Ack::AllInSync);
-    passive_by_all_over_multicast: passive(Multicast::new(), Ack::All);
-    passive_by_the_primary_over_multicast: passive(Multicast::new(), Ack::Primary);
-    active_over_memory: active(StreamHub::new());
-    active_over_mqtt: active(Mqtt::new());
-    active_over_tcp: active(Log(Tcp::new()));
-    active_over_multicast: active(Log(Multicast::new()));
-    lowest_id_over_memory: lowest(MemoryNetwork::new());
-    lowest_id_over_tcp: lowest(Tcp::new());
-    lowest_id_over_mqtt: lowest(Mqtt::new());
-    lowest_id_over_multicast: lowest(Multicast::new());
+    "passive, acknowledged by all in sync" {
+        passive_over_memory: passive(MemoryNetwork::new(), Ack::AllInSync) says "yes";
+        passive_over_tcp: passive(Tcp::new(), Ack::AllInSync) says "yes";
+        passive_over_mqtt: passive(Mqtt::new(), Ack::AllInSync) says "yes";
+        passive_over_multicast: passive(Multicast::new(), Ack::AllInSync) says "yes";
+    }
+    "passive, acknowledged by all (fixed primary)" {
+        passive_by_all_over_memory: passive(MemoryNetwork::new(), Ack::All) says "yes";
+        passive_by_all_over_tcp: passive(Tcp::new(), Ack::All) says "yes";
+        passive_by_all_over_mqtt: passive(Mqtt::new(), Ack::All) says "yes";
+        passive_by_all_over_multicast: passive(Multicast::new(), Ack::All) says "yes";
+    }
+    "passive, acknowledged by the primary" {
+        passive_by_the_primary_over_memory: passive(MemoryNetwork::new(), Ack::Primary) says "yes";
+        passive_by_the_primary_over_tcp: passive(Tcp::new(), Ack::Primary) says "yes";
+        passive_by_the_primary_over_mqtt: passive(Mqtt::new(), Ack::Primary) says "yes";
+        passive_by_the_primary_over_multicast: passive(Multicast::new(), Ack::Primary) says "yes";
+    }
+    "active" {
+        active_over_memory: active(StreamHub::new()) says "yes (`StreamHub`)";
+        active_over_tcp: active(Log(Tcp::new())) says "yes, over a log (`LogStream`)";
+        active_over_mqtt: active(Mqtt::new()) says "yes (`MqttStream`)";
+        active_over_multicast: active(Log(Multicast::new())) says "yes, over a log (`LogStream`)";
+    }
+    "lowest id, no commands" {
+        lowest_id_over_memory: lowest(MemoryNetwork::new()) says "yes";
+        lowest_id_over_tcp: lowest(Tcp::new()) says "yes";
+        lowest_id_over_mqtt: lowest(Mqtt::new()) says "yes";
+        lowest_id_over_multicast: lowest(Multicast::new()) says "yes";
+    }
+    "lowest id, with commands" {
+        lowest_id_refuses_commands_over_memory: refused(MemoryNetwork::new()) says "refused";
+        lowest_id_refuses_commands_over_tcp: refused(Tcp::new()) says "refused";
+        lowest_id_refuses_commands_over_mqtt: refused(Mqtt::new()) says "refused";
+        lowest_id_refuses_commands_over_multicast: refused(Multicast::new()) says "refused";
+    }
+}
+
+/// Prints the table; the README shows the same one.
+#[test]
+fn the_readme_shows_this_table() {
+    let mut table =
+        String::from("| | memory | TCP | MQTT | UDP multicast |\n|---|---|---|---|---|\n");
+    for (scheme, words) in TABLE {
+        table += &format!("| {scheme} | {} |\n", words.join(" | "));
+    }
+    println!("{table}");
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
+    // (A packaged crate has no README of the repository beside it.)
+    if let Ok(readme) = std::fs::read_to_string(readme) {
+        assert!(readme.contains(&table), "the README lacks\n{table}");
+    }
 }
