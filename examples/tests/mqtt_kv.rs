@@ -222,6 +222,10 @@ async fn r0_17_c0_10_what_is_wrong_doubled_or_retained_stops_nobody_and_changes_
     stage.kill(1).await.unwrap();
     stage.replace(1).await.unwrap();
     probe.put("k", "v").await.unwrap();
+    // Who answers these has executed what stands before them.
+    for server in 0..2 {
+        probe.get(&key_of(server, 2, 2)).await.unwrap();
+    }
     same_tables(&mut stage, &[0, 1]).await;
 }
 
