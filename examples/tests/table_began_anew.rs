@@ -170,12 +170,12 @@ async fn a_primary_with_its_log_goes_on_beside_a_secondary_that_began_a_table_of
     second.kill().await.expect("killed");
     let mut client = only(pair.first.address());
     put(&mut client, "n", "2").await;
-    first.kill().await.expect("killed");
     let directory = tempfile::tempdir().expect("a directory");
     let seat = pair.second.alone(directory.path(), &both).expect("built");
     let mut stray = seat.launch().expect("the second, elsewhere");
     serves(&mut stray).await;
 
+    first.kill().await.expect("killed");
     let mut first = pair.first.launch().expect("the first, again");
     let who = first.line("began ANOTHER TABLE", WITHIN).await;
     let who = who.expect("it says who");
@@ -185,28 +185,4 @@ async fn a_primary_with_its_log_goes_on_beside_a_secondary_that_began_a_table_of
     dump_when(&mut first, "its own table", whole)
         .await
         .expect("a dump");
-    // The other one hears that it has begun another, and gives that up.
-    becomes_secondary(&mut stray).await;
-}
-
-/// The same while the primary lives, which looks for its secondary.
-#[tokio::test]
-async fn a_secondary_that_is_started_elsewhere_as_a_primary_becomes_the_secondary_again() {
-    let both = ["--durable"];
-    let pair = prepare(&both);
-    let (_first, mut second) = pair.start().await.expect("the pair");
-    put(&mut pair.client(Patience::default()), "k", "1").await;
-    second.kill().await.expect("killed");
-    put(&mut only(pair.first.address()), "n", "2").await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let seat = pair.second.alone(directory.path(), &both).expect("built");
-    let mut stray = seat.launch().expect("the second, elsewhere");
-    becomes_secondary(&mut stray).await;
-    let why = stray.line("was started as if for the first time", WITHIN);
-    assert!(why.await.expect("it says why").contains("EMPTY"));
-}
-
-async fn becomes_secondary(stray: &mut Process) {
-    let copied = |d: &Dump| d.is_up() && !d.is_primary() && d.entries == ["k: 1", "n: 2"];
-    dump_when(stray, "the copy", copied).await.expect("a dump");
 }

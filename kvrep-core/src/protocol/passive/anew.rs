@@ -260,6 +260,11 @@ impl Passive {
             self.change_role(Part::Seeking(Seeking::idle()), out);
             return;
         }
+        let why = format!(
+            "{who_knows} this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
+             group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one"
+        );
+        out.push(Action::Event(Event::Refused(why)));
         local.report_tail(out);
         if let Some(ticket) = local.leaving.take() {
             let outcome = Managed::Unknown;
@@ -277,11 +282,6 @@ impl Passive {
         local.yielded = None;
         local.strangers.clear();
         self.forced = false;
-        let why = format!(
-            "{who_knows} this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
-             group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one"
-        );
-        out.push(Action::Event(Event::Refused(why)));
         self.local.sync_members(now);
         self.seek(now, Rest::None, out);
     }
