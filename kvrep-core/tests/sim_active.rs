@@ -34,8 +34,10 @@ fn cell_for(mutation: Mutation) -> Option<&'static str> {
         Mutation::AnswersNotHeld => "one/slow",
         Mutation::ConfirmedByAnything | Mutation::GivenUnasked => "most/all",
         Mutation::AccusesUnheard => "most/broker",
-        Mutation::ObjectionIgnored | Mutation::RivalIgnored => "one/extinction",
-        Mutation::GenesisNotFirst
+        Mutation::RivalIgnored => "one/extinction",
+        // (Where nobody objects, the history that began anew yields later, as the shorter one.)
+        Mutation::ObjectionIgnored
+        | Mutation::GenesisNotFirst
         | Mutation::DecidedAlone
         | Mutation::LastFencedAtOnce
         | Mutation::DecisionOnOldMark

@@ -351,3 +351,24 @@ fn what_is_lost_of_a_history_that_began_apart_is_all_of_it() {
             .all(|r| losses(&group, *r).iter().all(|lost| *lost >= 20))
     });
 }
+
+/// A newcomer that hears nobody beside the stream begins from nothing; one who serves delivers that, and says in the stream that it does.
+#[test]
+fn a_beginning_to_which_one_who_serves_objects_is_given_up_before_anybody_is_heard() {
+    catches(Mutation::ObjectionIgnored, |mutation| {
+        let mut group = Group::serving(2, mutation);
+        group.ask(1, "kept");
+        group.until("it is answered", |group| group.answered("kept") == 1);
+        group.replicas[0] = None;
+        group.lost.extend([(0, 1), (1, 0)]);
+        group.start_as(0, 0, (2, Create::Allowed), mutation);
+        let began = |(r, event): &(usize, Event)| *r == 0 && matches!(event, Event::Began { .. });
+        let before = group.events.iter().filter(|event| began(event)).count();
+        group.until("it begins from nothing", |group| {
+            group.events.iter().filter(|event| began(event)).count() > before
+        });
+        group.run(Duration::from_millis(100));
+        let why = Fence::OlderHistoryServed;
+        group.events.contains(&(0, Event::Fenced { why })) && !group.serves(0)
+    });
+}
