@@ -261,10 +261,16 @@ impl World {
 
     /// A replica says that its history parts here from the one of the primary that it follows.
     fn check_parting(&self, n: usize, from: Index) -> Option<String> {
-        let primary = self.nodes[n].engine.as_ref()?.status().term.replica;
+        let followed = self.nodes[n].engine.as_ref()?.status().term;
+        let primary = followed.replica;
         // (It may yield to a group in which it reigned itself, with the storage that it had then.)
         let mut others = self.nodes.iter().filter(|node| node.id != self.nodes[n].id);
         let theirs = others.find(|node| node.id == primary)?;
+        // What a late message of its reign told may not be what it has now, if another reigns over it.
+        let reigns = |engine: &Engine| engine.status().term == followed;
+        if !theirs.engine.as_ref().is_none_or(reigns) {
+            return None;
+        }
         let (theirs, own) = (theirs.disk.shadow(), self.nodes[n].disk.shadow());
         let pair = |at: Index| own.at(at).zip(theirs.at(at));
         let agree = pair(from).filter(|(own, theirs)| own == theirs);
