@@ -468,7 +468,7 @@ impl Open {
             match self.hand_over(&topic, payload) {
                 Ok(_) => {}
                 Err(PublishError::TooLarge { bytes_max, .. }) => {
-                    let Some(halves) = halves(message) else {
+                    let Some(halves) = message.halves() else {
                         if self.too_small.len() < TOPICS_TOLD_MAX
                             && self.too_small.insert(Arc::clone(&topic))
                         {
@@ -513,42 +513,7 @@ impl fmt::Debug for MqttStream {
     }
 }
 
-/// Two smaller pieces of a state in place of this one. The receiver takes pieces of any size, one behind the other.
-fn halves(message: &Message) -> Option<[Message; 2]> {
-    let Message::Piece {
-        life,
-        from,
-        at,
-        chain,
-        offset,
-        whole,
-        data,
-    } = message
-    else {
-        return None;
-    };
-    if data.len() < PIECE_BYTES_MIN {
-        return None;
-    }
-    let middle = data.len() / 2;
-    let piece = |offset, data| Message::Piece {
-        life: *life,
-        from: *from,
-        at: *at,
-        chain: *chain,
-        offset,
-        whole: *whole,
-        data,
-    };
-    Some([
-        piece(*offset, data.slice(..middle)),
-        piece(offset + middle as u64, data.slice(middle..)),
-    ])
-}
-
 /// Answers that are held back at once.
 const JOINED_MAX: usize = 64;
 /// Topics of which it is told that the broker's packets are too small.
 const TOPICS_TOLD_MAX: usize = 64;
-/// A piece of a state is not cut into smaller ones: a broker that does not take these takes nothing of use.
-const PIECE_BYTES_MIN: usize = 128;

@@ -40,6 +40,32 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Two smaller pieces of a state in place of this one, for a transport that does not carry it whole. The receiver takes pieces of any size, one behind the
+    /// other. `None`: it is no piece, or has fewer than [`Self::PIECE_BYTES_MIN`] bytes.
+    #[must_use]
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let Self::Piece { offset, data, .. } = self else {
+            return None;
+        };
+        if data.len() < Self::PIECE_BYTES_MIN {
+            return None;
+        }
+        let (first, second) = (data.slice(..data.len() / 2), data.slice(data.len() / 2..));
+        let behind = offset + first.len() as u64;
+        let mut halves = [self.clone(), self.clone()];
+        for (half, (begins, bytes)) in halves.iter_mut().zip([(*offset, first), (behind, second)]) {
+            if let Self::Piece { offset, data, .. } = half {
+                (*offset, *data) = (begins, bytes);
+            }
+        }
+        Some(halves)
+    }
+
+    /// A smaller piece is not cut: what does not carry it carries nothing of use.
+    pub const PIECE_BYTES_MIN: usize = 128;
+}
+
 /// What a replica says of itself.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -90,4 +116,45 @@ pub struct Claim {
     pub chain: u64,
     /// The state's digest there, if the state machine has one.
     pub digest: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(offset: u64, bytes: usize) -> Message {
+        Message::Piece {
+            life: Life::default(),
+            from: ReplicaId(1),
+            at: Index(9),
+            chain: 3,
+            offset,
+            whole: 1_000,
+            data: (0..bytes).map(|n| n as u8).collect(),
+        }
+    }
+
+    #[test]
+    fn the_halves_of_a_piece_are_the_piece_one_behind_the_other() {
+        assert_eq!(piece(100, Message::PIECE_BYTES_MIN - 1).halves(), None);
+        let halves = piece(100, 201).halves().expect("it is large enough");
+        let mut next = 100;
+        let mut all = Vec::new();
+        for half in halves {
+            let Message::Piece {
+                offset,
+                data,
+                whole,
+                ..
+            } = half
+            else {
+                panic!("a piece");
+            };
+            assert_eq!((offset, whole), (next, 1_000));
+            next += data.len() as u64;
+            all.extend_from_slice(&data);
+        }
+        let whole = matches!(piece(100, 201), Message::Piece { data, .. } if data == all);
+        assert!(whole);
+    }
 }

@@ -96,18 +96,6 @@ impl Local {
         known.is_some_and(|c| !c.members.contains_key(&self.me))
     }
 
-    /// Whether `from`, who reigns in this configuration, belongs to what became of the group after this replica was removed, whatever this replica has agreed on with
-    /// itself since: removals are counted, and here are more of them than it knows of. (Where it has removed others meanwhile, the group has fallen into two.)
-    pub(super) fn is_outlived_by(&self, from: ReplicaId, shown: &Configuration) -> bool {
-        self.is_alone()
-            && from == shown.term.replica
-            && shown.departed.latest.contains(&self.me)
-            && !shown.members.contains_key(&self.me)
-            && (self.hard.configuration.as_ref()).is_some_and(|known| {
-                known.origin == shown.origin && known.departed.count < shown.departed.count
-            })
-    }
-
     /// Takes over who belongs from the configuration that is known.
     pub(super) fn sync_members(&mut self, now: Time) {
         let known = self.hard.configuration.as_ref();
@@ -235,27 +223,6 @@ impl Primary {
                 None
             }
         }
-    }
-
-    /// `Alone`: now and then, those who were removed last. One that was stopped at the time may take itself for a member still, and serve; and no message of
-    /// anybody whom it knows would tell it better, once those are dead.
-    pub(super) fn tell_departed(&mut self, local: &Local, now: Time, out: &mut Outbox) {
-        let departed = &self.configuration.departed.latest;
-        if !local.is_alone() || departed.is_empty() || now < self.departed_at {
-            return;
-        }
-        self.departed_at = now + local.group.timing.suspect_after;
-        for id in departed {
-            self.tell_removed(local, *id, out);
-        }
-    }
-
-    fn tell_removed(&self, local: &Local, id: ReplicaId, out: &mut Outbox) {
-        let message = Message::Members {
-            configuration: (*self.configuration).clone(),
-            course: local.log.course(),
-        };
-        local.send_to_any_life(id, &message, out);
     }
 
     /// A configuration counts: tells those who asked for it, and those who do not belong any more.
@@ -437,26 +404,6 @@ impl Passive {
             } else {
                 self.local.learn(Some(configuration), out);
             }
-        }
-    }
-
-    /// It hears that it was removed, from one whose log came about so: what it took for committed since, the group does not have.
-    fn report_what_was_taken_alone(&self, course: &Course, out: &mut Outbox) {
-        if course.reigns.is_empty() || !self.local.may_lose() {
-            return; // only the log of one that reigns tells
-        }
-        let (log, commit) = (&self.local.log, self.local.commit);
-        let (from, writes) = match (log.parts_from(course), &self.role) {
-            (Some(from), _) => (from, log.writes(from, commit)),
-            (None, Part::Primary(primary)) => (primary.first, None),
-            (None, Part::Seeking(_) | Part::Candidate(_) | Part::Backup(_)) => return,
-        };
-        if from <= commit && writes != Some(0) {
-            out.push(Action::Event(Event::AcknowledgedWritesLost {
-                from,
-                commit,
-                writes,
-            }));
         }
     }
 

@@ -19,7 +19,7 @@
 //!
 //! A file for each part: `primary` with `shipping`, `decision`, `blocked`, `reads` and `reconfigure`, `backup`, `takeover` (who becomes primary: a pure
 //! function), `succession` (from role to role), `awake` (after a sleep), `dispatch` (messages), `authority` (how a configuration is changed), `register` (whether the witness still knows it),
-//! `members` (who belongs), `anew` (two groups of one name), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
+//! `members` (who belongs), `departed` (who does not, and does not know it), `anew` (two groups of one name), `handover` (planned), `transfer` (snapshots), `repair` (states that differ), `progress` (one peer's copy), `local` (what
 //! every role has).
 
 mod anew;
@@ -30,6 +30,7 @@ mod blocked;
 mod decision;
 #[cfg(feature = "testing")]
 pub(crate) mod decoders;
+mod departed;
 mod dispatch;
 mod durable;
 mod encoded;
