@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p kvrep-core --features sim --example simulate-active -- --seeds 1000
 //! cargo run --release -p kvrep-core --features sim --example simulate-active -- --seed 7 --cell most/broker --trace
+//! cargo run --release -p kvrep-core --features sim --example simulate-active -- --seeds 1000 --order log
 //! ```
 #![allow(
     clippy::disallowed_methods,
@@ -11,9 +12,8 @@
 
 mod seeds;
 
-use clap::Parser;
-use kvrep_core::protocol::active::Mutation;
-use kvrep_core::sim::active::{Cell, Report, Simulation};
+use clap::{Parser, ValueEnum};
+use kvrep_core::sim::active::{Bug, Cell, Order, Report, Simulation};
 use seeds::{Ran, Seeds, Shown, by_name, cell_named, in_turn, print_line, print_list, shown};
 use std::process::ExitCode;
 
@@ -26,9 +26,12 @@ struct Arguments {
     /// One cell of the promise table, such as most/broker; without it, all of them in turn.
     #[arg(long, value_parser = cell)]
     cell: Option<Cell>,
+    /// Only the cells in which this keeps the order; without it, all of them.
+    #[arg(long, value_enum, conflicts_with = "cell")]
+    order: Option<Keeper>,
     /// Plants a bug, by its name.
-    #[arg(long, value_parser = mutation)]
-    mutation: Option<Mutation>,
+    #[arg(long, value_parser = bug)]
+    mutation: Option<Bug>,
     /// Simulated seconds.
     #[arg(long, default_value_t = 40)]
     seconds: u64,
@@ -40,19 +43,39 @@ struct Arguments {
     list: bool,
 }
 
+/// Who keeps the order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Keeper {
+    /// A broker.
+    Broker,
+    /// The passive scheme's log.
+    Log,
+}
+
+impl From<Keeper> for Order {
+    fn from(keeper: Keeper) -> Self {
+        match keeper {
+            Keeper::Broker => Self::Broker,
+            Keeper::Log => Self::Log,
+        }
+    }
+}
+
 fn cell(name: &str) -> Result<Cell, String> {
     cell_named(Cell::all(), name)
 }
 
-fn mutation(name: &str) -> Result<Mutation, String> {
-    by_name(&Mutation::ALL, name)
+fn bug(name: &str) -> Result<Bug, String> {
+    by_name(&Bug::all(), name)
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let cells = Cell::all();
+    let mut cells = Cell::all();
+    let wanted = arguments.order.map(Order::from);
+    cells.retain(|cell| wanted.is_none_or(|order| cell.order == order));
     if arguments.list {
-        return print_list(&cells, |cell| cell.promise(), &Mutation::ALL);
+        return print_list(&cells, |cell| cell.promise(), &Bug::all());
     }
     arguments.seeds.run(|seed| run(&arguments, &cells, seed))
 }
@@ -62,7 +85,7 @@ fn run(arguments: &Arguments, cells: &[Cell], seed: u64) -> Report {
     let mut simulation = Simulation::new(cell, seed)
         .seconds(arguments.seconds)
         .operations(arguments.operations)
-        .mutation(arguments.mutation);
+        .bug(arguments.mutation);
     if arguments.seeds.trace {
         simulation = simulation.trace(print_line);
     }

@@ -1,5 +1,6 @@
 //! What reaches a node: frames, hints, deadlines, requests, and word from its disk.
 
+use super::client::Client;
 use super::disk::Death;
 use super::node::{Asked, Asker};
 use super::queue::{DiskStep, Happening};
@@ -82,6 +83,11 @@ impl World {
     }
 
     pub(super) fn on_request(&mut self, client: u32, n: usize, attempt: u64, op: Op) {
+        // What a dying process had written may have left it, or not.
+        let silent = (self.clients.get(client as usize)).is_some_and(Client::is_silent);
+        if silent && self.rng.one_in(2) {
+            return;
+        }
         let node = &mut self.nodes[n];
         if !node.is_up() {
             if self.rng.one_in(2) {

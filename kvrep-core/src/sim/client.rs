@@ -56,8 +56,8 @@ pub(super) struct Manners {
     pub(super) timeout: Duration,
     /// How long an operation is tried.
     pub(super) patience: Duration,
-    /// When all operations should be done.
-    pub(super) until: Time,
+    /// When all operations should be done; `None`: each as soon as it is wanted.
+    pub(super) until: Option<Time>,
     pub(super) histories: Histories,
 }
 
@@ -98,6 +98,7 @@ pub(super) struct Client {
     timer: u64,
     left: u32,
     given_up: u64,
+    silent: bool,
 }
 
 impl Client {
@@ -117,6 +118,7 @@ impl Client {
             timer: 0,
             left: operations,
             given_up: 0,
+            silent: false,
         }
     }
 
@@ -145,6 +147,27 @@ impl Client {
     pub(super) fn start(&mut self, wishes: &mut Vec<Wish>) {
         let after = Duration::from_millis(self.rng.below(300));
         self.wake(after, Verb::Begin, wishes);
+    }
+
+    /// One more operation is wanted, at once.
+    pub(super) fn want(&mut self, wishes: &mut Vec<Wish>) {
+        self.left += 1;
+        if self.doing.is_none() {
+            self.wake(Duration::ZERO, Verb::Begin, wishes);
+        }
+    }
+
+    /// Its process is gone: it asks for nothing any more, and hears nothing.
+    pub(super) fn silence(&mut self) {
+        self.left = 0;
+        self.doing = None;
+        self.timer += 1;
+        self.silent = true;
+    }
+
+    /// Whether its process is gone.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// A timer went off.
@@ -327,7 +350,10 @@ impl Client {
         if self.left == 0 {
             return;
         }
-        let left = self.manners.until - now;
+        let left = self
+            .manners
+            .until
+            .map_or(Duration::ZERO, |until| until - now);
         let mean = u64::try_from(left.as_nanos()).unwrap_or(0) / u64::from(self.left);
         let after = Duration::from_nanos(self.rng.below(2 * mean + 1));
         self.wake(after, Verb::Begin, wishes);

@@ -34,6 +34,12 @@ impl World {
                 self.kill(node, Death::PowerLost);
             }
         }
+        self.start_all();
+        self.queue.push(self.now + LOOK_EVERY, Happening::Look);
+    }
+
+    /// Whoever is dead starts, and clients give nothing up any more.
+    pub(super) fn start_all(&mut self) {
         for node in 0..self.nodes.len() {
             if !self.nodes[node].is_up() && !self.nodes[node].absent {
                 self.nodes[node].starting = true;
@@ -44,7 +50,6 @@ impl World {
         for client in &mut self.clients {
             client.be_patient();
         }
-        self.queue.push(self.now + LOOK_EVERY, Happening::Look);
     }
 
     /// Has the group converged?

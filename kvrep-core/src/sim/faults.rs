@@ -253,7 +253,7 @@ impl World {
         from[self.weather.rng.below(from.len() as u64) as usize]
     }
 
-    fn cause(&mut self, kind: Kind) {
+    pub(super) fn cause(&mut self, kind: Kind) {
         let members = self.plan.members as u64;
         let some = self.weather.rng.below(members) as usize;
         let primary = self.primary().unwrap_or(some);

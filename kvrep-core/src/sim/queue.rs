@@ -124,6 +124,11 @@ impl<T> Queue<T> {
         self.heap.push(Reverse(Slot { at, order, what }));
     }
 
+    /// When the first is due.
+    pub(super) fn next_at(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse(slot)| slot.at)
+    }
+
     /// Takes the first.
     pub(super) fn pop(&mut self) -> Option<(Time, T)> {
         self.heap.pop().map(|Reverse(slot)| (slot.at, slot.what))

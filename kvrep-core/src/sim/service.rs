@@ -84,7 +84,7 @@ impl World {
                         self.clients[client as usize].describe()
                     );
                     self.trace.line(self.now, Line::Client { client, text });
-                    if self.rng.one_in(200) {
+                    if self.rng.one_in(200) && self.requests_get_lost {
                         continue;
                     }
                     let at = self.now + self.network.delay();
@@ -119,7 +119,7 @@ impl World {
             self.note(node, format!("tells the operator {}", brief(&outcome)));
             return;
         }
-        if self.rng.one_in(200) {
+        if self.rng.one_in(200) && self.requests_get_lost {
             return;
         }
         let at = self.now + self.network.delay();

@@ -55,6 +55,8 @@ pub(super) struct World {
     pub(super) over: bool,
     pub(super) heal_at: Time,
     pub(super) healed: bool,
+    /// Now and then, between a client and a node.
+    pub(super) requests_get_lost: bool,
     pub(super) script: Option<Script>,
     pub(super) disturbances: Disturbances,
     /// Whose state was disturbed, until it throws that away.
@@ -88,20 +90,37 @@ impl World {
         own_rules: Vec<Box<dyn Invariant>>,
         (script, disturbances, every_line): (Option<Script>, Disturbances, Option<Watcher>),
     ) -> Self {
-        // A stream for each concern: one more draw in one place leaves the others as they were.
-        let stream =
-            |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
-        let mut plan = Plan::draw(cell, &mut stream(1));
-        let duration = match &script {
-            None => length.duration,
-            Some(script) => {
-                plan.resize(script.members);
-                script.duration()
-            }
-        };
+        let mut plan = Plan::draw(cell, &mut stream(seed, 1));
+        if let Some(script) = &script {
+            plan.resize(script.members);
+        }
         if disturbances == Disturbances::NowAndThen {
             plan.resize(plan.members.max(3));
         }
+        let rest = (script, disturbances, every_line);
+        Self::planned(
+            (cell, seed),
+            length,
+            mutation,
+            plan,
+            make_workload,
+            own_rules,
+            rest,
+        )
+    }
+
+    /// The same for a plan that was made elsewhere.
+    pub(super) fn planned(
+        (cell, seed): (Cell, u64),
+        length: Length,
+        mutation: Option<Mutation>,
+        plan: Plan,
+        make_workload: impl FnOnce(&Plan) -> Box<dyn Workload>,
+        own_rules: Vec<Box<dyn Invariant>>,
+        (script, disturbances, every_line): (Option<Script>, Disturbances, Option<Watcher>),
+    ) -> Self {
+        let duration = script.as_ref().map_or(length.duration, Script::duration);
+        let stream = |n| stream(seed, n);
         let group = GroupId::named("simulated");
         let count = plan.members + usize::from(plan.witness);
         let nodes = (0..count)
@@ -118,17 +137,7 @@ impl World {
             })
             .collect();
         let heal_at = Time::ZERO + duration;
-        let manners = Manners {
-            members: plan.members,
-            timeout: plan.client_timeout,
-            patience: plan.client_patience,
-            until: heal_at,
-            histories: if cell.loses() {
-                Histories::Many
-            } else {
-                Histories::One
-            },
-        };
+        let manners = manners(cell, &plan, Some(heal_at));
         let clients = (0..plan.clients)
             .map(|id| {
                 let share = length.operations / plan.clients
@@ -163,6 +172,7 @@ impl World {
             over: false,
             heal_at,
             healed: false,
+            requests_get_lost: true,
             script,
             disturbances,
             disturbed: None,
@@ -185,6 +195,15 @@ impl World {
 
     /// Runs to the end, or to the first broken rule.
     pub(super) fn run(&mut self) {
+        self.begin();
+        self.schedule_fault();
+        self.queue.push(self.now, Happening::Script { step: 0 });
+        self.queue.push(self.heal_at, Happening::Heal);
+        while self.failure.is_none() && !self.over && self.step() {}
+    }
+
+    /// Everybody starts.
+    pub(super) fn begin(&mut self) {
         self.describe_plan();
         for node in 0..self.nodes.len() {
             if self.nodes[node].absent {
@@ -198,16 +217,31 @@ impl World {
             self.clients[client].start(&mut self.wishes);
             self.grant(client as u32);
         }
-        self.schedule_fault();
-        self.queue.push(self.now, Happening::Script { step: 0 });
-        self.queue.push(self.heal_at, Happening::Heal);
-        while self.failure.is_none()
-            && !self.over
-            && let Some((at, what)) = self.queue.pop()
-        {
-            self.now = at;
-            self.happen(what);
-        }
+    }
+
+    /// The next thing happens, if there is one.
+    pub(super) fn step(&mut self) -> bool {
+        let Some((at, what)) = self.queue.pop() else {
+            return false;
+        };
+        self.now = at;
+        self.happen(what);
+        true
+    }
+
+    /// One more client, which does something whenever it is [wanted](Self::want). Returns its number.
+    pub(super) fn admit(&mut self) -> u32 {
+        let id = u32::try_from(self.clients.len()).unwrap_or(u32::MAX);
+        let rng = Rng::new(self.rng.next());
+        let manners = manners(self.cell, &self.plan, None);
+        self.clients.push(Client::new(id, 0, manners, rng));
+        id
+    }
+
+    /// This client shall do one more operation, now.
+    pub(super) fn want(&mut self, client: u32) {
+        self.clients[client as usize].want(&mut self.wishes);
+        self.grant(client);
     }
 
     /// The numbers of the run so far.
@@ -398,6 +432,25 @@ impl World {
         let answer = engine.machine().query(&Ledger::ASK);
         let answer = answer.expect("the ledger answers");
         Ledger::page(&answer).expect("the ledger's own answer")
+    }
+}
+
+/// A stream of randomness for each concern: one more draw in one place leaves the others as they were.
+fn stream(seed: u64, concern: u64) -> Rng {
+    Rng::new(Rng::new(seed ^ concern.wrapping_mul(0xa076_1d64_78bd_642f)).next())
+}
+
+fn manners(cell: Cell, plan: &Plan, until: Option<Time>) -> Manners {
+    Manners {
+        members: plan.members,
+        timeout: plan.client_timeout,
+        patience: plan.client_patience,
+        until,
+        histories: if cell.loses() {
+            Histories::Many
+        } else {
+            Histories::One
+        },
     }
 }
 

@@ -14,7 +14,7 @@
 //! * `publish`, `send` and `answer` never wait; every queue has a bound. Of answers at most 1,024 are under way.
 //! * What cannot be read is an item all the same: [`Item::Unreadable`](crate::protocol::active::Item::Unreadable), with the hash of its bytes.
 
-#[cfg(feature = "runtime")]
+#[cfg(any(feature = "runtime", feature = "sim"))]
 pub mod log;
 #[cfg(feature = "runtime")]
 pub mod memory;

@@ -72,6 +72,17 @@ impl Active {
         self.publish(item, out);
     }
 
+    /// What this replica has missed may be another's beginning, or a part of what it keeps: it announces itself again, and what it has published for its last
+    /// announcement counts for nothing.
+    pub(super) fn join_behind_gap(&mut self, now: Time, out: &mut Vec<Effect>) {
+        if self.join.is_some() && !self.has(Mutation::JoinsOverGap) {
+            self.announce(now, out);
+            if let Some(join) = &mut self.join {
+                join.silent_since = now;
+            }
+        }
+    }
+
     /// What was delivered is kept for when the state comes.
     pub(super) fn held_back(
         &mut self,
@@ -125,11 +136,11 @@ impl Active {
         let Some(join) = &mut self.join else {
             return;
         };
+        join.silent_since = now;
         if !join.heard && !mine {
             // Before the announcement: whoever began that history will answer it.
             return;
         }
-        join.silent_since = now;
         if join.beaten && first_wins {
             return;
         }

@@ -327,6 +327,7 @@ impl Active {
         self.listen_anew(now);
         self.hold(now, Doubt::Disconnected, out);
         self.watch_anew(now);
+        self.join_behind_gap(now, out);
     }
 
     /// A message came.
@@ -488,6 +489,10 @@ impl Active {
             self.listen_anew(now);
             self.hold(now, Doubt::Slept, out);
             self.watch_anew(now);
+            if let Some(join) = &mut self.join {
+                // It was not the others that were silent.
+                join.silent_since = now;
+            }
         }
     }
 

@@ -54,12 +54,14 @@ pub enum Mutation {
     RivalIgnored,
     /// What is lost of a history that began apart is counted from its own last agreement on.
     LossSinceAgreement,
+    /// A newcomer that may have missed something goes on with its announcement, and with the beginning that it has published.
+    JoinsOverGap,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -83,5 +85,6 @@ impl Mutation {
         Self::EndsWithTheState,
         Self::RivalIgnored,
         Self::LossSinceAgreement,
+        Self::JoinsOverGap,
     ];
 }

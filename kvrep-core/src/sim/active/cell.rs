@@ -17,11 +17,26 @@ pub enum Faults {
     Broker,
     /// All of it, but for extinction.
     All,
+    /// Links between the nodes of the log under the stream are cut and bad, and a witness decides who goes on.
+    Partitions,
+    /// The same, and nobody decides: the log itself may part into two histories.
+    Divided,
+}
+
+/// Who keeps the order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Order {
+    /// A broker.
+    Broker,
+    /// The log of the passive scheme ([`stream::log`](crate::stream::log)), of which each member runs a node.
+    Log,
 }
 
 /// A row of the table of promises: who must have what an answer says, and what may go wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cell {
+    /// Who keeps the order.
+    pub order: Order,
     /// Whether an answer waits for most of the replicas, or is one replica's word.
     pub confirmed: Confirmed,
     /// What may go wrong.
@@ -52,21 +67,35 @@ impl Cell {
     #[must_use]
     pub fn all() -> Vec<Self> {
         use Confirmed::{ByMost, ByOne};
-        use Faults::{All, Broker, Crashes, Extinction, Pauses, SlowSubscriber};
+        use Faults::{
+            All, Broker, Crashes, Divided, Extinction, Partitions, Pauses, SlowSubscriber,
+        };
+        use Order::Log;
         [
-            (ByOne, Crashes),
-            (ByOne, Pauses),
-            (ByOne, Extinction),
-            (ByOne, SlowSubscriber),
-            (ByOne, Broker),
-            (ByOne, All),
-            (ByMost, Crashes),
-            (ByMost, Pauses),
-            (ByMost, SlowSubscriber),
-            (ByMost, Broker),
-            (ByMost, All),
+            (Order::Broker, ByOne, Crashes),
+            (Order::Broker, ByOne, Pauses),
+            (Order::Broker, ByOne, Extinction),
+            (Order::Broker, ByOne, SlowSubscriber),
+            (Order::Broker, ByOne, Broker),
+            (Order::Broker, ByOne, All),
+            (Order::Broker, ByMost, Crashes),
+            (Order::Broker, ByMost, Pauses),
+            (Order::Broker, ByMost, SlowSubscriber),
+            (Order::Broker, ByMost, Broker),
+            (Order::Broker, ByMost, All),
+            (Log, ByOne, Crashes),
+            (Log, ByOne, SlowSubscriber),
+            (Log, ByOne, Extinction),
+            (Log, ByOne, Partitions),
+            (Log, ByOne, Divided),
+            (Log, ByMost, Pauses),
+            (Log, ByMost, Partitions),
         ]
-        .map(|(confirmed, faults)| Self { confirmed, faults })
+        .map(|(order, confirmed, faults)| Self {
+            order,
+            confirmed,
+            faults,
+        })
         .to_vec()
     }
 
@@ -83,8 +112,11 @@ impl Cell {
     pub fn promise(self) -> Promise {
         match (self.confirmed, self.faults) {
             (_, Faults::Crashes | Faults::Pauses | Faults::SlowSubscriber)
-            | (Confirmed::ByMost, Faults::Broker | Faults::All) => Promise::Everything,
-            (_, Faults::Extinction) | (Confirmed::ByOne, Faults::Broker | Faults::All) => {
+            | (Confirmed::ByMost, Faults::Broker | Faults::All | Faults::Partitions) => {
+                Promise::Everything
+            }
+            (_, Faults::Extinction | Faults::Divided)
+            | (Confirmed::ByOne, Faults::Broker | Faults::All | Faults::Partitions) => {
                 Promise::LossesReported
             }
         }
@@ -94,21 +126,25 @@ impl Cell {
     pub(super) fn is_whole(self) -> bool {
         match self.faults {
             Faults::Crashes | Faults::Pauses | Faults::SlowSubscriber => true,
-            Faults::Extinction | Faults::Broker | Faults::All => false,
+            Faults::Partitions => self.confirmed == Confirmed::ByMost,
+            Faults::Extinction | Faults::Divided | Faults::Broker | Faults::All => false,
         }
     }
 
     pub(super) fn crashes(self) -> bool {
         match self.faults {
             Faults::Crashes | Faults::Pauses | Faults::Extinction | Faults::All => true,
-            Faults::SlowSubscriber | Faults::Broker => false,
+            Faults::Partitions => self.confirmed == Confirmed::ByMost,
+            Faults::SlowSubscriber | Faults::Broker | Faults::Divided => false,
         }
     }
 
     pub(super) fn pauses(self) -> bool {
         match self.faults {
+            // (A log in memory, or without a witness, is not told to be proof against processes that stop.)
+            Faults::Extinction if self.order == Order::Log => false,
             Faults::Pauses | Faults::Extinction | Faults::All | Faults::SlowSubscriber => true,
-            Faults::Crashes | Faults::Broker => false,
+            Faults::Crashes | Faults::Broker | Faults::Partitions | Faults::Divided => false,
         }
     }
 
@@ -136,7 +172,12 @@ impl fmt::Display for Cell {
             Faults::SlowSubscriber => "slow",
             Faults::Broker => "broker",
             Faults::All => "all",
+            Faults::Partitions => "partitions",
+            Faults::Divided => "divided",
         };
+        if self.order == Order::Log {
+            f.write_str("log/")?;
+        }
         write!(f, "{confirmed}/{faults}")
     }
 }

@@ -329,6 +329,11 @@ fn word(reply_to: &[u8], n: usize) -> u64 {
     bytes.map_or(0, u64::from_be_bytes)
 }
 
+/// Which publication it was.
+pub(super) fn publication_of(reply_to: &[u8]) -> u64 {
+    word(reply_to, 2)
+}
+
 /// Whose request it was.
 pub(super) fn client_of(reply_to: &[u8]) -> usize {
     usize::try_from(word(reply_to, 0)).unwrap_or(0)

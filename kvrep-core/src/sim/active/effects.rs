@@ -2,9 +2,11 @@
 
 use super::cell::Faults;
 use super::happening::{Happening, Publisher};
+use super::log::Log;
 use super::world::{Answerer, World};
 use crate::protocol::active::{Active, Effect, End, Event, Item, Message, Standing};
 use crate::time::{Time, Timestamp};
+use crate::transport::Destination;
 use bytes::Bytes;
 
 impl World {
@@ -54,10 +56,24 @@ impl World {
                 if self.trace.is_watched() {
                     self.say_of(n, format!("publishes {:?}", published.item));
                 }
+                if let Some(log) = &mut self.log {
+                    log.publish(n, &published);
+                    return;
+                }
                 let bytes = published.encode(self.name);
                 let at = self.broker.arrival(self.now, n);
                 let publisher = Publisher::Node { node: n, life };
                 self.schedule_at(at, Happening::Arrive { publisher, bytes });
+            }
+            Effect::Broadcast(message) if self.log.is_some() => {
+                if let Some(log) = &mut self.log {
+                    log.send(n, Destination::Group, &message);
+                }
+            }
+            Effect::Send { to, message } if self.log.is_some() => {
+                if let Some(log) = &mut self.log {
+                    log.send(n, Destination::One(to), &message);
+                }
             }
             Effect::Broadcast(message) => {
                 for to in (0..self.nodes.len()).filter(|to| *to != n) {
@@ -72,6 +88,10 @@ impl World {
                 ..
             } => {
                 self.check_answered(n, &reply_to);
+                if let Some(log) = &mut self.log {
+                    log.answer(n, number, &reply_to, &outcome);
+                    return;
+                }
                 let after = self.broker.delay();
                 let outcome = Box::new(outcome);
                 self.schedule(
@@ -89,7 +109,10 @@ impl World {
             Effect::End(why) => self.on_end(n, why),
             Effect::Reconnect => {
                 self.say_of(n, "connects anew".into());
-                self.lose_connection(n);
+                // (A log has no connection that could be another one.)
+                if self.log.is_none() {
+                    self.lose_connection(n);
+                }
             }
             Effect::Event(event) => {
                 self.say_of(n, format!("{event:?}"));
@@ -144,6 +167,10 @@ impl World {
         else {
             return;
         };
+        let repeats = |log: &Log| log.may_repeat(reply_to);
+        if self.log.as_ref().is_some_and(repeats) {
+            return;
+        }
         let (id, status) = (self.nodes[n].id, active.status());
         let alive: Vec<_> = (status.ring.iter())
             .filter_map(|(member, standing)| match standing {
@@ -200,8 +227,12 @@ impl World {
         if status.serving {
             self.opened.get_or_insert(self.now);
         }
-        let whole = matches!(self.cell.faults, Faults::Crashes | Faults::Pauses);
+        let whole = matches!(
+            self.cell.faults,
+            Faults::Crashes | Faults::Pauses | Faults::Partitions
+        );
         if whole
+            && self.gaps == 0
             && status.serving
             && let Some(at) = status.at
         {

@@ -2,7 +2,8 @@
 
 use super::cell::Confirmed;
 use super::happening::Happening;
-use super::world::World;
+use super::world::{Node, World};
+use crate::protocol::active::Active;
 use crate::random::Rng;
 use std::time::Duration;
 
@@ -52,11 +53,10 @@ impl World {
             menu.extend([Self::crash as fn(&mut Self), Self::crash]);
         }
         if self.cell.pauses() {
-            menu.extend([
-                Self::pause as fn(&mut Self),
-                Self::pause,
-                Self::change_weather,
-            ]);
+            menu.extend([Self::pause as fn(&mut Self), Self::pause]);
+            if self.log.is_none() {
+                menu.push(Self::change_weather);
+            }
         }
         if self.cell.lies() {
             menu.extend([
@@ -67,7 +67,16 @@ impl World {
             ]);
         }
         if self.is_extinguishing() {
-            menu.extend([Self::extinguish as fn(&mut Self), Self::strand]);
+            menu.push(Self::extinguish);
+            if self.log.is_none() {
+                menu.push(Self::strand);
+            }
+        }
+        if self.log.is_some() {
+            menu.extend([Self::disturb_log as fn(&mut Self), Self::disturb_log]);
+            if self.cell.pauses() {
+                menu.push(Self::lag);
+            }
         }
         let pick = self.rng.below(menu.len() as u64);
         menu[usize::try_from(pick).unwrap_or(0)](self);
@@ -94,6 +103,10 @@ impl World {
         let others = (0..self.nodes.len())
             .filter(|other| *other != n && serving(*other))
             .count();
+        let holding = |n: usize| {
+            let active = self.nodes[n].active.as_ref();
+            active.is_some_and(|active| active.status().holding)
+        };
         let has_state = |n: usize| {
             let active = self.nodes[n].active.as_ref();
             active.is_some_and(|active| active.status().at.is_some())
@@ -107,29 +120,30 @@ impl World {
             // Whoever else has it may be stopped, deaf or taken for dead.
             Confirmed::ByMost => without + 1 < self.group.confirmations,
         };
-        if !allowed || self.nodes[n].active.is_none() {
+        let spared = match &self.log {
+            None => true,
+            Some(log) if self.is_extinguishing() => log.may_kill(n),
+            Some(log) => log.spares(n, |other| serving(other) && !holding(other)),
+        };
+        if !allowed || !spared || self.nodes[n].active.is_none() {
             return;
         }
-        self.kill(n);
         let after = if self.rng.one_in(3) {
             Duration::from_millis(self.rng.below(30))
         } else {
             Duration::from_millis(self.rng.below(6_000))
         };
-        self.schedule(after, Happening::Start { node: n });
+        self.fall(n, after);
     }
 
     /// All die, and come back nearly at the same moment.
     fn extinguish(&mut self) {
-        for n in 0..self.nodes.len() {
-            self.kill(n);
-        }
         let first = Duration::from_millis(self.rng.below(500));
         for node in 0..self.nodes.len() {
             // The later members wait a little longer before they begin anew: that must not be all that keeps them apart.
             let earlier = self.group.timing.heartbeat_every * (self.nodes.len() - node) as u32;
             let after = first + earlier + Duration::from_micros(self.rng.below(4_000));
-            self.schedule(after, Happening::Start { node });
+            self.fall(node, after);
         }
     }
 
@@ -171,12 +185,10 @@ impl World {
             .nodes
             .iter()
             .any(|node| node.paused || node.active.is_none());
-        if self.nodes[n].active.is_none() || self.nodes[n].paused || (self.cell.drops() && another)
-        {
+        let out = self.nodes[n].active.is_none() || self.nodes[n].paused;
+        if out || (self.cell.drops() && (another || self.is_another_behind(n))) {
             return;
         }
-        self.nodes[n].paused = true;
-        self.say(format!("n{n} stops"));
         let suspect = u64::try_from(self.group.timing.suspect_after.as_nanos()).unwrap_or(1);
         let after = if self.is_extinguishing() && self.rng.one_in(2) {
             // So long that others may begin anew.
@@ -187,7 +199,49 @@ impl World {
         } else {
             Duration::from_nanos(self.rng.below(6 * suspect))
         };
-        self.schedule(after, Happening::Resume { node: n });
+        match &mut self.log {
+            Some(log) => {
+                log.pause(n, after);
+                self.attend_log();
+            }
+            None => {
+                self.nodes[n].paused = true;
+                self.say(format!("n{n} stops"));
+                self.schedule(after, Happening::Resume { node: n });
+            }
+        }
+    }
+
+    /// Something happens to the log's group, apart from what happens to its members' processes.
+    fn disturb_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.disturb(&mut self.rng);
+        }
+        self.attend_log();
+    }
+
+    /// Whether somebody else than this one is stopped, or may have missed something that it has not made good.
+    fn is_another_behind(&self, n: usize) -> bool {
+        let is_behind = |node: &Node| {
+            let status = node.active.as_ref().map(Active::status);
+            node.paused || status.is_none_or(|status| status.holding || !status.serving)
+        };
+        let mut others = self.nodes.iter().filter(|node| node.id != self.nodes[n].id);
+        self.log.is_some() && others.any(is_behind)
+    }
+
+    /// A member does not keep up with what its node of the log applies.
+    fn lag(&mut self) {
+        let n = self.some_node();
+        // Two that miss the same would leave nobody who has it all.
+        if self.cell.drops() && self.is_another_behind(n) {
+            return;
+        }
+        let commands = 1 + self.rng.below(60);
+        if let Some(log) = &mut self.log {
+            log.lag(n, commands);
+            self.say(format!("n{n} does not keep up, by {commands} commands"));
+        }
     }
 
     fn change_weather(&mut self) {

@@ -32,6 +32,11 @@ pub(super) enum Happening {
         reply_to: Bytes,
         outcome: Box<Outcome>,
     },
+    /// A client finds its answer in the log.
+    Found {
+        reply_to: Bytes,
+        outcome: Box<Outcome>,
+    },
     Answered {
         node: usize,
         life: u32,

@@ -9,6 +9,15 @@
 //! | one | the broker lies; all that serve die | lost writes are reported by whoever throws them away; one history in the end |
 //! | most | crashes, pauses, the broker lies; all together | linearizable, exactly once, nothing lost while most live |
 //!
+//! In the cells that begin with `log/` the order is not a broker's but the passive scheme's log ([`stream::log`](crate::stream::log)): under the group runs a
+//! simulated group of that scheme, with its disks, links, clients and rules, and each member's process is a node of it, too.
+//!
+//! | answers are confirmed by | what happens, to members and the log | promise |
+//! |---|---|---|
+//! | one | crashes; one at a time stops or does not keep up | the first row's |
+//! | one | all die; links are cut, with a witness and without one | the second row's |
+//! | most | crashes, pauses, feeds that lag; links are cut, and a witness decides | the third row's |
+//!
 //! Where the stream is whole, every publication is answered (unless a history was chosen that lacks it, or the broker dropped it for the only replica that served), and twice only if who answered first has failed since. In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
 //! publication is answered exactly once.
 //!
@@ -21,21 +30,24 @@
 //! ```
 
 mod broker;
+mod bug;
 mod cell;
 mod client;
 mod effects;
 mod ending;
 mod faults;
 mod happening;
+mod log;
+mod over_log;
 mod world;
 
-pub use cell::{Cell, Confirmed, Faults, Promise};
+pub use bug::Bug;
+pub use cell::{Cell, Confirmed, Faults, Order, Promise};
 
 use super::kv::Hammer;
 use super::trace::Watcher;
 use super::words_of;
 use super::workload::{Freshness, Workload};
-use crate::protocol::active::Mutation;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -49,7 +61,7 @@ pub struct Simulation {
     seed: u64,
     duration: Duration,
     operations: u32,
-    mutation: Option<Mutation>,
+    bug: Option<Bug>,
     workload: Option<Box<dyn Workload>>,
     trace: Option<Watcher>,
 }
@@ -78,7 +90,7 @@ pub struct Stats {
 }
 
 /// What came of a run.
-pub type Report = super::report::Report<Cell, Mutation, Stats>;
+pub type Report = super::report::Report<Cell, Bug, Stats>;
 
 impl Simulation {
     /// A run of this cell with this seed: 40 simulated seconds, 600 operations on registers and counters.
@@ -89,7 +101,7 @@ impl Simulation {
             seed,
             duration: Duration::from_secs(40),
             operations: 600,
-            mutation: None,
+            bug: None,
             workload: None,
             trace: None,
         }
@@ -111,8 +123,8 @@ impl Simulation {
 
     /// Plants a bug, to see it caught.
     #[must_use]
-    pub fn mutation(mut self, mutation: Option<Mutation>) -> Self {
-        self.mutation = mutation;
+    pub fn bug(mut self, bug: Option<Bug>) -> Self {
+        self.bug = bug;
         self
     }
 
@@ -138,21 +150,14 @@ impl Simulation {
             seed,
             duration,
             operations,
-            mutation,
+            bug,
             workload,
             trace,
         } = self;
-        let replay = replay((cell, seed), mutation, (duration, operations));
+        let replay = replay((cell, seed), bug, (duration, operations));
         let workload =
             workload.unwrap_or_else(|| Box::new(Hammer::new(35, Freshness::Linearizable)));
-        let mut world = World::new(
-            cell,
-            seed,
-            (duration, operations),
-            mutation,
-            workload,
-            trace,
-        );
+        let mut world = World::new(cell, seed, (duration, operations), bug, workload, trace);
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.run())) {
             world.fail("a replica's own assertions", words_of(panic.as_ref()));
         }
@@ -160,7 +165,7 @@ impl Simulation {
         Report {
             seed,
             cell,
-            mutation,
+            mutation: bug,
             hash: world.trace.hash(),
             stats: world.stats(),
             failure: world.failure.take(),
@@ -183,10 +188,10 @@ impl fmt::Debug for Simulation {
 /// In words, how to run the same again (with the default clients).
 fn replay(
     (cell, seed): (Cell, u64),
-    mutation: Option<Mutation>,
+    bug: Option<Bug>,
     (duration, operations): (Duration, u32),
 ) -> String {
-    let bug = mutation.map_or_else(String::new, |bug| format!(" --mutation {bug:?}"));
+    let bug = bug.map_or_else(String::new, |bug| format!(" --mutation {bug:?}"));
     let seconds = duration.as_secs();
     format!(
         "cargo run --release -p kvrep-core --features sim --example simulate-active -- --cell {cell} --seed {seed} --seconds {seconds} --operations {operations}{bug} --trace"

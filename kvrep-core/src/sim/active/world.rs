@@ -7,10 +7,12 @@ use super::super::trace::{Line, Trace, Watcher};
 use super::super::workload::Workload;
 use super::Stats;
 use super::broker::{Broker, Passage};
-use super::cell::{Cell, Confirmed, Faults, Promise};
+use super::bug::Bug;
+use super::cell::{Cell, Confirmed, Faults, Order, Promise};
 use super::client::{Client, Wish, client_of};
 use super::faults::Weather;
 use super::happening::{Happening, Publisher};
+use super::log::Log;
 use crate::client_wire::Outcome;
 use crate::id::{GroupId, Incarnation, Index, ReplicaId};
 use crate::protocol::active::{
@@ -19,7 +21,9 @@ use crate::protocol::active::{
 use crate::random::Rng;
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +53,8 @@ pub(super) struct World {
     queue: Queue<Happening>,
     pub(super) nodes: Vec<Node>,
     pub(super) broker: Broker,
+    /// Keeps the order in the broker's place.
+    pub(super) log: Option<Log>,
     pub(super) clients: Vec<Client>,
     pub(super) workload: Box<dyn Workload>,
     pub(super) group: Config,
@@ -69,6 +75,10 @@ pub(super) struct World {
     pub(super) reported_lost: u64,
     /// Requests that replicas gave up.
     pub(super) expired: u64,
+    /// How often a replica was told that it may have missed something.
+    pub(super) gaps: u64,
+    /// What there was of that, and of suspicions, before the quiet time.
+    pub(super) unrest_before: u64,
     /// When somebody served for the first time.
     pub(super) opened: Option<Time>,
     /// Who has answered which publication, in which join.
@@ -80,7 +90,7 @@ impl World {
         cell: Cell,
         seed: u64,
         (duration, operations): (Duration, u32),
-        mutation: Option<Mutation>,
+        bug: Option<Bug>,
         workload: Box<dyn Workload>,
         every_line: Option<Watcher>,
     ) -> Self {
@@ -122,6 +132,11 @@ impl World {
             })
             .collect();
         let clients = 1 + u32::try_from(rng.below(6)).unwrap_or(0);
+        // (Through a log everything takes several times as long.)
+        let operations = match cell.order {
+            Order::Broker => operations,
+            Order::Log => operations / 4,
+        };
         let timeout = Duration::from_millis(150 + rng.below(700));
         let mean_pause = duration / (operations / clients).max(1);
         let clients: Vec<_> = (0..clients)
@@ -139,18 +154,44 @@ impl World {
         if cell.lies() {
             broker.lies_one_in = 200 + rng.below(3_000);
         }
+        let name = GroupId::named("simulated");
+        let (every_line, log_lines) = shared(every_line);
+        let log = (cell.order == Order::Log).then(|| {
+            let counts = (members, clients.len());
+            Log::new(
+                cell,
+                (seed, name),
+                counts,
+                duration,
+                bug.and_then(Bug::in_stream),
+                log_lines,
+            )
+        });
+        if let Some(log) = &log {
+            // Nobody is taken for dead because that is how long a log takes; in half of the runs not either because it was without a primary for a while.
+            let longer = if rng.one_in(2) {
+                log.silence()
+            } else {
+                log.latency()
+            };
+            group.timing.suspect_after += longer;
+            group.timing.resend_every += log.latency();
+            group.timing.genesis_after += longer * 2;
+            group.timing.keep_requests += longer * 10;
+        }
         Self {
             cell,
             now: Time::ZERO,
             queue: Queue::default(),
             nodes,
             broker,
+            log,
             clients,
             workload,
             group,
-            name: GroupId::named("simulated"),
+            name,
             weather: Weather::new(stream(3), duration),
-            mutation,
+            mutation: bug.and_then(Bug::in_scheme),
             rng: stream(4),
             stats: Stats::default(),
             failure: None,
@@ -163,6 +204,8 @@ impl World {
             acknowledged: Vec::new(),
             reported_lost: 0,
             expired: 0,
+            gaps: 0,
+            unrest_before: 0,
             opened: None,
             answered_by: BTreeMap::new(),
         }
@@ -178,9 +221,14 @@ impl World {
             self.group.confirmations
         );
         self.say(text);
-        for node in 0..self.nodes.len() {
-            let after = Duration::from_millis(self.rng.below(300));
-            self.schedule(after, Happening::Start { node });
+        match &self.log {
+            Some(log) => self.say(log.describe()),
+            None => {
+                for node in 0..self.nodes.len() {
+                    let after = Duration::from_millis(self.rng.below(300));
+                    self.schedule(after, Happening::Start { node });
+                }
+            }
         }
         for client in 0..self.clients.len() {
             let mut wishes = Vec::new();
@@ -191,13 +239,29 @@ impl World {
         self.schedule(first, Happening::Fault);
         let after = self.heal_at - Time::ZERO;
         self.schedule(after, Happening::Heal);
-        while self.failure.is_none()
-            && !self.over
-            && let Some((at, what)) = self.queue.pop()
+        while self.failure.is_none() && !self.over && self.step() {}
+    }
+
+    /// The next thing happens, here or in the log.
+    fn step(&mut self) -> bool {
+        let log_at = self.log.as_ref().and_then(Log::next_at);
+        if let Some(at) = log_at
+            && self.queue.next_at().is_none_or(|here| at < here)
         {
             self.now = at;
-            self.happen(what);
+            self.step_log();
+            return true;
         }
+        let Some((at, what)) = self.queue.pop() else {
+            return false;
+        };
+        self.now = at;
+        if let Some(log) = &mut self.log {
+            log.is_now(at);
+        }
+        self.happen(what);
+        self.attend_log();
+        true
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -242,7 +306,7 @@ impl World {
         Timestamp(self.now.as_nanos() / 1_000)
     }
 
-    fn count(&mut self, kind: u64, word: u64) {
+    pub(super) fn count(&mut self, kind: u64, word: u64) {
         self.trace.event(self.now, kind, [word, 0, 0]);
     }
 
@@ -323,6 +387,10 @@ impl World {
                 self.on_answer(&reply_to, *outcome);
                 let after = self.broker.delay();
                 self.schedule(after, Happening::Answered { node, life, number });
+            }
+            Happening::Found { reply_to, outcome } => {
+                self.count(10, reply_to.len() as u64);
+                self.on_answer(&reply_to, *outcome);
             }
             Happening::Answered { node, life, number } => {
                 self.count(5, node as u64);
@@ -466,6 +534,11 @@ impl World {
                 Wish::Wake { after, timer } => {
                     self.schedule(after, Happening::Client { client, timer });
                 }
+                Wish::Publish(published) if self.log.is_some() => {
+                    if let (Some(log), Item::Request(request)) = (&mut self.log, &published.item) {
+                        log.call(client, &request.reply_to, &published);
+                    }
+                }
                 Wish::Publish(published) => {
                     let bytes = published.encode(self.name);
                     let at = self.broker.arrival(self.now, self.nodes.len() + client);
@@ -477,9 +550,15 @@ impl World {
     }
 
     pub(super) fn start(&mut self, n: usize) {
-        if self.nodes[n].active.is_some() {
+        // (A log's node starts its member.)
+        if self.nodes[n].active.is_some() || self.log.is_some() {
             return;
         }
+        self.begin(n);
+    }
+
+    /// A life begins: what is published from now on is delivered to it.
+    pub(super) fn begin(&mut self, n: usize) {
         self.stats.starts += 1;
         let node = &mut self.nodes[n];
         node.life += 1;
@@ -496,6 +575,18 @@ impl World {
         node.active = Some(Active::new(options, Box::new(machine)).expect("a legal group"));
         self.say(format!("n{n} starts"));
         self.drive(n, |active, now, wall, out| active.start(now, wall, out));
+    }
+
+    /// It dies, and starts again after this time.
+    pub(super) fn fall(&mut self, n: usize, after: Duration) {
+        match &mut self.log {
+            Some(log) => log.kill(n, after),
+            None => {
+                self.kill(n);
+                self.schedule(after, Happening::Start { node: n });
+            }
+        }
+        self.attend_log();
     }
 
     pub(super) fn kill(&mut self, n: usize) {
@@ -517,6 +608,18 @@ impl World {
         }
         self.drive(n, |active, now, wall, out| active.on_tick(now, wall, out));
     }
+}
+
+/// Both the group's lines and its log's are shown to whoever looks on.
+fn shared(watcher: Option<Watcher>) -> (Option<Watcher>, Option<Watcher>) {
+    let Some(watcher) = watcher else {
+        return (None, None);
+    };
+    let watcher = Rc::new(RefCell::new(watcher));
+    let again = Rc::clone(&watcher);
+    let of_log = move |line: &str| again.borrow_mut()(&format!("log {line}"));
+    let own = move |line: &str| watcher.borrow_mut()(&format!("    {line}"));
+    (Some(Box::new(own)), Some(Box::new(of_log)))
 }
 
 /// What the broker keeps for a stopped subscriber where it drops the rest.

@@ -3,13 +3,15 @@
 use crate::id::ReplicaId;
 use crate::protocol::active::Message;
 use crate::state_machine::{ApplyContext, StateMachine};
+use crate::stream::StreamMember;
+use crate::transport::Destination;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Record {
+pub(crate) enum Record {
     /// An encoded [`Published`](crate::protocol::active::Published).
     Item(Bytes),
     /// What a member tells others.
@@ -27,8 +29,21 @@ pub(super) enum Record {
 }
 
 impl Record {
+    /// What `me` tells others.
+    pub(crate) fn said(me: &StreamMember, to: Destination, message: &Message) -> Self {
+        Self::Message {
+            from: me.replica,
+            config_hash: me.config_hash,
+            to: match to {
+                Destination::One(one) => Some(one),
+                Destination::Group => None,
+            },
+            message: message.clone(),
+        }
+    }
+
     /// About so many bytes.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let body = match self {
             Self::Item(bytes) | Self::Answer { outcome: bytes, .. } => bytes.len(),
             Self::Message { message, .. } => match message {
@@ -44,14 +59,14 @@ impl Record {
 
 /// Drawn by the client; tells its calls apart from everybody's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct CallId {
-    pub(super) client: u64,
-    pub(super) number: u64,
+pub(crate) struct CallId {
+    pub(crate) client: u64,
+    pub(crate) number: u64,
 }
 
 /// The state machine of the log. What was said is heard by its subscribers; only answers are kept, until newer ones take their place.
 #[derive(Debug, Default)]
-pub(super) struct Sequencer {
+pub(crate) struct Sequencer {
     answers: BTreeMap<CallId, Bytes>,
     order: VecDeque<CallId>,
     bytes: usize,

@@ -1,8 +1,25 @@
 //! What goes into the log in one command, and what never will.
 
-use super::*;
+use super::member::{put_batch, trouble_of};
+use super::sequencer::{CallId, Record, Sequencer};
 use crate::config::{Limits, Read};
-use crate::node::LocalLink;
+use crate::id::Index;
+use crate::node::{Client, LocalLink, Node, NodeEvent};
+use crate::protocol::Event;
+use crate::stream::StreamEvent;
+use tokio::sync::mpsc;
+
+#[test]
+fn what_the_log_loses_is_said_to_its_members_operators() {
+    let lost = NodeEvent::Protocol(Event::AcknowledgedWritesLost {
+        from: Index(7),
+        commit: Index(9),
+        writes: None,
+    });
+    assert!(trouble_of(&lost).is_some_and(|what| what.contains("from @7 on")));
+    let dropped = NodeEvent::Protocol(Event::Dropped(crate::ReplicaId(2)));
+    assert_eq!(trouble_of(&dropped), None);
+}
 
 const TEXT: usize = 3 << 10;
 

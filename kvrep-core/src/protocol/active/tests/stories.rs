@@ -139,6 +139,71 @@ fn of_two_beginnings_the_first_in_the_stream_counts() {
 }
 
 #[test]
+fn a_beginning_that_was_published_before_a_gap_counts_for_nothing_behind_it() {
+    catches(Mutation::JoinsOverGap, |mutation| {
+        let mut group = Group::started(2, mutation);
+        group.run(Duration::from_millis(3_050));
+        group.lagging = BTreeSet::from([0, 1]);
+        let begins = |item: &Published| matches!(item.item, Item::Genesis { .. });
+        group.until("both want to begin", |group| {
+            group.stream.iter().filter(|item| begins(item)).count() == 2
+        });
+        // The first beginning does not reach the second one, which is told that it may have missed something.
+        let first = group.stream.iter().position(begins).expect("it is there");
+        group.gaps.insert((1, first));
+        group.drive(
+            1,
+            Box::new(|active, now, out| active.on_stream_reset(now, Timestamp(0), out)),
+        );
+        group.lagging.clear();
+        group.run(Duration::from_secs(10));
+        let began = |(_, event): &&(usize, Event)| matches!(event, Event::Began { .. });
+        group.events.iter().filter(began).count() == 1 && group.serves(0) && group.serves(1)
+    });
+}
+
+#[test]
+fn whoever_hears_of_a_beginning_does_not_begin_before_it_has_waited_for_that_one() {
+    let mut group = Group::new(2, 1);
+    group.start(1, 1, None);
+    let announces = |group: &Group| {
+        let is_one = |item: &&Published| matches!(item.item, Item::Announce { .. });
+        group.stream.iter().filter(is_one).count()
+    };
+    group.until("it announces itself a third time", |group| {
+        announces(group) == 3
+    });
+    // What stands before its next announcement reaches it so late that it would begin by itself soon.
+    group.lagging.insert(1);
+    let began = Item::Genesis {
+        replica: ReplicaId(0),
+        life: Life {
+            incarnation: Incarnation(1),
+            attempt: 1,
+        },
+        from: Index::ZERO,
+    };
+    group.say(began);
+    group.until("it announces itself again", |group| announces(group) == 4);
+    while group.now < Time::ZERO + Duration::from_millis(3_050) {
+        group.step();
+    }
+    group.lagging.clear();
+    group.run(Duration::from_secs(2));
+    let own = |item: &Published| {
+        matches!(
+            item.item,
+            Item::Genesis {
+                replica: ReplicaId(1),
+                ..
+            }
+        )
+    };
+    assert!(!group.stream.iter().any(own), "it waits for the first");
+    group.until("nobody came", |group| group.stream.iter().any(own));
+}
+
+#[test]
 fn a_newcomer_answers_what_its_substitute_still_owed() {
     catches(Mutation::DebtsNotHandedOver, |mutation| {
         let mut group = Group::serving(3, mutation);
