@@ -96,6 +96,7 @@ impl Ear {
     }
 
     /// Something that it wanted to put into the log is lost.
+    #[cfg(any(feature = "runtime", test))]
     pub(crate) fn miss(&mut self) {
         self.missed = true;
     }
