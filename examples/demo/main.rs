@@ -103,7 +103,7 @@ struct ServeArgs {
     /// Over what; the same for all
     #[arg(long, value_enum, default_value = "tcp")]
     transport: Over,
-    /// Who decides who is primary; the same for all
+    /// Who decides who is primary; the same for all, and none with the active scheme over MQTT
     #[arg(long, value_enum)]
     authority: Option<AuthorityArg>,
     /// Where its data are
@@ -219,6 +219,9 @@ impl From<String> for Ended {
 async fn replica_process(args: ServeArgs) -> Result<(), Ended> {
     let pair = Pair::new(args.scheme, args.transport, args.authority.map(Into::into));
     let pair = pair.map_err(Ended::Wrong)?;
+    if args.authority.is_none() && pair.authority.is_some() {
+        return Err(missing("--authority witness or alone, the same for all,"));
+    }
     if args.force && args.scheme != Scheme::Passive {
         return Err(Ended::Wrong(
             "--force is for --scheme passive: a replica of the active scheme has nothing on its disk to go on with; start all of them again"
@@ -240,8 +243,11 @@ async fn replica_process(args: ServeArgs) -> Result<(), Ended> {
     Ok(serve(served).await?)
 }
 
+fn missing(flag: &str) -> Ended {
+    Ended::Wrong(format!("{flag} is missing"))
+}
+
 fn carrier(args: &ServeArgs) -> Result<Carrier, Ended> {
-    let missing = |flag: &str| Ended::Wrong(format!("{flag} is missing"));
     Ok(match args.transport {
         Over::Tcp => {
             let address = |(id, address): &(ReplicaId, Option<String>)| {

@@ -164,7 +164,8 @@ fn a_replica_that_is_started_by_hand_says_which_flag_is_missing() {
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
         assert!(said.contains(why), "{flags:?}: {said}");
     };
-    serve(&[], "--peer ID=HOST:PORT");
+    serve(&[], "--authority witness or alone");
+    serve(&["--authority", "alone"], "--peer ID=HOST:PORT");
     serve(&["--transport", "mqtt"], "--broker");
     serve(&["--transport", "multicast"], "--multicast");
     let forced = ["--scheme", "active", "--transport", "mqtt", "--force"];
