@@ -449,6 +449,22 @@ mod tests {
     }
 
     #[test]
+    fn of_an_active_replica_what_was_answered_is_lost_and_what_was_not_is_no_loss() {
+        let lost = |acknowledged| {
+            let lost = active::Event::HistoryLost {
+                agreed: Index(7),
+                upto: Index(20),
+                acknowledged,
+            };
+            active_sentence(&ActiveEvent::Protocol(lost)).expect("it is told")
+        };
+        assert!(lost(0).contains("nothing is lost"), "{}", lost(0));
+        assert!(lost(3).contains("LOST: up to 3"), "{}", lost(3));
+        let daily = ActiveEvent::Protocol(active::Event::Joined(ReplicaId(2)));
+        assert_eq!(active_sentence(&daily), None);
+    }
+
+    #[test]
     fn a_tail_that_is_cut_may_have_been_acknowledged() {
         let told = cut(Acknowledged::Perhaps);
         assert!(
