@@ -1,18 +1,23 @@
 //! `multicast`: what the multicast transport carries beside bare sockets, and what a group over it orders.
 //!
 //! A datagram goes to the group, and one that hears it answers the sender alone: on the one side sockets and nothing else, on the other two transports.
-//! With one under way it is the round trip, with many the rate. Then three replicas of the passive scheme over the same transport. All over the
-//! loopback interface; contestants take turns within one run, and what counts is the ratio.
+//! With one under way it is the round trip, with many the rate. Then three replicas of the passive scheme over the same transport, beside the same with a
+//! network that loses and reorders frames; and three members of the active scheme's order, which over multicast is the log of a passive group, beside the
+//! bare sockets. All over the loopback interface; contestants take turns within one run, and what counts is the ratio.
 
 mod bare;
 mod group;
+mod order;
 mod ours;
 mod pending;
+mod report;
 
 use clap::Parser;
-use kvrep_benches::load::{Caller, Plan, Sample, Turns, calmest, median, row, turn};
+use group::Network;
+use kvrep_benches::load::{Plan, Sample, Turns, calmest, median, turn};
 use kvrep_benches::program::measured;
 use kvrep_transport_multicast::MulticastConfig;
+use report::Report;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::process::ExitCode;
 use tokio::runtime::Builder;
@@ -30,6 +35,12 @@ struct Cli {
     /// Writes of all clients under way
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     writes: u32,
+    /// Messages of all members under way to their order
+    #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    messages: u32,
+    /// JSON at the end instead of the table
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     turns: Turns,
 }
@@ -38,6 +49,7 @@ const EXAMPLES: &str = "\
 Examples:
   cargo run --release -p kvrep-benches --bin multicast
   cargo run --release -p kvrep-benches --bin multicast -- --bytes 64 --rounds 3
+  cargo run --release -p kvrep-benches --bin multicast -- --json > multicast.json
 
 Exit code: 0, or 1 if something could not be measured.";
 
@@ -48,49 +60,95 @@ fn main() -> ExitCode {
 }
 
 async fn measure(cli: &Cli) -> Result<(), String> {
-    println!("to the group and back to one, over the loopback interface; round trips a second");
+    let mut report = if cli.json {
+        Report::Json(Vec::new())
+    } else {
+        Report::Table
+    };
+    report
+        .section("to the group and back to one, over the loopback interface; round trips a second");
     for bytes in &cli.bytes {
         for under_way in [1, cli.window] {
             let plan = cli.turns.plan(under_way);
-            contest(usize::from(*bytes), &plan).await?;
+            contest(usize::from(*bytes), &plan, &mut report).await?;
         }
     }
-    println!("three replicas, passive scheme, in memory; acknowledged writes a second");
+    report.section("three replicas, passive scheme, in memory; acknowledged writes a second");
     for under_way in [1, cli.writes] {
-        let plan = cli.turns.plan(under_way);
-        let mut samples = Vec::new();
-        for _ in 0..plan.rounds {
-            let group = group::start(config()?).await?;
-            samples.push(turn(group.callers(under_way), &plan).await?);
+        writes(&cli.turns.plan(under_way), &mut report).await?;
+    }
+    report.section(
+        "three members, the active scheme's order; messages a second that all three were delivered, beside round trips of bare sockets"
+    );
+    for bytes in &cli.bytes {
+        for under_way in [1, cli.messages] {
+            let bare = if under_way == 1 { 1 } else { cli.window };
+            let plan = cli.turns.plan(under_way);
+            order(usize::from(*bytes), &plan, bare, &mut report).await?;
+        }
+    }
+    report.end()
+}
+
+async fn writes(plan: &Plan, report: &mut Report) -> Result<(), String> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for _ in 0..plan.rounds {
+        for (network, samples) in [(Network::AsItIs, &mut good), (Network::Impaired, &mut bad)] {
+            let group = group::start(config()?, network).await?;
+            samples.push(turn(group.callers(plan.clients), plan).await?);
             group.stop().await?;
         }
-        let sample = judge(samples, under_way)?;
-        println!(
-            "{}",
-            row(&format!("{under_way} writes under way"), &sample, None)
-        );
     }
+    let (good, bad) = (judge(good, plan.clients)?, judge(bad, plan.clients)?);
+    let what = format!("{} under way", plan.clients);
+    report.row(&what, &good, None);
+    let worse = format!("{what}: 10 % lost, 10 % overtaken");
+    report.row(&worse, &bad, Some(&good));
     Ok(())
 }
 
-async fn contest(bytes: usize, plan: &Plan) -> Result<(), String> {
+async fn order(
+    bytes: usize,
+    plan: &Plan,
+    bare_under_way: u32,
+    report: &mut Report,
+) -> Result<(), String> {
+    let (mut bare, mut ordered) = (Vec::new(), Vec::new());
+    let (mut messages, mut entries) = (0, 0);
+    for _ in 0..plan.rounds {
+        let contestant = bare::start(&config()?)?;
+        bare.push(turn(contestant.callers(bare_under_way, bytes), plan).await?);
+        let contestant = order::start(config()?).await?;
+        let before = contestant.progress().await?;
+        ordered.push(turn(contestant.callers(plan.clients, bytes), plan).await?);
+        let after = contestant.progress().await?;
+        messages += after.0 - before.0;
+        entries += after.1 - before.1;
+        contestant.stop().await;
+    }
+    let (bare, ordered) = (judge(bare, plan.clients)?, judge(ordered, plan.clients)?);
+    let what = format!("{bytes} bytes, {bare_under_way} under way: bare");
+    report.row(&what, &bare, None);
+    let what = format!("{bytes} bytes, {} under way: ordered", plan.clients);
+    let batch = messages as f64 / entries.max(1) as f64;
+    report.batched(&what, &ordered, Some(&bare), Some(batch));
+    Ok(())
+}
+
+async fn contest(bytes: usize, plan: &Plan, report: &mut Report) -> Result<(), String> {
     let (mut bare, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         let contestant = bare::start(&config()?)?;
-        bare.push(run(contestant.callers(plan.clients, bytes), plan).await?);
+        bare.push(turn(contestant.callers(plan.clients, bytes), plan).await?);
         let contestant = ours::start(config()?).await?;
-        ours.push(run(contestant.callers(plan.clients, bytes), plan).await?);
+        ours.push(turn(contestant.callers(plan.clients, bytes), plan).await?);
         contestant.stop().await;
     }
     let (bare, ours) = (judge(bare, plan.clients)?, judge(ours, plan.clients)?);
     let what = format!("{bytes} bytes, {} under way", plan.clients);
-    println!("{}", row(&format!("{what}: bare"), &bare, None));
-    println!("{}", row(&format!("{what}: kvrep"), &ours, Some(&bare)));
+    report.row(&format!("{what}: bare"), &bare, None);
+    report.row(&format!("{what}: kvrep"), &ours, Some(&bare));
     Ok(())
-}
-
-async fn run<C: Caller>(callers: Vec<C>, plan: &Plan) -> Result<Sample, String> {
-    turn(callers, plan).await
 }
 
 /// One at a time is a question of latency, many of throughput.

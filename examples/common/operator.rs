@@ -1,7 +1,9 @@
 //! What the operator of a process is told, one sentence a line, and how he asks it to end.
 
 use kvrep_core::ReplicaId;
-use kvrep_core::node::{Node, NodeError, NodeEvent};
+use kvrep_core::node::active::ActiveEvent;
+use kvrep_core::node::{ActiveNode, Node, NodeError, NodeEvent};
+use kvrep_core::protocol::active;
 use kvrep_core::protocol::{Acknowledged, Event};
 use kvrep_core::storage::StorageEvent;
 use std::io::{self, Write as _};
@@ -56,6 +58,27 @@ pub async fn attend_news(node: &Node, mut hear: impl FnMut(News<'_>)) -> Result<
                 let now = watch.borrow_and_update().protocol.waiting_for.clone();
                 if said.is_news(&now, Instant::now()) {
                     hear(News::Waits(&now));
+                }
+            }
+        }
+    }
+}
+
+/// The same for a replica of the active scheme. May be dropped at any time.
+///
+/// # Errors
+/// Why the replica ended.
+pub async fn attend_active(node: &ActiveNode, mut tell: impl FnMut(&str)) -> Result<(), NodeError> {
+    let mut events = node.events();
+    let mut said = Said::default();
+    loop {
+        tokio::select! {
+            ended = node.wait() => return ended,
+            Ok(event) = events.recv() => {
+                if let Some(what) = active_sentence(&event)
+                    && said.is_news(&what, Instant::now())
+                {
+                    tell(&what);
                 }
             }
         }
@@ -271,6 +294,53 @@ pub fn sentence(event: &NodeEvent) -> Option<String> {
     }
 }
 
+/// The sentence for what must not be missed of a replica of the active scheme; `None` for what happens every day.
+#[must_use]
+pub fn active_sentence(event: &ActiveEvent) -> Option<String> {
+    match event {
+        ActiveEvent::Protocol(active::Event::HistoryLost {
+            agreed,
+            acknowledged: 0,
+            ..
+        }) => Some(format!(
+            "this replica's history is not the one that counts from position {} on; it had answered nothing of it, so nothing is lost",
+            agreed.0
+        )),
+        ActiveEvent::Protocol(active::Event::HistoryLost {
+            agreed,
+            acknowledged,
+            ..
+        }) => Some(format!(
+            "ACKNOWLEDGED WRITES ARE LOST: up to {acknowledged} of this replica, from position {} on, are not in the history that counts",
+            agreed.0
+        )),
+        ActiveEvent::Protocol(active::Event::AwaitsWord { missing }) => Some(format!(
+            "waits for word of one of {}, be it without its state",
+            list(missing)
+        )),
+        ActiveEvent::Protocol(active::Event::Superseded { at }) => Some(format!(
+            "another process was started later with this replica's number: this one answers no more, and keeps its state (up to position {}) until one that serves has it",
+            at.0
+        )),
+        ActiveEvent::Protocol(active::Event::LastStateGone { at }) => Some(format!(
+            "LOST: nobody who serves was heard with this replica's state (up to position {})",
+            at.0
+        )),
+        ActiveEvent::SetAside(path) => Some(format!(
+            "the state that does not count is set aside in {}",
+            path.display()
+        )),
+        ActiveEvent::NotSetAside(why) => Some(format!(
+            "the state that does not count is not set aside: {why}"
+        )),
+        ActiveEvent::ConfiguredOtherwise(replica) => {
+            Some(format!("{replica} has other settings, and is not believed"))
+        }
+        ActiveEvent::Trouble(why) => Some(why.clone()),
+        _ => None,
+    }
+}
+
 /// So many writes. Entries that nobody wrote (a reign begins with one, a session too) are not counted.
 fn counted(writes: Option<u64>) -> String {
     match writes {
@@ -376,6 +446,22 @@ mod tests {
             assert!(told.contains("the writes of"), "{told}");
             assert!(cut(acknowledged).contains("1 write of this replica (from entry 7 on) is"));
         }
+    }
+
+    #[test]
+    fn of_an_active_replica_what_was_answered_is_lost_and_what_was_not_is_no_loss() {
+        let lost = |acknowledged| {
+            let lost = active::Event::HistoryLost {
+                agreed: Index(7),
+                upto: Index(20),
+                acknowledged,
+            };
+            active_sentence(&ActiveEvent::Protocol(lost)).expect("it is told")
+        };
+        assert!(lost(0).contains("nothing is lost"), "{}", lost(0));
+        assert!(lost(3).contains("LOST: up to 3"), "{}", lost(3));
+        let daily = ActiveEvent::Protocol(active::Event::Joined(ReplicaId(2)));
+        assert_eq!(active_sentence(&daily), None);
     }
 
     #[test]

@@ -2,17 +2,15 @@
 
 use super::catalog::{Answer, Asked, Catalog, Put, Query, Told, digest};
 use super::input::Record;
-use super::processes::GROUP;
-use kvrep_core::node::{Client, ClientError, ClientOptions};
+use kvrep_core::node::{Client, ClientError, ClientLink, ClientOptions};
 use kvrep_core::{Read, Term, Token};
-use kvrep_transport_tcp::TcpGroupLink;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// One operation in eight is a read.
 const READ_EVERY: u64 = 8;
@@ -83,12 +81,17 @@ struct Shared {
     /// The highest term in which a write was acknowledged, and when that was first.
     term: watch::Sender<(Term, Instant)>,
     token: std::sync::Mutex<Token>,
+    /// When each client sent what it waits for, in nanoseconds since the start; [`IDLE`] when it waits for nothing.
+    waiting_since: Vec<AtomicU64>,
 }
 
+const IDLE: u64 = u64::MAX;
+const LOOKS_EVERY: Duration = Duration::from_millis(1);
+
 impl Load {
-    /// Starts `clients` clients, each with a session and connections of its own.
+    /// Starts `clients` clients, each with a session and a link of its own.
     #[must_use]
-    pub fn start(input: &Arc<Input>, addresses: &[String], clients: u64) -> Self {
+    pub fn start(input: &Arc<Input>, clients: u64, link: impl Fn() -> Arc<dyn ClientLink>) -> Self {
         let began = Instant::now();
         let (term, terms) = watch::channel((Term::ZERO, began));
         let shared = Arc::new(Shared {
@@ -99,13 +102,13 @@ impl Load {
             began,
             term,
             token: std::sync::Mutex::default(),
+            waiting_since: (0..clients).map(|_| AtomicU64::new(IDLE)).collect(),
         });
         let mut tasks = JoinSet::new();
         for id in 0..clients {
-            let link = TcpGroupLink::new(GROUP, addresses.iter().cloned());
             let mut options = ClientOptions::default();
             options.deadline = Duration::from_secs(20);
-            let client = Client::<Catalog>::with_options(link, options);
+            let client = Client::<Catalog>::shared(link(), options);
             tasks.spawn(work(Arc::clone(&shared), client, id));
         }
         Self {
@@ -134,6 +137,20 @@ impl Load {
         Some(seen.1)
     }
 
+    /// Waits until nobody waits any more for what was sent before now; returns when that was.
+    pub async fn answered_up_to_now(&self, within: Duration) -> Option<Instant> {
+        let asked = Instant::now();
+        let now = nanos(self.shared.began.elapsed());
+        let waits = |since: &AtomicU64| since.load(Ordering::Relaxed) < now;
+        while self.shared.waiting_since.iter().any(waits) {
+            if asked.elapsed() >= within {
+                return None;
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+        Some(Instant::now())
+    }
+
     /// Ends the load; returns everything that was recorded and the newest token.
     ///
     /// # Errors
@@ -147,6 +164,19 @@ impl Load {
         let token = *self.shared.token.lock().map_err(|e| e.to_string())?;
         Ok((all, token))
     }
+}
+
+impl Shared {
+    fn waits(&self, client: u64, since: Option<Duration>) {
+        let at = usize::try_from(client).unwrap_or(usize::MAX);
+        if let Some(waiting) = self.waiting_since.get(at) {
+            waiting.store(since.map_or(IDLE, nanos), Ordering::Relaxed);
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(IDLE)
 }
 
 async fn work(
@@ -171,6 +201,7 @@ async fn work(
             get(&shared, &client, id, near, &mut seen).await?;
         }
     }
+    shared.waits(id, None);
     let mut newest = shared.token.lock().map_err(|e| e.to_string())?;
     *newest = (*newest).max(client.token());
     Ok(seen)
@@ -185,6 +216,7 @@ async fn put(
 ) -> Result<(), String> {
     let (record, digest) = (&shared.input.records[at], shared.input.digests[at]);
     let invoked = shared.began.elapsed();
+    shared.waits(id, Some(invoked));
     let command = Put {
         key: record.key.clone(),
         value: record.value.clone(),
@@ -226,6 +258,7 @@ async fn get(
     seen: &mut Vec<Recorded>,
 ) -> Result<(), String> {
     let invoked = shared.began.elapsed();
+    shared.waits(id, Some(invoked));
     let key = shared.input.keys[at];
     let query = Query::Get(shared.input.names[key as usize].clone());
     match client.query(Read::Linearizable, query).await {

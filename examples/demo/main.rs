@@ -4,12 +4,16 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kvrep_core::{Authority, ReplicaId};
 use kvrep_examples::common::runtime;
+use kvrep_examples::demo::carrier::Carrier;
 use kvrep_examples::demo::input::{self, InputLimits, Source};
 use kvrep_examples::demo::load::Input;
+use kvrep_examples::demo::member::{Served, Start};
+use kvrep_examples::demo::pair::{Fault, MEMORY_REFUSED, Over, Pair, Scheme, lowest_refused};
 use kvrep_examples::demo::report::Colour;
-use kvrep_examples::demo::run::{Fault, Plan, run};
-use kvrep_examples::demo::serve::{Served, Start, serve};
+use kvrep_examples::demo::run::{Plan, run};
+use kvrep_examples::demo::serve::serve;
 use std::io::Write as _;
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::runtime::Builder;
@@ -30,6 +34,10 @@ const EXAMPLES: &str = "Examples:
   demo --replicas 5 --kills 5                 a larger group, more kills
   demo --input orders.csv --key order_id      a file of yours (CSV with a header, or JSON lines)
   demo --authority alone                      without a witness
+  demo --transport mqtt                       through a broker, which the demo starts itself
+  demo --transport multicast                  by UDP multicast, over the loopback interface
+  demo --scheme active --transport mqtt       all carry out the broker's order, each answers its share
+  demo --scheme active                        the same, ordered by the log of a passive group over TCP
   sudo demo --fault cut                       drop the primary's packets instead of killing it
   demo --json > report.json                   for programs
 
@@ -43,18 +51,24 @@ struct DemoArgs {
     /// Column (CSV) or field (JSON) that is the key of a record
     #[arg(long, value_name = "COLUMN")]
     key: Option<String>,
+    /// Who replicates how
+    #[arg(long, value_enum, default_value = "passive")]
+    scheme: SchemeArg,
+    /// Over what
+    #[arg(long, value_enum, default_value = "tcp")]
+    transport: TransportArg,
     /// Number of replica processes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(2..=9))]
     replicas: u32,
-    /// Who decides who is primary
-    #[arg(long, value_enum, default_value = "witness")]
-    authority: AuthorityArg,
-    /// How often the primary is taken away
+    /// Who decides who is primary [default: witness; with the active scheme over MQTT there is no primary]
+    #[arg(long, value_enum)]
+    authority: Option<AuthorityArg>,
+    /// How often the primary is taken away, or with the active scheme the replica whose log orders, or each in turn
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     kills: u32,
-    /// How it is taken away: SIGKILL, or packets dropped by iptables (needs root)
+    /// How it is taken away: SIGKILL, or packets dropped by iptables (needs root; passive scheme over TCP only)
     #[arg(long, value_enum, default_value = "kill")]
-    fault: FaultArg,
+    fault: Fault,
     /// Concurrent clients
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=512))]
     clients: u64,
@@ -83,15 +97,27 @@ struct ServeArgs {
     /// Which member it is: a number, or `witness`
     #[arg(long, value_parser = replica)]
     id: ReplicaId,
-    /// Who decides who is primary; the same for all
+    /// Who replicates how; the same for all
+    #[arg(long, value_enum, default_value = "passive")]
+    scheme: Scheme,
+    /// Over what; the same for all
+    #[arg(long, value_enum, default_value = "tcp")]
+    transport: Over,
+    /// Who decides who is primary; the same for all, and none with the active scheme over MQTT
     #[arg(long, value_enum)]
-    authority: AuthorityArg,
+    authority: Option<AuthorityArg>,
     /// Where its data are
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Where a member listens, this one too; once for each
-    #[arg(long = "peer", value_name = "ID=HOST:PORT", value_parser = peer)]
-    peers: Vec<(ReplicaId, String)>,
+    /// A member, this one too; once for each. Over TCP with where it listens
+    #[arg(long = "peer", value_name = "ID[=HOST:PORT]", value_parser = peer, required = true)]
+    peers: Vec<(ReplicaId, Option<String>)>,
+    /// Where the broker is
+    #[arg(long, value_name = "HOST:PORT", required_if_eq("transport", "mqtt"))]
+    broker: Option<String>,
+    /// The group's address
+    #[arg(long, value_name = "IP:PORT", required_if_eq("transport", "multicast"))]
+    multicast: Option<SocketAddrV4>,
     /// Become primary without those that never return
     ///
     /// A replica that cannot know whether others hold newer writes waits for them, and says for whom. This ends the waiting:
@@ -115,12 +141,26 @@ enum AuthorityArg {
     Alone,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FaultArg {
-    /// SIGKILL
-    Kill,
-    /// Drop all its packets for a while
-    Cut,
+#[derive(Clone, Copy, ValueEnum)]
+enum SchemeArg {
+    /// One primary orders, and ships its log to the others
+    Passive,
+    /// All carry out one ordered stream, and each answers its share
+    Active,
+    /// The lowest that lives answers; refused, for it replicates no state
+    Lowest,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TransportArg {
+    /// TCP
+    Tcp,
+    /// An MQTT broker, which the demo starts itself
+    Mqtt,
+    /// UDP multicast, over the loopback interface
+    Multicast,
+    /// Memory; refused, for it connects nodes of one process
+    Memory,
 }
 
 impl From<AuthorityArg> for Authority {
@@ -136,48 +176,115 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut threads = Builder::new_multi_thread();
     threads.worker_threads(2);
-    match cli.role {
+    let ended = match cli.role {
         Some(RoleArgs::Serve(args)) => {
             tracing_subscriber::fmt()
                 .with_writer(std::io::stderr)
                 .with_ansi(false)
                 .init();
-            let served = Served {
-                id: args.id,
-                peers: args.peers.into_iter().collect(),
-                authority: args.authority.into(),
-                data: args.data,
-                start: if args.force {
-                    Start::Forced
-                } else {
-                    Start::Normal
-                },
-            };
-            match runtime::run(&mut threads, serve(served)).flatten() {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(why) => fail(&why),
-            }
+            runtime::run(&mut threads, replica_process(args))
         }
-        None => match runtime::run(&mut threads, demo(cli.demo)).flatten() {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(why) => fail(&why),
-        },
+        None => runtime::run(&mut threads, demo(cli.demo)),
+    };
+    match ended.map_err(Ended::Failed).flatten() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ended::CheckFailed) => ExitCode::FAILURE,
+        Err(Ended::Failed(why)) => {
+            eprintln!("demo: {why}");
+            ExitCode::FAILURE
+        }
+        Err(Ended::Wrong(why)) => {
+            eprintln!("demo: {why}");
+            ExitCode::from(2)
+        }
     }
 }
 
-fn fail(why: &str) -> ExitCode {
-    eprintln!("demo: {why}");
-    ExitCode::FAILURE
+/// Why it ended otherwise than well.
+enum Ended {
+    /// It has said which.
+    CheckFailed,
+    /// It could not run.
+    Failed(String),
+    /// What was asked for does not go together.
+    Wrong(String),
 }
 
-async fn demo(args: DemoArgs) -> Result<bool, String> {
-    if args.fault == FaultArg::Cut && matches!(args.authority, AuthorityArg::Alone) {
-        return Err(
-            "without a witness two primaries are possible while packets are dropped, and the demo's checks would rightly fail; use --authority witness"
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+async fn replica_process(args: ServeArgs) -> Result<(), Ended> {
+    let pair = Pair::new(args.scheme, args.transport, args.authority.map(Into::into));
+    let pair = pair.map_err(Ended::Wrong)?;
+    if args.authority.is_none() && pair.authority.is_some() {
+        return Err(missing("--authority witness or alone, the same for all,"));
+    }
+    if args.force && args.scheme != Scheme::Passive {
+        return Err(Ended::Wrong(
+            "--force is for --scheme passive: a replica of the active scheme has nothing on its disk to go on with; start all of them again"
                 .into(),
-        );
+        ));
     }
+    let served = Served {
+        pair,
+        id: args.id,
+        members: args.peers.iter().map(|(id, _)| *id).collect(),
+        carrier: carrier(&args)?,
+        data: args.data,
+        start: if args.force {
+            Start::Forced
+        } else {
+            Start::Normal
+        },
+    };
+    Ok(serve(served).await?)
+}
+
+fn missing(flag: &str) -> Ended {
+    Ended::Wrong(format!("{flag} is missing"))
+}
+
+fn carrier(args: &ServeArgs) -> Result<Carrier, Ended> {
+    Ok(match args.transport {
+        Over::Tcp => {
+            let address = |(id, address): &(ReplicaId, Option<String>)| {
+                let address = address.clone();
+                let address =
+                    address.ok_or_else(|| missing("the address in a --peer ID=HOST:PORT"));
+                address.map(|address| (*id, address))
+            };
+            Carrier::Tcp(args.peers.iter().map(address).collect::<Result<_, _>>()?)
+        }
+        Over::Mqtt => Carrier::Mqtt(args.broker.clone().ok_or_else(|| missing("--broker"))?),
+        Over::Multicast => {
+            Carrier::Multicast(args.multicast.ok_or_else(|| missing("--multicast"))?)
+        }
+    })
+}
+
+/// Who replicates how, over what; or why that does not work.
+async fn pair(args: &DemoArgs) -> Result<Pair, String> {
+    let scheme = match args.scheme {
+        SchemeArg::Passive => Scheme::Passive,
+        SchemeArg::Active => Scheme::Active,
+        SchemeArg::Lowest => return Err(lowest_refused().await),
+    };
+    let over = match args.transport {
+        TransportArg::Tcp => Over::Tcp,
+        TransportArg::Mqtt => Over::Mqtt,
+        TransportArg::Multicast => Over::Multicast,
+        TransportArg::Memory => return Err(MEMORY_REFUSED.into()),
+    };
+    let pair = Pair::new(scheme, over, args.authority.map(Into::into))?;
+    pair.bears(args.fault)?;
+    Ok(pair)
+}
+
+async fn demo(args: DemoArgs) -> Result<(), Ended> {
+    let pair = pair(&args).await.map_err(Ended::Wrong)?;
     let source = args.input.map_or(Source::Bundled, Source::File);
     let name = match &source {
         Source::Bundled => "bundled cities (GeoNames, CC BY 4.0)".to_owned(),
@@ -204,19 +311,16 @@ async fn demo(args: DemoArgs) -> Result<bool, String> {
     let plan = Plan {
         input_name: name,
         replicas: args.replicas,
-        authority: args.authority.into(),
+        pair,
         kills: args.kills,
-        fault: match args.fault {
-            FaultArg::Kill => Fault::Kill,
-            FaultArg::Cut => Fault::Cut,
-        },
+        fault: args.fault,
         clients: args.clients,
         directory,
         timeline: args.timeline,
     };
     let report = tokio::select! {
         report = run(&plan, Input::new(records)) => report?,
-        () = told_to_end() => return Err("interrupted; all processes were ended".into()),
+        () = told_to_end() => return Err("interrupted; all processes were ended".to_owned().into()),
     };
     let text = if args.json {
         report.json()
@@ -225,7 +329,11 @@ async fn demo(args: DemoArgs) -> Result<bool, String> {
     };
     // Whoever closed the other end does not want to read it.
     drop(writeln!(std::io::stdout(), "{text}"));
-    Ok(report.holds())
+    if report.holds() {
+        Ok(())
+    } else {
+        Err(Ended::CheckFailed)
+    }
 }
 
 /// Ctrl-C, or what a terminal or a service manager sends.
@@ -258,9 +366,11 @@ fn prepare(keep: &PathBuf) -> Result<(), String> {
     Ok(())
 }
 
-fn peer(text: &str) -> Result<(ReplicaId, String), String> {
-    let (id, address) = text.split_once('=').ok_or("expected ID=HOST:PORT")?;
-    Ok((replica(id)?, address.to_owned()))
+fn peer(text: &str) -> Result<(ReplicaId, Option<String>), String> {
+    match text.split_once('=') {
+        Some((id, address)) => Ok((replica(id)?, Some(address.to_owned()))),
+        None => Ok((replica(text)?, None)),
+    }
 }
 
 fn replica(text: &str) -> Result<ReplicaId, String> {

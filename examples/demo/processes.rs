@@ -1,23 +1,23 @@
 //! The group as processes of this same program: starting, killing, cutting off, asking.
 
+use super::carrier::Carrier;
 use super::cut::Cut;
+use super::member::Standing;
+use super::pair::{LOG, Pair};
+use super::questions::{Asking, Question, Told};
+use kvrep_core::ReplicaId;
 use kvrep_core::client_wire::{Op, Outcome};
 use kvrep_core::node::ClientLink;
-use kvrep_core::protocol::ProtocolStatus;
-use kvrep_core::{Authority, ReplicaId};
-use kvrep_transport_tcp::TcpGroupLink;
+use kvrep_transport_mqtt::EmbeddedBroker;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
-
-/// The group's name.
-pub const GROUP: &str = "kvrep-demo";
 
 /// Why the group of processes does not do what it should.
 #[derive(Debug, thiserror::Error)]
@@ -49,49 +49,43 @@ pub enum GroupError {
 /// The processes. Dropped, all of them are killed.
 pub struct Group {
     directory: PathBuf,
-    authority: Authority,
-    addresses: BTreeMap<ReplicaId, SocketAddr>,
+    pair: Pair,
+    /// Who has a process, the witness too.
+    members: Vec<ReplicaId>,
+    carrier: Carrier,
     running: BTreeMap<ReplicaId, Running>,
-    /// For asking one replica at a time; targets in order of the ids.
-    link: TcpGroupLink,
+    /// To the log that orders, if one does.
+    ordering: Arc<dyn ClientLink>,
+    /// Ends after the processes.
+    _broker: Option<EmbeddedBroker>,
 }
 
 struct Running {
     process: Child,
     /// The child ends when this is closed, also when this process is killed.
-    _leash: Option<ChildStdin>,
+    asking: Option<Asking>,
 }
 
 impl Group {
-    /// Starts `replicas` processes (and a witness) with their data below `directory`.
+    /// Starts `replicas` processes, and what the pair needs beside them, with their data below `directory`.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub fn start(
-        directory: &Path,
-        replicas: u32,
-        authority: Authority,
-    ) -> Result<Self, GroupError> {
-        let mut ids: Vec<ReplicaId> = (1..=replicas).map(ReplicaId).collect();
-        let addresses_of_replicas = ids.clone();
-        if authority == Authority::Witness {
-            ids.push(ReplicaId::WITNESS);
-        }
-        let addresses = free_addresses(&ids)?;
-        let link = TcpGroupLink::new(
-            GROUP,
-            addresses_of_replicas
-                .iter()
-                .map(|id| addresses[id].to_string()),
-        );
+    pub fn start(directory: &Path, replicas: u32, pair: Pair) -> Result<Self, GroupError> {
+        let members = pair.members(replicas);
+        let (carrier, broker) = Carrier::prepare(pair.over, &members)
+            .map_err(|(what, source)| GroupError::Io { what, source })?;
+        let ordering = carrier.link(LOG);
         let mut group = Self {
             directory: directory.to_owned(),
-            authority,
-            addresses,
+            pair,
+            members,
+            carrier,
             running: BTreeMap::new(),
-            link,
+            ordering,
+            _broker: broker,
         };
-        for id in ids {
+        for id in group.members.clone() {
             group.launch(id)?;
         }
         Ok(group)
@@ -99,18 +93,14 @@ impl Group {
 
     /// The replicas, without the witness.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.addresses
-            .keys()
-            .copied()
-            .filter(|id| *id != ReplicaId::WITNESS)
+        let members = self.members.iter().copied();
+        members.filter(|id| *id != ReplicaId::WITNESS)
     }
 
-    /// Where clients find the replicas.
+    /// Where everybody is found.
     #[must_use]
-    pub fn client_addresses(&self) -> Vec<String> {
-        self.replicas()
-            .map(|id| self.addresses[&id].to_string())
-            .collect()
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
     }
 
     /// Starts the process of `id`, on the data it left.
@@ -129,29 +119,24 @@ impl Group {
             .open(&log)
             .map_err(failed(&format!("cannot write {}", log.display())))?;
         let program = std::env::current_exe().map_err(failed("cannot find this program"))?;
-        let mut command = Command::new(program);
-        command
+        let mut process = Command::new(program)
             .arg("serve")
             .args(["--id", &id.0.to_string()])
-            .args(["--authority", authority_word(self.authority)])
+            .args(self.pair.arguments())
             .arg("--data")
-            .arg(self.directory.join(id.to_string()));
-        for (peer, address) in &self.addresses {
-            command.args(["--peer", &format!("{}={address}", peer.0)]);
-        }
-        let mut process = command
+            .arg(self.directory.join(id.to_string()))
+            .args(self.carrier.arguments(&self.members))
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .map_err(failed("cannot start a replica process"))?;
-        let leash = process.stdin.take();
-        let running = Running {
-            process,
-            _leash: leash,
-        };
-        self.running.insert(id, running);
+        let (questions, printed) = (process.stdin.take(), process.stdout.take());
+        let asking = questions
+            .zip(printed)
+            .map(|(questions, printed)| Asking::new(questions, printed));
+        self.running.insert(id, Running { process, asking });
         Ok(())
     }
 
@@ -183,65 +168,106 @@ impl Group {
     /// # Errors
     /// When the packet filter refuses.
     pub fn cut_off(&self, id: ReplicaId) -> Result<Cut, GroupError> {
-        Cut::of(self.addresses[&id].ip()).map_err(GroupError::Cut)
+        let address = self.carrier.address_of(id);
+        let address = address.ok_or_else(|| GroupError::Cut(format!("{id} has no address")))?;
+        Cut::of(address).map_err(GroupError::Cut)
     }
 
     /// Asks one replica.
-    pub async fn ask(&self, id: ReplicaId, op: Op, patience: Duration) -> Option<Outcome> {
-        let target = self.replicas().position(|r| r == id)?;
-        self.link
-            .call(target, op, Instant::now() + patience)
-            .await
-            .ok()
+    pub async fn ask(&self, id: ReplicaId, question: Question, patience: Duration) -> Option<Told> {
+        let asking = self.running.get(&id)?.asking.as_ref()?;
+        asking.ask(question, patience).await
     }
 
-    /// What one replica knows of itself.
-    pub async fn status(&self, id: ReplicaId) -> Option<ProtocolStatus> {
-        match self.ask(id, Op::Status, Duration::from_millis(300)).await? {
-            Outcome::Status(status) => Some(*status),
-            _ => None,
+    /// How these stand, as far as they answer.
+    async fn standings(&self, whom: &[ReplicaId]) -> Vec<(ReplicaId, Standing)> {
+        let mut standings = Vec::new();
+        for id in whom {
+            if let Some(Told::Standing(standing)) =
+                self.ask(*id, Question::Standing, PATIENCE).await
+            {
+                standings.push((*id, standing));
+            }
         }
+        standings
     }
 
-    /// Waits until a primary serves whose in-sync set has all of `whom`; returns it with its status.
+    /// Waits until all answer, and whoever serves counts on all; returns one that serves, with how it stands.
     ///
     /// # Errors
     /// When that does not happen in time.
-    pub async fn in_sync(
-        &self,
-        whom: &[ReplicaId],
-        within: Duration,
-    ) -> Result<(ReplicaId, ProtocolStatus), GroupError> {
+    pub async fn complete(&self, within: Duration) -> Result<(ReplicaId, Standing), GroupError> {
+        let everybody: Vec<ReplicaId> = self.replicas().collect();
+        let counts_on_all = |standing: &Standing| {
+            everybody
+                .iter()
+                .all(|replica| standing.counted.contains(replica))
+        };
         let deadline = Instant::now() + within;
         loop {
-            // One that was cut off may still take itself for the primary: the highest term is right, if all answer.
-            let mut statuses = Vec::new();
-            for id in self.replicas() {
-                statuses.extend(self.status(id).await.map(|status| (id, status)));
-            }
-            let newest = statuses.iter().map(|(_, s)| s.term).max();
-            let all_answer = statuses.len() >= whom.len();
-            let reigning = statuses
-                .into_iter()
-                .find(|(_, s)| s.serving && Some(s.term) == newest);
-            if let Some((id, status)) = reigning
-                && all_answer
-                && let Some(configuration) = &status.configuration
-                && whom.iter().all(|w| configuration.in_sync.contains_key(w))
+            let standings = self.standings(&everybody).await;
+            let all_answer = standings.len() == everybody.len();
+            let serving = in_latest_term(standings);
+            if all_answer
+                && serving.iter().all(|(_, standing)| counts_on_all(standing))
+                && let Some(first) = serving.into_iter().next()
             {
-                return Ok((id, status));
+                return Ok(first);
             }
             if Instant::now() >= deadline {
-                return Err(self.late(&format!("{whom:?} in sync"), within));
+                return Err(self.late(&format!("{everybody:?} in sync"), within));
             }
-            sleep(Duration::from_millis(2)).await;
+            sleep(LOOKS_EVERY).await;
         }
+    }
+
+    /// Waits until others serve without `gone`, and do not count on it any more; returns them.
+    ///
+    /// # Errors
+    /// When that does not happen in time.
+    pub async fn without(
+        &self,
+        gone: ReplicaId,
+        within: Duration,
+    ) -> Result<Vec<ReplicaId>, GroupError> {
+        let others: Vec<ReplicaId> = self.replicas().filter(|id| *id != gone).collect();
+        let deadline = Instant::now() + within;
+        loop {
+            let serving = in_latest_term(self.standings(&others).await);
+            if !serving.is_empty() && serving.iter().all(|(_, s)| !s.counted.contains(&gone)) {
+                return Ok(serving.into_iter().map(|(id, _)| id).collect());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.late(&format!("serving without {gone}"), within));
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+    }
+
+    /// Who is primary of the log that orders, as somebody there says.
+    ///
+    /// # Errors
+    /// When nobody says it in time.
+    pub async fn sequencer(&self, within: Duration) -> Result<ReplicaId, GroupError> {
+        let deadline = Instant::now() + within;
+        while Instant::now() < deadline {
+            for target in 0..self.ordering.targets() {
+                let asked = (self.ordering).call(target, Op::Status, Instant::now() + PATIENCE);
+                if let Ok(Outcome::Status(status)) = asked.await
+                    && let Some(primary) = status.primary
+                {
+                    return Ok(primary);
+                }
+            }
+            sleep(LOOKS_EVERY).await;
+        }
+        Err(self.late("word of who orders", within))
     }
 
     /// Ends all processes in good order (their standard input is closed), or kills those that do not end.
     pub async fn stop(mut self) {
         for running in self.running.values_mut() {
-            running._leash = None;
+            running.asking = None;
         }
         let deadline = Instant::now() + Duration::from_secs(5);
         for running in self.running.values_mut() {
@@ -258,35 +284,15 @@ impl Group {
     }
 }
 
-/// The word on the command line.
-#[must_use]
-pub fn authority_word(authority: Authority) -> &'static str {
-    match authority {
-        Authority::Alone => "alone",
-        _ => "witness",
-    }
-}
-
-/// A free port for each, every one on a loopback address of its own so that it can be cut off by its address.
-fn free_addresses(ids: &[ReplicaId]) -> Result<BTreeMap<ReplicaId, SocketAddr>, GroupError> {
-    let mut listeners = BTreeMap::new();
-    for (at, id) in (1..=250_u8).zip(ids) {
-        let host = Ipv4Addr::new(127, 0, 77, at);
-        let listener = TcpListener::bind((host, 0)).map_err(|source| GroupError::Io {
-            what: format!("cannot listen on {host}"),
-            source,
-        })?;
-        listeners.insert(*id, listener);
-    }
-    // Only when all are chosen are they given back, so that no two are equal.
-    listeners
-        .into_iter()
-        .map(|(id, listener)| {
-            let address = listener.local_addr().map_err(|source| GroupError::Io {
-                what: "cannot read a port".into(),
-                source,
-            })?;
-            Ok((id, address))
-        })
+/// Of those that serve, those in the latest term: one that was cut off may still take itself for the primary.
+fn in_latest_term(standings: Vec<(ReplicaId, Standing)>) -> Vec<(ReplicaId, Standing)> {
+    let latest = standings.iter().map(|(_, standing)| standing.term).max();
+    let serving = standings.into_iter();
+    serving
+        .filter(|(_, standing)| standing.answers && Some(standing.term) == latest)
         .collect()
 }
+
+/// How long a replica may take to say how it stands.
+const PATIENCE: Duration = Duration::from_millis(300);
+const LOOKS_EVERY: Duration = Duration::from_millis(2);

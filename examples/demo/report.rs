@@ -1,5 +1,6 @@
 //! What the demo says at the end: a short table for people, or JSON for programs.
 
+use super::pair::{Pair, word};
 use serde::{Serialize, Serializer};
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -13,8 +14,9 @@ pub struct Report {
     pub input: String,
     /// Number of replica processes.
     pub replicas: usize,
-    /// Who decides on the primary: `witness` or `alone`.
-    pub authority: String,
+    /// Who replicates how, over what. In JSON `scheme`, `transport`, and `authority`: who decides on the primary, `witness`, `alone` or `none`.
+    #[serde(flatten, serialize_with = "words_of")]
+    pub pair: Pair,
     /// Records in the input.
     pub records: u64,
     /// Writes that were acknowledged.
@@ -174,13 +176,14 @@ impl Report {
         let Self {
             input,
             replicas,
-            authority,
+            pair,
             ..
         } = self;
+        let words = pair.words();
         let mut rows = vec![
             (
                 "group",
-                format!("{replicas} replicas, authority: {authority}"),
+                format!("{replicas} replicas, {}", pair.described()),
             ),
             (
                 "acknowledged",
@@ -221,10 +224,7 @@ impl Report {
             .collect();
         if !takeovers.is_empty() {
             let list = takeovers.join("   ");
-            rows.push((
-                "takeovers",
-                format!("{list}   (from the loss of the primary to the next acknowledged write)"),
-            ));
+            rows.push(("takeovers", format!("{list}   ({})", words.takeover)));
         }
         let catch_ups: Vec<_> = self
             .catch_ups
@@ -233,7 +233,10 @@ impl Report {
             .collect();
         if !catch_ups.is_empty() {
             let list = catch_ups.join("   ");
-            rows.push(("caught up", format!("{list}   (from restart to in sync)")));
+            rows.push(("caught up", format!("{list}   ({})", words.caught_up)));
+        }
+        if let Some(what) = words.not_promised {
+            rows.push(("not promised", what.to_owned()));
         }
         if let Some(path) = &self.timeline {
             rows.push(("timeline", path.display().to_string()));
@@ -252,6 +255,18 @@ impl Report {
 pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
+}
+
+fn words_of<S: Serializer>(pair: &Pair, serializer: S) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeMap as _;
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("scheme", &word(pair.scheme))?;
+    map.serialize_entry("transport", &word(pair.over))?;
+    map.serialize_entry("authority", pair.authority_word().unwrap_or("none"))?;
+    if let Some(what) = pair.words().not_promised {
+        map.serialize_entry("not_promised", what)?;
+    }
+    map.end()
 }
 
 fn ms<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -290,6 +305,7 @@ const TO_A_STRING: &str = "writing to a string does not fail";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::pair::{Over, Scheme};
 
     fn sample() -> Report {
         let check = |claim: &str, outcome, detail: &str| Check {
@@ -300,7 +316,7 @@ mod tests {
         Report {
             input: "the bundled cities.csv".into(),
             replicas: 3,
-            authority: "witness".into(),
+            pair: Pair::new(Scheme::Passive, Over::Tcp, None).unwrap(),
             records: 34_006,
             acknowledged: 34_006,
             elapsed: Duration::from_millis(4_200),
@@ -329,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_table_reads_like_this() {
-        let expected = "         group  3 replicas, authority: witness
+        let expected = "         group  3 replicas, passive over tcp, authority: witness
   acknowledged  34,006 writes, 34,006 records of the bundled cities.csv
     throughput  8,096 writes/s over 4.2 s
        latency  p50 840 µs   p99 8.4 ms
@@ -366,6 +382,13 @@ mod tests {
     fn json_has_the_verdict_and_milliseconds() {
         let value: serde_json::Value = serde_json::from_str(&sample().json()).unwrap();
         assert_eq!(value["holds"], false);
+        for (field, word) in [
+            ("scheme", "passive"),
+            ("transport", "tcp"),
+            ("authority", "witness"),
+        ] {
+            assert_eq!(value[field], word);
+        }
         assert_eq!(value["throughput_per_s"], 8_096);
         assert_eq!(value["latency_p50_ms"], 0.84);
         assert_eq!(value["takeovers"][0]["after_ms"], 43.0);

@@ -2,12 +2,14 @@
 
 use super::catalog::Asked;
 use super::load::{Input, Load, Recorded};
+use super::member::client_link;
+use super::pair::{Fault, Order, Pair, Scheme};
 use super::plot::{Mark, MarkKind, Timeline};
-use super::processes::{Group, GroupError, authority_word};
+use super::processes::{Group, GroupError};
 use super::report::{CatchUp, Check, Outcome, Report, Takeover, percentile};
 use super::verify::verify;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kvrep_core::{Authority, ReplicaId, Term};
+use kvrep_core::ReplicaId;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +22,8 @@ pub struct Plan {
     pub input_name: String,
     /// Replica processes.
     pub replicas: u32,
-    /// Who decides.
-    pub authority: Authority,
+    /// Who replicates how, over what.
+    pub pair: Pair,
     /// How often the primary is taken away.
     pub kills: u32,
     /// How.
@@ -32,15 +34,6 @@ pub struct Plan {
     pub directory: PathBuf,
     /// Where the timeline goes.
     pub timeline: PathBuf,
-}
-
-/// How the primary is taken away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// SIGKILL: its machine still refuses connections, so the others see at once that it is gone.
-    Kill,
-    /// Its packets are dropped: only silence tells.
-    Cut,
 }
 
 /// Everything together may take this long.
@@ -56,16 +49,16 @@ const AWAY: Duration = Duration::from_millis(250);
 pub async fn run(plan: &Plan, input: Input) -> Result<Report, String> {
     let input = Arc::new(input);
     let mut group =
-        Group::start(&plan.directory, plan.replicas, plan.authority).map_err(|e| e.to_string())?;
-    let everybody: Vec<ReplicaId> = group.replicas().collect();
+        Group::start(&plan.directory, plan.replicas, plan.pair).map_err(|e| e.to_string())?;
     group
-        .in_sync(&everybody, GROUP_WITHIN)
+        .complete(GROUP_WITHIN)
         .await
         .map_err(|e| e.to_string())?;
 
     let records = input.records.len() as u64;
     let bar = progress_bar(records);
-    let mut load = Load::start(&input, &group.client_addresses(), plan.clients);
+    let link = || client_link(plan.pair, group.carrier());
+    let mut load = Load::start(&input, plan.clients, link);
     let mut chaos = Chaos::default();
     let deadline = load.began() + LOAD_WITHIN;
     for kill in 1..=plan.kills {
@@ -80,7 +73,7 @@ pub async fn run(plan: &Plan, input: Input) -> Result<Report, String> {
     let (recorded, token) = load.finish().await?;
     bar.set_message("verifying");
     group
-        .in_sync(&everybody, GROUP_WITHIN)
+        .complete(GROUP_WITHIN)
         .await
         .map_err(|e| e.to_string())?;
     let mut checks = verify(&group, &input, &recorded, token).await?;
@@ -123,7 +116,7 @@ struct Chaos {
 }
 
 impl Chaos {
-    /// Takes the primary away, waits for the next one's first acknowledgement, brings the old one back.
+    /// Takes the primary away, or a replica where there is none; waits until the others do its work; brings it back.
     async fn strike(
         &mut self,
         plan: &Plan,
@@ -131,9 +124,13 @@ impl Chaos {
         load: &mut Load,
         bar: &ProgressBar,
     ) -> Result<(), GroupError> {
-        let everybody: Vec<ReplicaId> = group.replicas().collect();
         // Never the last copy: all must count before one is taken away.
-        let (old, status) = group.in_sync(&everybody, GROUP_WITHIN).await?;
+        let (serving, standing) = group.complete(GROUP_WITHIN).await?;
+        let old = match plan.pair.order() {
+            Order::Primary => serving,
+            Order::Log => group.sequencer(GROUP_WITHIN).await?,
+            Order::Broker => self.next_in_turn(group),
+        };
         let began = load.began();
         bar.set_message(format!("taking away {old}"));
         let (at, cut) = match plan.fault {
@@ -148,12 +145,27 @@ impl Chaos {
             Fault::Cut => "cut off",
         };
         self.mark(at - began, MarkKind::Kill, format!("{old} {verb}"));
-        let next = self.next_reign(load, status.term, group).await?;
-        let new = self.successor(group, &everybody, old).await?;
-        self.mark(next - began, MarkKind::Takeover, format!("{new} primary"));
+        let next = match plan.pair.scheme {
+            Scheme::Passive => load.acknowledged_beyond(standing.term, GROUP_WITHIN).await,
+            Scheme::Active => {
+                group.without(old, GROUP_WITHIN).await?;
+                load.answered_up_to_now(GROUP_WITHIN).await
+            }
+        };
+        let next = next.ok_or_else(|| group.late("a takeover", GROUP_WITHIN))?;
+        let new: Vec<String> = (group.without(old, GROUP_WITHIN).await?.iter())
+            .map(ToString::to_string)
+            .collect();
+        let new = new.join(", ");
+        let words = plan.pair.words();
+        self.mark(
+            next - began,
+            MarkKind::Takeover,
+            format!("{new} {}", words.mark),
+        );
         self.takeovers.push(Takeover {
             from: old.to_string(),
-            to: new.to_string(),
+            to: new.clone(),
             after: next - at,
         });
         bar.set_message(format!("{new} took over"));
@@ -163,7 +175,7 @@ impl Chaos {
         if plan.fault == Fault::Kill {
             group.launch(old)?;
         }
-        group.in_sync(&everybody, GROUP_WITHIN).await?;
+        group.complete(GROUP_WITHIN).await?;
         self.mark(began.elapsed(), MarkKind::CaughtUp, format!("{old} back"));
         self.catch_ups.push(CatchUp {
             replica: old.to_string(),
@@ -173,32 +185,10 @@ impl Chaos {
         Ok(())
     }
 
-    async fn next_reign(
-        &self,
-        load: &mut Load,
-        old: Term,
-        group: &Group,
-    ) -> Result<Instant, GroupError> {
-        load.acknowledged_beyond(old, GROUP_WITHIN)
-            .await
-            .ok_or_else(|| group.late("a takeover", GROUP_WITHIN))
-    }
-
-    async fn successor(
-        &self,
-        group: &Group,
-        everybody: &[ReplicaId],
-        old: ReplicaId,
-    ) -> Result<ReplicaId, GroupError> {
-        let deadline = Instant::now() + GROUP_WITHIN;
-        while Instant::now() < deadline {
-            for id in everybody.iter().filter(|id| **id != old) {
-                if group.status(*id).await.is_some_and(|s| s.serving) {
-                    return Ok(*id);
-                }
-            }
-        }
-        Err(group.late("a serving successor", GROUP_WITHIN))
+    /// One after the other.
+    fn next_in_turn(&self, group: &Group) -> ReplicaId {
+        let replicas: Vec<ReplicaId> = group.replicas().collect();
+        replicas[self.takeovers.len() % replicas.len()]
     }
 
     fn mark(&mut self, at: Duration, kind: MarkKind, label: String) {
@@ -209,7 +199,7 @@ impl Chaos {
 fn every_kill_was_survived(plan: &Plan, chaos: &Chaos) -> Check {
     let survived = chaos.takeovers.len();
     Check {
-        claim: "another replica took over each time".into(),
+        claim: plan.pair.words().survived.into(),
         outcome: if survived == plan.kills as usize {
             Outcome::Holds
         } else {
@@ -235,11 +225,7 @@ fn report(
     latencies.sort_unstable();
     let elapsed = acknowledgements.iter().map(|(at, _)| *at).max();
     let title = format!("{} replicas, {} clients", plan.replicas, plan.clients);
-    let subtitle = format!(
-        "{}, authority {}",
-        plan.input_name,
-        authority_word(plan.authority)
-    );
+    let subtitle = format!("{}, {}", plan.input_name, plan.pair.described());
     let every = Duration::from_millis(50);
     let acknowledged = acknowledgements.len() as u64;
     let picture = Timeline::new(title, subtitle, every, acknowledgements, chaos.marks).svg();
@@ -252,7 +238,7 @@ fn report(
     Ok(Report {
         input: plan.input_name.clone(),
         replicas: plan.replicas as usize,
-        authority: authority_word(plan.authority).into(),
+        pair: plan.pair,
         records: input.records.len() as u64,
         acknowledged,
         elapsed: elapsed.unwrap_or_default(),

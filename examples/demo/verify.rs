@@ -3,13 +3,12 @@
 use super::catalog::{Answer, Asked, OneCopy, Query, Row};
 use super::load::{Input, Recorded};
 use super::processes::Group;
+use super::questions::{Question, Told};
 use super::report::{Check, Outcome};
 use kvrep_core::check::{
     Budget, ClientId, History, Linearizability, Operation, Response, linearizable,
 };
-use kvrep_core::client_wire::{Op, Outcome as Reply};
-use kvrep_core::state_machine::{decode, encode};
-use kvrep_core::{Read, ReplicaId, Time, Token};
+use kvrep_core::{ReplicaId, Time, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -68,15 +67,17 @@ async fn copy_of(group: &Group, id: ReplicaId, token: Token) -> Result<Copy, Str
 }
 
 async fn ask(group: &Group, id: ReplicaId, query: &Query, token: Token) -> Result<Answer, String> {
-    let op = || Op::Query {
-        read: Read::AtLeast(token),
-        query: encode(query),
+    let question = Question::Read {
+        query: query.clone(),
+        at_least: token,
     };
     let mut last = None;
     for _ in 0..20 {
-        last = group.ask(id, op(), Duration::from_secs(5)).await;
-        if let Some(Reply::Done { response, .. }) = &last {
-            return decode(response).map_err(|e| e.to_string());
+        last = group
+            .ask(id, question.clone(), Duration::from_secs(5))
+            .await;
+        if let Some(Told::Read(answer)) = last {
+            return Ok(answer);
         }
     }
     Err(format!("{id} does not answer: {last:?}"))

@@ -34,35 +34,145 @@ fn refused(args: &[&str], code: i32, why: &str) {
     assert!(!said.contains("panicked"), "{args:?}: {said}");
 }
 
+/// A small run with these flags: one kill, and every check holds.
+fn survives(flags: &[&str]) -> Value {
+    let dir = tempfile::tempdir().expect("a directory");
+    let input = orders(dir.path());
+    let small: &[&str] = &[
+        "--input",
+        &input,
+        "--key",
+        "order",
+        "--clients",
+        "8",
+        "--kills",
+        "1",
+        "--json",
+    ];
+    let args = [small, flags].concat();
+    let output = demo(dir.path(), &args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{flags:?}: {said}\n{printed}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["holds"], true, "{report}");
+    assert_eq!(report["takeovers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(report["checks"].as_array().map(Vec::len), Some(5));
+    assert!(report["acknowledged"].as_u64() >= Some(400), "{report}");
+    let svg = std::fs::read_to_string(dir.path().join("timeline.svg")).expect("the timeline");
+    assert!(svg.starts_with("<svg"), "{svg:.80}");
+    report
+}
+
 #[test]
 fn the_demo_survives_a_kill_of_its_primary_and_proves_it() {
     for authority in ["witness", "alone"] {
-        let dir = tempfile::tempdir().expect("a directory");
-        let input = orders(dir.path());
-        let args = [
-            "--input",
-            &input,
-            "--key",
-            "order",
-            "--kills",
-            "1",
-            "--clients",
-            "8",
-            "--json",
-            "--authority",
-            authority,
-        ];
-        let output = demo(dir.path(), &args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        let printed = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{authority}: {said}\n{printed}");
-        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-        assert_eq!(report["holds"], true, "{report}");
-        assert_eq!(report["takeovers"].as_array().map(Vec::len), Some(1));
-        assert!(report["acknowledged"].as_u64() >= Some(400), "{report}");
-        let svg = std::fs::read_to_string(dir.path().join("timeline.svg")).expect("the timeline");
-        assert!(svg.starts_with("<svg"), "{svg:.80}");
+        let report = survives(&["--authority", authority]);
+        assert_eq!(report["authority"], authority);
+        assert_eq!(report["scheme"], "passive");
+        assert_eq!(report["transport"], "tcp");
     }
+}
+
+#[test]
+fn the_passive_scheme_survives_over_mqtt() {
+    let report = survives(&["--transport", "mqtt"]);
+    assert_eq!(report["transport"], "mqtt");
+    assert_eq!(report["authority"], "witness");
+}
+
+#[test]
+fn the_passive_scheme_survives_over_multicast() {
+    let report = survives(&["--transport", "multicast"]);
+    assert_eq!(report["transport"], "multicast");
+    assert_eq!(report["authority"], "witness");
+}
+
+#[test]
+fn the_active_scheme_survives_in_the_order_of_a_broker() {
+    let report = survives(&["--scheme", "active", "--transport", "mqtt"]);
+    assert_eq!(report["scheme"], "active");
+    assert_eq!(report["authority"], "none");
+    let said = report["not_promised"].as_str().expect("it is said");
+    assert!(said.contains("in memory"), "{said}");
+}
+
+#[test]
+fn the_active_scheme_survives_in_the_order_of_a_log_over_tcp() {
+    for authority in ["witness", "alone"] {
+        let report = survives(&["--scheme", "active", "--authority", authority]);
+        assert_eq!(report["transport"], "tcp");
+        assert_eq!(report["authority"], authority);
+    }
+}
+
+#[test]
+fn the_active_scheme_survives_in_the_order_of_a_log_over_multicast() {
+    let report = survives(&["--scheme", "active", "--transport", "multicast"]);
+    assert_eq!(report["scheme"], "active");
+    assert_eq!(report["transport"], "multicast");
+}
+
+#[test]
+fn pairs_that_cannot_work_are_refused_at_once_with_what_to_use_instead() {
+    refused(
+        &["--scheme", "lowest"],
+        2,
+        "the lowest-id scheme replicates nothing, and this state machine takes commands",
+    );
+    refused(
+        &["--scheme", "lowest", "--transport", "multicast"],
+        2,
+        "Use --scheme passive or active",
+    );
+    refused(
+        &["--transport", "memory"],
+        2,
+        "use --transport tcp, mqtt or multicast",
+    );
+    refused(
+        &["--scheme", "active", "--transport", "memory"],
+        2,
+        "connects nodes of one process",
+    );
+    let broker = ["--scheme", "active", "--transport", "mqtt"];
+    let decided = [&broker[..], &["--authority", "alone"]].concat();
+    refused(&decided, 2, "the broker orders");
+    for pair in [&broker[..], &["--transport", "multicast"]] {
+        let cut = [pair, &["--fault", "cut"]].concat();
+        refused(&cut, 2, "use --transport tcp or --fault kill");
+    }
+    refused(
+        &["--scheme", "active", "--fault", "cut"],
+        2,
+        "use --scheme passive or --fault kill",
+    );
+    refused(&["--scheme", "quorum"], 2, "possible values");
+    refused(&["--transport", "udp"], 2, "possible values");
+}
+
+#[test]
+fn a_replica_that_is_started_by_hand_says_which_flag_is_missing() {
+    let serve = |flags: &[&str], why: &str| {
+        let common = ["serve", "--id", "1", "--data", "nowhere", "--peer", "1"];
+        let output = Command::new(env!("CARGO_BIN_EXE_demo"))
+            .args(common)
+            .args(flags)
+            .output()
+            .expect("the demo can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
+        assert!(said.contains(why), "{flags:?}: {said}");
+    };
+    serve(&[], "--authority witness or alone");
+    serve(&["--authority", "alone"], "--peer ID=HOST:PORT");
+    serve(&["--transport", "mqtt"], "--broker");
+    serve(&["--transport", "multicast"], "--multicast");
+    let forced = ["--scheme", "active", "--transport", "mqtt", "--force"];
+    serve(
+        &[&forced[..], &["--broker", "127.0.0.1:1"]].concat(),
+        "--force is for --scheme passive",
+    );
 }
 
 #[test]
@@ -103,7 +213,7 @@ fn wrong_arguments_and_files_are_refused_with_a_reason() {
     );
     refused(
         &["--fault", "cut", "--authority", "alone"],
-        1,
+        2,
         "use --authority witness",
     );
     let full = dir.path().display().to_string();

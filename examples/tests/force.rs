@@ -3,7 +3,7 @@
 use kvrep_core::node::{Client, ClientOptions};
 use kvrep_core::{Read, ReplicaId};
 use kvrep_examples::demo::catalog::{Answer, Catalog, Put, Query};
-use kvrep_examples::demo::processes::GROUP;
+use kvrep_examples::demo::pair::GROUP;
 use kvrep_transport_tcp::TcpGroupLink;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};

@@ -334,9 +334,10 @@ pub trait Transport: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// For a program that wants to ask its transport while a node uses it, for instance where peers were found.
+/// For a program that wants to ask its transport while a node uses it, for instance where peers were found; and, as `Arc<dyn Transport>`, for one
+/// that chooses its transport when it runs.
 #[async_trait]
-impl<T: Transport> Transport for Arc<T> {
+impl<T: Transport + ?Sized> Transport for Arc<T> {
     async fn start(&self, me: LocalPeer, inbox: Inbox) -> Result<(), TransportError> {
         (**self).start(me, inbox).await
     }

@@ -15,6 +15,7 @@
 use crate::client_wire::{Op, Outcome};
 use crate::id::ReplicaId;
 use async_trait::async_trait;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Carries requests to replicas. See the [module](self) for the rules.
@@ -58,6 +59,22 @@ pub trait ClientLink: Send + Sync + 'static {
     /// # Errors
     /// [`LinkError`]: there is no outcome.
     async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError>;
+}
+
+/// For a link that several hold, and, as `Arc<dyn ClientLink>`, for a program that chooses its way when it runs.
+#[async_trait]
+impl<L: ClientLink + ?Sized> ClientLink for Arc<L> {
+    fn targets(&self) -> usize {
+        (**self).targets()
+    }
+
+    fn resolve(&self, replica: ReplicaId, address: Option<&str>) -> Option<usize> {
+        (**self).resolve(replica, address)
+    }
+
+    async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        (**self).call(target, op, deadline).await
+    }
 }
 
 /// Why there is no outcome.

@@ -16,6 +16,8 @@ pub(super) struct Echo {
     heard: Option<Time>,
     /// When anything came, of whomever.
     anything: Time,
+    /// Another connection was asked for, and nothing has come since.
+    deaf: bool,
 }
 
 impl Echo {
@@ -30,6 +32,18 @@ impl Echo {
     /// Something came.
     pub(super) fn came(&mut self, now: Time) {
         self.anything = now;
+        self.deaf = false;
+    }
+
+    /// Nothing comes back: another connection is asked for.
+    pub(super) fn gives_up(&mut self, now: Time) {
+        self.restart(now);
+        self.deaf = true;
+    }
+
+    /// Whether another connection was asked for, and nothing has come since.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf
     }
 
     /// For how long nothing has come.

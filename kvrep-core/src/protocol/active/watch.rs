@@ -64,7 +64,8 @@ impl Peer {
 impl Active {
     /// Says where this replica is.
     pub(super) fn beat(&mut self, out: &mut Vec<Effect>) {
-        if !matches!(self.stage, Stage::Living) {
+        // (Whoever hears nothing answers nothing: let others do it.)
+        if !matches!(self.stage, Stage::Living) || self.echo.is_deaf() {
             return;
         }
         self.settled();
@@ -318,7 +319,7 @@ impl Active {
     /// One who does not hear itself for long gets another connection.
     pub(super) fn reconnect_if_deaf(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.echo.missing_for(now) > self.group.timing.suspect_after * DEAF_AFTER {
-            self.echo.restart(now);
+            self.echo.gives_up(now);
             out.push(Effect::Reconnect);
         }
     }

@@ -239,7 +239,7 @@ async fn put_all(
     }
 }
 
-/// Until it stands in the log, or nobody wants it any more. What is too large for one command goes in parts; a single record that is never will be there.
+/// Until it stands in the log, or nobody wants it any more. What is too large for one command goes in parts, also a piece of a state; another single record that is never will be there.
 pub(super) async fn put_batch(
     log: &Client<Sequencer>,
     records: Vec<Record>,
@@ -256,9 +256,14 @@ pub(super) async fn put_batch(
                 let rest = part.split_off(part.len() / 2);
                 parts.extend([rest, part]);
             }
-            Err(error @ ClientError::TooLarge { .. }) => trouble(format!(
-                "what is said in the log is too large for it, and left out: {error}; raise the log's Limits::command_bytes_max"
-            )),
+            Err(error @ ClientError::TooLarge { .. }) => {
+                match part.pop().and_then(Record::halves) {
+                    Some(halves) => parts.extend(halves.map(|half| vec![half]).into_iter().rev()),
+                    None => trouble(format!(
+                        "what is said in the log is too large for it, and left out: {error}; raise the log's Limits::command_bytes_max"
+                    )),
+                }
+            }
             Err(_) if tell.is_closed() => return,
             Err(error) => {
                 if !std::mem::replace(&mut said, true) {

@@ -42,6 +42,26 @@ impl Record {
         }
     }
 
+    /// Two records that say the same, if it is a piece of a state.
+    pub(crate) fn halves(self) -> Option<[Self; 2]> {
+        let Self::Message {
+            from,
+            config_hash,
+            to,
+            message,
+        } = self
+        else {
+            return None;
+        };
+        let half = |message| Self::Message {
+            from,
+            config_hash,
+            to,
+            message,
+        };
+        Some(message.halves()?.map(half))
+    }
+
     /// About so many bytes.
     pub(crate) fn size(&self) -> usize {
         let body = match self {

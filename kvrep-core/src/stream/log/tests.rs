@@ -4,8 +4,9 @@ use super::member::{put_batch, trouble_of};
 use super::sequencer::{CallId, Record, Sequencer};
 use crate::config::{Limits, Read};
 use crate::id::Index;
-use crate::node::{Client, LocalLink, Node, NodeEvent};
+use crate::node::{Client, Feed, LocalLink, Node, NodeEvent};
 use crate::protocol::Event;
+use crate::protocol::active::{Life, Message};
 use crate::stream::StreamEvent;
 use tokio::sync::mpsc;
 
@@ -59,4 +60,57 @@ async fn what_is_too_large_together_goes_in_parts_and_what_is_too_large_by_itsel
     };
     assert!(what.contains("command_bytes_max"), "{what}");
     assert!(told.recv().await.is_none(), "once");
+}
+
+#[tokio::test]
+async fn a_piece_of_a_state_that_is_too_large_for_the_log_goes_in_smaller_ones() {
+    let limits = Limits {
+        command_bytes_max: TEXT,
+        ..Limits::default()
+    };
+    let node = Node::builder("log", crate::ReplicaId(1))
+        .limits(limits)
+        .state_machine(Sequencer::default())
+        .start()
+        .await
+        .unwrap();
+    let mut feed = node.subscribe();
+    let log = Client::<Sequencer>::new(LocalLink::new([&node]));
+    let state: Vec<u8> = (0..10 * TEXT).map(|n| (n % 251) as u8).collect();
+    let piece = Record::Message {
+        from: crate::ReplicaId(1),
+        config_hash: 0,
+        to: None,
+        message: Message::Piece {
+            life: Life::default(),
+            from: crate::ReplicaId(1),
+            at: Index(1),
+            chain: 0,
+            offset: 0,
+            whole: state.len() as u64,
+            data: state.clone().into(),
+        },
+    };
+    let (tell, mut told) = mpsc::channel(16);
+    put_batch(&log, vec![piece], &tell).await;
+    drop(tell);
+    assert!(told.recv().await.is_none(), "nothing is amiss");
+    let mut heard = Vec::new();
+    while heard.len() < state.len() {
+        let Some(Feed::Applied(command)) = feed.next().await else {
+            panic!("nothing is missed");
+        };
+        let (records, _) = command.decode::<Sequencer>().unwrap();
+        for record in records {
+            if let Record::Message {
+                message: Message::Piece { offset, data, .. },
+                ..
+            } = record
+            {
+                assert_eq!(offset, heard.len() as u64);
+                heard.extend_from_slice(&data);
+            }
+        }
+    }
+    assert_eq!(heard, state);
 }

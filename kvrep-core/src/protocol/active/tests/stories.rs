@@ -279,6 +279,28 @@ fn whoever_missed_its_own_failure_is_told() {
 }
 
 #[test]
+fn for_one_that_hears_nothing_any_more_the_others_answer() {
+    let mut group = Group::serving(3, None);
+    group.lagging.insert(1);
+    group.until("it says nothing, and is taken for dead", |group| {
+        group
+            .events
+            .iter()
+            .any(|(_, event)| *event == Event::Failed(ReplicaId(1)))
+    });
+    group.ask(1, "its own");
+    group.until("somebody covers for it", |group| {
+        group.answered("its own") == 1
+    });
+    group.lagging.clear();
+    group.until("it is back", |group| group.serves(1));
+    group.run(Duration::from_secs(2));
+    group.ask(1, "its own again");
+    group.until("it answers", |group| group.answered("its own again") == 1);
+    assert_eq!(group.answered("its own"), 1);
+}
+
+#[test]
 fn a_replica_that_slept_holds_its_answers_until_the_others_agree() {
     let mut group = Group::serving(3, None);
     group.lagging.insert(0);
