@@ -227,10 +227,7 @@ impl World {
         if status.serving {
             self.opened.get_or_insert(self.now);
         }
-        let whole = matches!(
-            self.cell.faults,
-            Faults::Crashes | Faults::Pauses | Faults::Partitions
-        );
+        let whole = self.cell.is_whole() && !self.cell.drops();
         if whole
             && self.gaps == 0
             && status.serving

@@ -443,7 +443,6 @@ impl Log {
                 Kind::Split,
                 Kind::Split,
                 Kind::CutPrimary,
-                Kind::ResetPrimary,
                 Kind::OneWay,
                 Kind::Flap,
                 Kind::CutAll,
