@@ -1,6 +1,5 @@
 //! Calls of replicas, and what they have done by them.
 
-use super::cell::Faults;
 use super::happening::{Happening, Publisher};
 use super::log::Log;
 use super::world::{Answerer, World};
