@@ -30,18 +30,21 @@ fn answer(number: u64, bytes: usize) -> (CallId, Record) {
     (call, Record::Answer { call, outcome })
 }
 
-#[tokio::test]
-async fn what_is_too_large_together_goes_in_parts_and_what_is_too_large_by_itself_is_left_out() {
+/// A log of one node, whose commands have at most so many bytes.
+async fn node(command_bytes_max: usize) -> Node {
     let limits = Limits {
-        command_bytes_max: TEXT + 1_024,
+        command_bytes_max,
         ..Limits::default()
     };
     let node = Node::builder("log", crate::ReplicaId(1))
         .limits(limits)
-        .state_machine(Sequencer::default())
-        .start()
-        .await
-        .unwrap();
+        .state_machine(Sequencer::default());
+    node.start().await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_too_large_together_goes_in_parts_and_what_is_too_large_by_itself_is_left_out() {
+    let node = node(TEXT + 1_024).await;
     let log = Client::<Sequencer>::new(LocalLink::new([&node]));
     let mut records: Vec<_> = (0..8).map(|n| answer(n, TEXT).1).collect();
     let (large, record) = answer(8, 2 * TEXT);
@@ -64,16 +67,7 @@ async fn what_is_too_large_together_goes_in_parts_and_what_is_too_large_by_itsel
 
 #[tokio::test]
 async fn a_piece_of_a_state_that_is_too_large_for_the_log_goes_in_smaller_ones() {
-    let limits = Limits {
-        command_bytes_max: TEXT,
-        ..Limits::default()
-    };
-    let node = Node::builder("log", crate::ReplicaId(1))
-        .limits(limits)
-        .state_machine(Sequencer::default())
-        .start()
-        .await
-        .unwrap();
+    let node = node(TEXT).await;
     let mut feed = node.subscribe();
     let log = Client::<Sequencer>::new(LocalLink::new([&node]));
     let state: Vec<u8> = (0..10 * TEXT).map(|n| (n % 251) as u8).collect();
