@@ -86,13 +86,34 @@ impl Debts {
     }
 
     pub(super) fn get(&self, at: Index) -> Option<&Logged> {
-        let place = self.log.binary_search_by_key(&at, |logged| logged.at);
-        place.ok().map(|place| &self.log[place])
+        self.place(at).map(|place| &self.log[place])
     }
 
     fn get_mut(&mut self, at: Index) -> Option<&mut Logged> {
-        let place = self.log.binary_search_by_key(&at, |logged| logged.at);
-        place.ok().map(|place| &mut self.log[place])
+        self.place(at).map(|place| &mut self.log[place])
+    }
+
+    /// Where the request at that position is kept. Nearly every position is a request's, so it is not far from where it would be if every one were.
+    fn place(&self, at: Index) -> Option<usize> {
+        let first = self.log.front()?.at;
+        let beyond = usize::try_from(at.0.checked_sub(first.0)?).unwrap_or(usize::MAX);
+        let mut high = beyond.saturating_add(1).min(self.log.len());
+        let mut low = high - 1;
+        let mut step = 1;
+        while self.log[low].at > at {
+            high = low;
+            low = low.saturating_sub(step);
+            step *= 2;
+        }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if self.log[middle].at > at {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        (self.log[low].at == at).then_some(low)
     }
 
     /// Everything that `debtor` has owed since `upto` or earlier is answered.
@@ -186,6 +207,17 @@ impl Debts {
         owing.map(|(debtor, _)| *debtor).collect()
     }
 
+    /// Forgets what is discharged, and will not be [opened again](Self::reopen): all that serve had the same up to `agreed`.
+    pub(super) fn settle(&mut self, agreed: Index) {
+        while let Some(first) = self.log.front()
+            && first.discharged
+            && first.since <= agreed
+            && let Some(first) = self.log.pop_front()
+        {
+            self.bytes -= first.bytes();
+        }
+    }
+
     /// Forgets what is older than `keep`, or too much. Returns how many answers were still owed, and the last request forgotten.
     pub(super) fn expire(
         &mut self,
@@ -243,5 +275,38 @@ impl Debts {
             })
             .collect();
         debts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::active::Call;
+    use crate::random::Rng;
+
+    #[test]
+    fn a_request_is_found_by_its_position_however_many_items_lie_between() {
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed);
+            let (mut debts, mut at) = (Debts::default(), rng.below(5));
+            let spread = 1 + rng.below(4) * rng.below(40);
+            let mut positions = Vec::new();
+            for _ in 0..rng.below(100) {
+                at += 1 + rng.below(spread);
+                positions.push(at);
+                let request = Request {
+                    hash: 0,
+                    call: Call::Read(Bytes::new()),
+                    reply_to: Bytes::new(),
+                    asked: None,
+                };
+                let owed = Owed::Read(Bytes::new());
+                debts.owe(Index(at), 0, request, owed, None, Time::ZERO);
+            }
+            for at in 0..at + 3 {
+                let found = debts.get(Index(at)).map(|logged| logged.at.0);
+                assert_eq!(found, positions.contains(&at).then_some(at), "seed {seed}");
+            }
+        }
     }
 }

@@ -375,6 +375,7 @@ impl Active {
             if let Some(history) = &mut self.history {
                 let keep = self.group.timing.keep_requests;
                 let bytes_max = self.group.kept_bytes_max;
+                history.debts.settle(history.agreed);
                 let (expired, last) = history.debts.expire(now, keep, bytes_max);
                 if let Some(last) = last.filter(|_| expired > 0) {
                     self.answers.expire(last);
