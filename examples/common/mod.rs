@@ -1,4 +1,4 @@
-//! What the systems share besides the library: a conversation over a connection, what an operator hears, a runtime that waits for no keyboard, and stories
+//! What the systems share besides the library: a conversation over a connection, what an operator hears and how it is printed, a runtime that waits for no keyboard, and stories
 //! played with real processes.
 
 pub mod address;
@@ -6,6 +6,7 @@ pub mod conversation;
 pub mod logging;
 pub mod open_files;
 pub mod operator;
+pub mod printer;
 pub mod processes;
 pub mod prompt;
 pub mod relay;

@@ -89,7 +89,7 @@ impl Attribute {
             Some(name) => (name, Lookup::Index),
             None => (given, Lookup::Scan),
         };
-        if name.is_empty() || name == ID {
+        if name.is_empty() || name.starts_with('*') || name == ID {
             return Err(format!("{given:?} cannot be an attribute's name"));
         }
         let (kind, lookup) = match described {
@@ -156,6 +156,7 @@ mod tests {
             (r#"{"a":3}"#, "needs a type"),
             (r#"{"_id":"str"}"#, "cannot be"),
             (r#"{"*":"str"}"#, "cannot be"),
+            (r#"{"**a":"str"}"#, "cannot be"),
             (r#"{"a":"str","*a":"int"}"#, "twice"),
             (r#"[]"#, "an object"),
         ] {

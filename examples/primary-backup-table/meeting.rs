@@ -7,8 +7,8 @@
 use super::loss::{has_nothing, may_serve};
 use super::policy::GROUP;
 use super::roll::{Answer, call, of_this_table};
-use super::server::tell;
 use super::state_dir::Record;
+use super::told::tell;
 use super::words::unheard;
 use crate::common::operator::Said;
 use kvrep_core::client_wire::{Op, Outcome};

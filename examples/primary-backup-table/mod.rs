@@ -28,5 +28,6 @@ pub mod start;
 pub mod state_dir;
 pub mod story;
 pub mod table;
+pub mod told;
 mod witness;
 pub mod words;

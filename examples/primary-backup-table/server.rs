@@ -12,6 +12,7 @@ use super::server_console::printed;
 use super::service::Service;
 use super::start::{Force, Wanted};
 use super::state_dir::{Record, StateDir};
+use super::told::{print, say, tell};
 use super::words::{Words, awaits_client, only_asks};
 use crate::common::open_files::raise_open_files;
 use crate::common::operator::{Said, asked_to_end, attend, is_told_by_transport};
@@ -21,7 +22,6 @@ use kvrep_core::{Node, ReplicaId};
 use kvrep_transport_tcp::TcpTransport;
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -309,21 +309,10 @@ async fn obey(line: &str, node: Option<&Node>) {
     match line {
         "" => {}
         "print" => {
-            let text = printed(node).await;
-            // Whoever closed the other end does not want to read it.
-            drop(std::io::stdout().write_all(text.as_bytes()));
+            print(&printed(node).await);
         }
         other => tell(&format!("{other}: the only command is print; Ctrl-C ends")),
     }
-}
-
-/// To the operator.
-pub(super) fn tell(what: &str) {
-    drop(writeln!(std::io::stderr(), "table-server: {what}"));
-}
-
-fn say(line: &str) {
-    drop(writeln!(std::io::stdout(), "{line}"));
 }
 
 /// Open files besides clients' connections.

@@ -7,7 +7,7 @@ use kvrep_core::{Configuration, ReplicaId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,12 +53,22 @@ pub struct Other {
     pub address: String,
 }
 
+/// What to do about a directory that the system refuses.
+fn advice(source: &io::Error) -> &'static str {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "make room on it, or move the directory as a whole (in another one, which is empty, this server would begin an EMPTY table)"
+        }
+        _ => "choose another directory with --data",
+    }
+}
+
 /// Why a directory cannot be used. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateDirError {
     /// The system refused it.
-    #[error("cannot use {}: {source}; choose another directory with --data", .path.display())]
+    #[error("cannot use {}: {source}; {}", .path.display(), advice(source))]
     Io {
         /// The file or directory.
         path: PathBuf,

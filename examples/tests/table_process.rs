@@ -5,6 +5,8 @@ mod table_support;
 use kvrep_examples::common::processes::Program;
 use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::WITHIN;
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use table_support::{
     Witness, kill, last_words, prepare, processor_ticks, put, script, seen, updated, waits_for,
@@ -192,4 +194,43 @@ async fn a_secondary_that_the_primary_cannot_reach_is_told_where_it_was_tried() 
     kill(&mut second).await;
     let mut second = pair.second.start().await.expect("again");
     updated(&mut second).await;
+}
+
+/// C1.10: a terminal that is paused, or a pipe that nobody empties, holds no server up, and it ends when it is asked to.
+#[tokio::test]
+async fn a_console_that_nobody_reads_holds_no_server_up() {
+    let pair = prepare(&[]);
+    let mut server = Command::new(env!("CARGO_BIN_EXE_table-server"))
+        .arg(pair.first.port.to_string())
+        .arg("--data")
+        .arg(pair.directory().join("unread"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut client = pair.client(Patience::default());
+    for n in 0..8 {
+        put(&mut client, &format!("key {n}"), &"x".repeat(32 << 10)).await;
+    }
+    let typed = ["print\n".repeat(3), "dance\n".repeat(4_000)].concat();
+    let mut input = server.stdin.take().expect("its input");
+    input.write_all(typed.as_bytes()).expect("typed");
+    for n in 0..200 {
+        put(&mut client, "k", &n.to_string()).await;
+    }
+    let asked = Command::new("kill").arg(server.id().to_string()).status();
+    assert!(asked.expect("kill runs").success());
+    let deadline = Instant::now() + WITHIN;
+    while server.try_wait().expect("it is ours").is_none() {
+        if Instant::now() >= deadline {
+            server.kill().expect("killed");
+            panic!("it does not end");
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    let mut printed = Vec::new();
+    let mut output = server.stdout.take().expect("its output");
+    output.read_to_end(&mut printed).expect("read");
+    assert!(printed.len() > 32 << 10, "it was printing");
 }

@@ -1,53 +1,19 @@
 //! The server's console: exactly the lines of the text, on standard output.
 //!
-//! A thread of its own prints them, so that a terminal that is slow, or a pipe that nobody reads, holds up no
-//! replica. It is woken for a line that comes alone, and looks every other millisecond while more come: waking it for each
-//! would cost the server more than making the line. If so much waits that memory would suffer, further lines are dropped and
-//! counted on standard error.
+//! A [`Printer`] prints them: a terminal that is slow, or a pipe that nobody reads, holds up no replica.
 //!
 //! Keys and values come from clients: what would move the cursor or begin another line is printed escaped.
 
 use super::message::{Answer, TRY};
+use crate::common::printer::{Kept, Out, Printer};
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// Where the lines go.
 #[derive(Debug)]
-pub struct Console(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    inner: Mutex<Inner>,
-    /// There is something to print, and the printer does not look by itself.
-    wake: Condvar,
-    /// Everything is printed.
-    printed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    waiting: String,
-    printer: Printer,
-    dropped: u64,
-}
-
-/// What the thread does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Printer {
-    /// It is writing, or will look again soon.
-    #[default]
-    Busy,
-    /// It waits to be woken.
-    Asleep,
-}
-
-/// Lines that are kept instead of being printed.
-#[derive(Debug)]
-pub struct Kept(Arc<Shared>);
+pub struct Console(Printer);
 
 impl Console {
     /// A console on standard output.
@@ -55,20 +21,15 @@ impl Console {
     /// # Errors
     /// When the system makes no thread.
     pub fn on_stdout() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let printed = Arc::clone(&shared);
-        let print = move || print_all(&printed);
-        thread::Builder::new()
-            .name("console".into())
-            .spawn(print)
-            .map(|_| Self(shared))
+        let dropped = |lines| format!("{lines} linhas não couberam no console");
+        Printer::on(Out::Stdout, dropped).map(Self)
     }
 
     /// A console whose lines are kept, for tests.
     #[must_use]
     pub fn kept() -> (Self, Kept) {
-        let shared = Arc::new(Shared::default());
-        (Self(Arc::clone(&shared)), Kept(shared))
+        let (printer, kept) = Printer::kept();
+        (Self(printer), kept)
     }
 
     /// The leader was asked to write.
@@ -117,71 +78,12 @@ impl Console {
     }
 
     fn print(&self, line: fmt::Arguments<'_>) {
-        let mut inner = self.0.inner();
-        let before = inner.waiting.len();
-        // Writing to memory does not fail.
-        let _ = inner.waiting.write_fmt(line);
-        if before > 0 && inner.waiting.len() > WAITING_BYTES_MAX {
-            inner.waiting.truncate(before);
-            inner.dropped += 1;
-        }
-        if inner.printer == Printer::Asleep {
-            inner.printer = Printer::Busy;
-            self.0.wake.notify_one();
-        }
+        self.0.print(line);
     }
 
     /// Waits until everything so far is printed, but not longer than `within`.
     pub fn drain(&self, within: Duration) {
-        let inner = self.0.inner();
-        let busy = |inner: &mut Inner| !inner.waiting.is_empty() || inner.printer == Printer::Busy;
-        let waited = self.0.printed.wait_timeout_while(inner, within, busy);
-        drop(waited);
-    }
-}
-
-impl Kept {
-    /// The lines so far, without their ends.
-    #[must_use]
-    pub fn so_far(&self) -> Vec<String> {
-        self.0.inner().waiting.lines().map(Into::into).collect()
-    }
-}
-
-impl Shared {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn print_all(shared: &Shared) {
-    let mut together = String::new();
-    loop {
-        let mut inner = shared.inner();
-        if inner.waiting.is_empty() {
-            inner.printer = Printer::Asleep;
-            shared.printed.notify_all();
-            let asleep = |inner: &mut Inner| inner.printer == Printer::Asleep;
-            let woken = shared.wake.wait_while(inner, asleep);
-            inner = woken.unwrap_or_else(PoisonError::into_inner);
-        }
-        std::mem::swap(&mut inner.waiting, &mut together);
-        let dropped = std::mem::take(&mut inner.dropped);
-        drop(inner);
-        let mut out = io::stdout().lock();
-        // Whoever closed the other end does not want to read it.
-        let _ = out
-            .write_all(together.as_bytes())
-            .and_then(|()| out.flush());
-        drop(out);
-        if together.capacity() > KEPT_BYTES_MAX {
-            together = String::new();
-        }
-        together.clear();
-        if dropped > 0 {
-            eprintln!("{dropped} linhas não couberam no console");
-        }
-        thread::sleep(LOOK_AGAIN);
+        self.0.drain(within);
     }
 }
 
@@ -214,11 +116,6 @@ impl fmt::Display for Shown<'_> {
 pub fn shown(text: &str) -> String {
     Shown(text).to_string()
 }
-
-const WAITING_BYTES_MAX: usize = 16 << 20;
-const KEPT_BYTES_MAX: usize = 256 << 10;
-/// How late a line may be that comes right behind another.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {
@@ -266,16 +163,5 @@ mod tests {
             shown("a\nREPLICATION \u{1b}[2J ç"),
             "a\\nREPLICATION \\u{1b}[2J ç"
         );
-    }
-
-    #[test]
-    fn a_console_that_nobody_reads_holds_nobody_up() {
-        let (console, lines) = Console::kept();
-        let large = "x".repeat(WAITING_BYTES_MAX / 2);
-        for n in 0..5 {
-            console.replication("a", &large, n);
-        }
-        assert_eq!(lines.so_far().len(), 1);
-        assert_eq!(lines.0.inner().dropped, 4);
     }
 }

@@ -170,7 +170,8 @@ pub struct TcpLimits {
 pub struct TcpTiming {
     /// For a connection to be made. 1 s by default.
     pub connect_within: Duration,
-    /// For a connection to say who it is, and for the answer. 3 s by default.
+    /// For a connection to say who it is, and for the answer. 3 s by default. Where there is a service for [foreign](TcpConfig::foreign) clients, one that says
+    /// nothing yet is waited for as long as for a client's next request, unless there are more of those than [`TcpLimits::greetings_max`].
     pub handshake_within: Duration,
     /// For the next frame of a peer, and for the rest of a frame that has begun. Peers send a sign of life every
     /// third of this. 5 s by default.

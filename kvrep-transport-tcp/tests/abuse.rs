@@ -233,6 +233,26 @@ async fn another_protocol_that_begins_like_ours_is_served_after_the_deadline_or_
 }
 
 #[tokio::test]
+async fn a_foreign_client_may_think_before_it_says_anything_unless_too_many_do() {
+    let mut limits = TcpLimits::default();
+    limits.greetings_max = 3;
+    let config = |config: TcpConfig| config.timing(hasty()).limits(limits);
+    let one = Node::alone(|all| config(all).foreign(Arc::new(Shout))).await;
+    let mut thinks = connect(&one).await;
+    // (Far behind the deadline for those who have to say who they are.)
+    tokio::time::sleep(hasty().handshake_within * 5).await;
+    thinks.write_all(b"well then\n").await.unwrap();
+    assert_eq!(until_closed(&mut thinks).await, b"WELL THEN\n");
+
+    let mut first = connect(&one).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(connect(&one).await);
+    }
+    assert_eq!(until_closed(&mut first).await, b"");
+}
+
+#[tokio::test]
 async fn foreign_clients_are_served_up_to_their_limit() {
     let mut limits = TcpLimits::default();
     limits.foreign_max = 1;

@@ -9,6 +9,7 @@ use kvrep_examples::primary_backup_table::policy::dialect;
 use kvrep_examples::primary_backup_table::server::{Options, serve};
 use kvrep_examples::primary_backup_table::start::{Force, Wanted};
 use kvrep_examples::primary_backup_table::state_dir::Durability;
+use kvrep_examples::primary_backup_table::told;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -87,7 +88,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let served = match runtime::run(&mut Builder::new_current_thread(), serve(options)) {
+    let served = runtime::run(&mut Builder::new_current_thread(), serve(options));
+    told::drain();
+    let served = match served {
         Ok(served) => served,
         Err(why) => {
             eprintln!("table-server: {why}");
