@@ -258,7 +258,7 @@ impl StateDir {
         for removed in [fs::remove_dir_all(self.log()), fs::remove_file(&mark)] {
             match removed {
                 Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(source) => return Err(StateDirError::Io { path: mark, source }),
             }
         }
@@ -273,7 +273,7 @@ impl StateDir {
         let path = self.file();
         let size = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateDirError::Io { path, source }),
         };
         if size > FILE_BYTES_MAX {
@@ -306,7 +306,7 @@ impl StateDir {
             file.sync_all()?;
             fs::rename(&new, &path)?;
             match fs::remove_file(self.path.join(BEGINNING)) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                 Ok(()) | Err(_) => {}
             }
             File::open(&self.path)?.sync_all()
