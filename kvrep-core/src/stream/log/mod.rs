@@ -2,7 +2,7 @@
 //!
 //! Each member runs a node of the log beside its replica, over any transport. What members and clients put into the stream is a command of that log's state
 //! machine; its primary numbers the commands, and when that one dies another takes over, so that there is no third protocol that orders anything. A member
-//! hears what its own node applies ([`Node::subscribe`]). What members tell each other beside the stream, and the answers to clients, travel in the log, too:
+//! hears what its own node applies ([`Node::subscribe`](crate::node::Node::subscribe)). What members tell each other beside the stream, and the answers to clients, travel in the log, too:
 //! whatever connects the nodes of the log is all that is needed.
 //!
 //! The group's [`Timing`](crate::protocol::active::Timing) counts in commands of the log: `suspect_after` and `resend_every` must be longer than one takes, and
