@@ -2,7 +2,9 @@
 
 use super::loss::{each, has_nothing, may_serve};
 use super::meeting::{ask_all, meet, whom_to_join};
-use super::policy::{self, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within};
+use super::policy::{
+    self, CLIENT_IDLE_AFTER, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within,
+};
 use super::roll::{Answer, Roll};
 use super::server::{Notes, Options, Server};
 use super::service::Service;
@@ -16,7 +18,7 @@ use crate::common::address::resolved;
 use kvrep_core::protocol::passive::Join;
 use kvrep_core::transport::Transport as _;
 use kvrep_core::{Authority, Node, ReplicaId};
-use kvrep_transport_tcp::{TcpConfig, TcpLimits, TcpTransport};
+use kvrep_transport_tcp::{TcpConfig, TcpLimits, TcpTiming, TcpTransport};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
@@ -208,8 +210,12 @@ async fn run(
     roll.set_beginning(begins);
     let within = request_within(options.timeout);
     let service = Arc::new(Service::new(options.dialect, within, Arc::clone(&roll)));
+    let mut timing = TcpTiming::default();
+    // Whoever types his first command thinks about it.
+    timing.foreign_begins_within = CLIENT_IDLE_AFTER;
     let mut config = TcpConfig::new(listen.to_string())
         .limits(limits)
+        .timing(timing)
         .on_unreachable(move |trouble| {
             if let Some(why) = told.unreachable(trouble) {
                 tell(&why);

@@ -56,6 +56,8 @@ pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Largest answer, as a list of all keys: beyond it the answer is a failure.
 pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 
+/// How long a client may be silent.
+pub const CLIENT_IDLE_AFTER: Duration = Duration::from_secs(3_600);
 /// Clients that are served at a time; one more is hung up on.
 pub const CLIENTS_MAX: usize = 4_096;
 
@@ -76,7 +78,7 @@ pub const AFTER_GOODBYE: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn manners() -> Manners {
     Manners {
-        idle: Duration::from_secs(3_600),
+        idle: CLIENT_IDLE_AFTER,
         ..Manners::default()
     }
 }

@@ -133,10 +133,9 @@ async fn identify(
         let mut openings = openings.iter().flatten();
         openings.any(|opening| first.len() < opening.len() && opening.starts_with(first))
     };
-    // Whoever speaks another wire may think for as long as it likes before it says something; this connection is one of few that are waited for. A client or member of
-    // kvrep says at once who it is.
+    // Whoever speaks another wire may think before it says something; a client or member of kvrep says at once who it is.
     let patience = match shared.config.foreign {
-        Some(_) => shared.config.timing.client_idle_after.max(within),
+        Some(_) => shared.config.timing.foreign_begins_within.max(within),
         None => within,
     };
     // Neither time nor the end of the stream is an error here: the bytes that came decide.

@@ -170,9 +170,11 @@ pub struct TcpLimits {
 pub struct TcpTiming {
     /// For a connection to be made. 1 s by default.
     pub connect_within: Duration,
-    /// For a connection to say who it is, and for the answer. 3 s by default. Where there is a service for [foreign](TcpConfig::foreign) clients, one that says
-    /// nothing yet is waited for as long as for a client's next request, unless there are more of those than [`TcpLimits::greetings_max`].
+    /// For a connection to say who it is, and for the answer. 3 s by default.
     pub handshake_within: Duration,
+    /// Where there is a service for [foreign](TcpConfig::foreign) clients: for a connection to say anything, if that is longer; an older one ends earlier where more than
+    /// [`TcpLimits::greetings_max`] have said nothing yet. 3 s by default.
+    pub foreign_begins_within: Duration,
     /// For the next frame of a peer, and for the rest of a frame that has begun. Peers send a sign of life every
     /// third of this. 5 s by default.
     pub idle_after: Duration,
@@ -343,6 +345,7 @@ impl TcpConfig {
         let waits = [
             t.connect_within,
             t.handshake_within,
+            t.foreign_begins_within,
             t.idle_after,
             t.client_idle_after,
             t.backoff_min,
@@ -391,6 +394,7 @@ impl Default for TcpTiming {
         Self {
             connect_within: Duration::from_secs(1),
             handshake_within: Duration::from_secs(3),
+            foreign_begins_within: Duration::from_secs(3),
             idle_after: Duration::from_secs(5),
             client_idle_after: Duration::from_secs(300),
             backoff_min: Duration::from_millis(5),

@@ -236,7 +236,9 @@ async fn another_protocol_that_begins_like_ours_is_served_after_the_deadline_or_
 async fn a_foreign_client_may_think_before_it_says_anything_unless_too_many_do() {
     let mut limits = TcpLimits::default();
     limits.greetings_max = 3;
-    let config = |config: TcpConfig| config.timing(hasty()).limits(limits);
+    let mut timing = hasty();
+    timing.foreign_begins_within = Duration::from_secs(3_600);
+    let config = |config: TcpConfig| config.timing(timing).limits(limits);
     let one = Node::alone(|all| config(all).foreign(Arc::new(Shout))).await;
     let mut thinks = connect(&one).await;
     // (Far behind the deadline for those who have to say who they are.)
