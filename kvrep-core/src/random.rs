@@ -27,6 +27,12 @@ impl Rng {
         Self(seed)
     }
 
+    /// A source of its own for each concern of a run: one more draw in one place leaves the others as they were.
+    #[cfg(feature = "sim")]
+    pub(crate) fn of_concern(seed: u64, concern: u64) -> Self {
+        Self::new(Self::new(seed ^ concern.wrapping_mul(0xa076_1d64_78bd_642f)).next())
+    }
+
     /// The next number.
     #[allow(
         clippy::should_implement_trait,

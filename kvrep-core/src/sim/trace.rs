@@ -7,8 +7,10 @@ use crate::time::Time;
 use crate::wire::{self, Envelope};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::rc::Rc;
 
 /// One line. Kept unformatted: most are never read.
 #[derive(Clone, Debug)]
@@ -43,6 +45,18 @@ pub(super) enum Fate {
 
 /// Shown every line.
 pub(super) type Watcher = Box<dyn FnMut(&str)>;
+
+/// Both the group's lines and its log's are shown to whoever looks on.
+pub(super) fn shared(watcher: Option<Watcher>) -> (Option<Watcher>, Option<Watcher>) {
+    let Some(watcher) = watcher else {
+        return (None, None);
+    };
+    let watcher = Rc::new(RefCell::new(watcher));
+    let again = Rc::clone(&watcher);
+    let of_log = move |line: &str| again.borrow_mut()(&format!("log {line}"));
+    let own = move |line: &str| watcher.borrow_mut()(&format!("    {line}"));
+    (Some(Box::new(own)), Some(Box::new(of_log)))
+}
 
 /// Keeps the trace of one run.
 pub(super) struct Trace {

@@ -90,7 +90,7 @@ impl World {
         own_rules: Vec<Box<dyn Invariant>>,
         (script, disturbances, every_line): (Option<Script>, Disturbances, Option<Watcher>),
     ) -> Self {
-        let mut plan = Plan::draw(cell, &mut stream(seed, 1));
+        let mut plan = Plan::draw(cell, &mut Rng::of_concern(seed, 1));
         if let Some(script) = &script {
             plan.resize(script.members);
         }
@@ -120,7 +120,7 @@ impl World {
         (script, disturbances, every_line): (Option<Script>, Disturbances, Option<Watcher>),
     ) -> Self {
         let duration = script.as_ref().map_or(length.duration, Script::duration);
-        let stream = |n| stream(seed, n);
+        let stream = |concern| Rng::of_concern(seed, concern);
         let group = GroupId::named("simulated");
         let count = plan.members + usize::from(plan.witness);
         let nodes = (0..count)
@@ -433,11 +433,6 @@ impl World {
         let answer = answer.expect("the ledger answers");
         Ledger::page(&answer).expect("the ledger's own answer")
     }
-}
-
-/// A stream of randomness for each concern: one more draw in one place leaves the others as they were.
-fn stream(seed: u64, concern: u64) -> Rng {
-    Rng::new(Rng::new(seed ^ concern.wrapping_mul(0xa076_1d64_78bd_642f)).next())
 }
 
 fn manners(cell: Cell, plan: &Plan, until: Option<Time>) -> Manners {

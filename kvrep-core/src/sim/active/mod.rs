@@ -29,6 +29,7 @@
 //! assert_eq!(report.hash, Simulation::new(cell, 42).seconds(5).operations(100).run().hash);
 //! ```
 
+mod arrivals;
 mod broker;
 mod bug;
 mod cell;
@@ -37,6 +38,7 @@ mod effects;
 mod ending;
 mod faults;
 mod happening;
+mod lives;
 mod log;
 mod over_log;
 mod world;

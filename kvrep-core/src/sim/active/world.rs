@@ -1,29 +1,24 @@
 //! Replicas, broker and clients under one virtual clock.
 
-use super::super::ledger::{CommandId, Ledger, Window};
+use super::super::ledger::{CommandId, Window};
 use super::super::queue::Queue;
 use super::super::report::Failure;
-use super::super::trace::{Line, Trace, Watcher};
+use super::super::trace::{Line, Trace, Watcher, shared};
 use super::super::workload::Workload;
 use super::Stats;
-use super::broker::{Broker, Passage};
+use super::broker::Broker;
 use super::bug::Bug;
-use super::cell::{Cell, Confirmed, Faults, Order, Promise};
-use super::client::{Client, Wish, client_of};
+use super::cell::{Cell, Confirmed, Faults, Order};
+use super::client::{Client, Wish};
 use super::faults::Weather;
 use super::happening::{Happening, Publisher};
 use super::log::Log;
-use crate::client_wire::Outcome;
-use crate::id::{GroupId, Incarnation, Index, ReplicaId};
-use crate::protocol::active::{
-    Active, Config, Item, Life, Mutation, Options, Published, Standing, Timing,
-};
+use crate::id::{GroupId, Index, ReplicaId};
+use crate::protocol::active::{Active, Config, Item, Life, Mutation, Published, Timing};
 use crate::random::Rng;
 use crate::time::{Time, Timestamp};
 use bytes::Bytes;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +55,7 @@ pub(super) struct World {
     pub(super) group: Config,
     pub(super) name: GroupId,
     pub(super) weather: Weather,
-    mutation: Option<Mutation>,
+    pub(super) mutation: Option<Mutation>,
     pub(super) rng: Rng,
     pub(super) trace: Trace,
     pub(super) stats: Stats,
@@ -94,8 +89,7 @@ impl World {
         workload: Box<dyn Workload>,
         every_line: Option<Watcher>,
     ) -> Self {
-        let stream =
-            |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
+        let stream = |concern| Rng::of_concern(seed, concern);
         let mut rng = stream(1);
         // A decision without a majority needs three; two are worth a look where nothing lies.
         let least = if cell.lies() || cell.drops() { 3 } else { 2 };
@@ -450,84 +444,6 @@ impl World {
         }
     }
 
-    /// The broker drops this for a stopped replica. If it is the only one that serves, nobody will know that a request was made.
-    fn drop_for(&mut self, node: usize, bytes: &[u8]) {
-        // (Whoever was declared dead and does not know it yet does not count.)
-        let ring = self.nodes[node].active.as_ref().map(|of| of.status().ring);
-        let ring = ring.unwrap_or_default();
-        let serving = ring
-            .iter()
-            .filter(|(_, of)| matches!(of, Standing::Serving { .. }));
-        let alone = serving.eq(ring.iter().filter(|(id, _)| *id == self.nodes[node].id));
-        if alone
-            && let Item::Request(request) = Published::decode(self.name, bytes).item
-            && let Some(client) = self.clients.get_mut(client_of(&request.reply_to))
-        {
-            client.excuse(&request.reply_to);
-        }
-    }
-
-    fn on_arrive(&mut self, publisher: Publisher, bytes: &Bytes) {
-        if let Publisher::Node { node, life } = publisher {
-            // What a dying process had written may have left it, or not.
-            if self.nodes[node].life != life || self.nodes[node].active.is_none() {
-                let lost = self.rng.one_in(2);
-                if lost {
-                    return;
-                }
-            }
-        }
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].active.is_none() {
-                continue;
-            }
-            let (life, epoch) = (self.nodes[node].life, self.nodes[node].epoch);
-            let deliver = || Happening::Deliver {
-                node,
-                life,
-                epoch,
-                bytes: bytes.clone(),
-            };
-            match self.broker.passage(self.now, node) {
-                Passage::Lost => self.say(format!("the broker loses something for n{node}")),
-                Passage::Once(at) => self.schedule_at(at, deliver()),
-                Passage::Twice(at, again) => {
-                    self.say(format!("the broker delivers something twice to n{node}"));
-                    self.schedule_at(at, deliver());
-                    self.schedule_at(again, deliver());
-                }
-            }
-        }
-    }
-
-    fn on_answer(&mut self, reply_to: &[u8], outcome: Outcome) {
-        let client = client_of(reply_to);
-        if client >= self.clients.len() {
-            return;
-        }
-        if let Outcome::Done { response, .. } = &outcome
-            && let Some((id, _)) = Ledger::unwrap_answer(response)
-            && id.client as usize == client
-        {
-            self.acknowledged.push(id);
-        }
-        let mut wishes = Vec::new();
-        let Self {
-            clients,
-            workload,
-            now,
-            ..
-        } = self;
-        let judged =
-            clients[client].on_answer(*now, reply_to, outcome, workload.as_mut(), &mut wishes);
-        if let Err(why) = judged
-            && self.cell.promise() == Promise::Everything
-        {
-            self.fail("answers are right", why);
-        }
-        self.grant(client, wishes);
-    }
-
     pub(super) fn grant(&mut self, client: usize, wishes: Vec<Wish>) {
         for wish in wishes {
             match wish {
@@ -548,78 +464,6 @@ impl World {
             }
         }
     }
-
-    pub(super) fn start(&mut self, n: usize) {
-        // (A log's node starts its member.)
-        if self.nodes[n].active.is_some() || self.log.is_some() {
-            return;
-        }
-        self.begin(n);
-    }
-
-    /// A life begins: what is published from now on is delivered to it.
-    pub(super) fn begin(&mut self, n: usize) {
-        self.stats.starts += 1;
-        let node = &mut self.nodes[n];
-        node.life += 1;
-        node.epoch += 1;
-        node.deaf_since = None;
-        node.window = Arc::default();
-        let machine = Ledger::new(self.workload.machine(), Arc::clone(&node.window));
-        let mut options = Options::new(
-            node.id,
-            Incarnation(u64::from(node.life)),
-            self.group.clone(),
-        );
-        options.mutation = self.mutation;
-        node.active = Some(Active::new(options, Box::new(machine)).expect("a legal group"));
-        self.say(format!("n{n} starts"));
-        self.drive(n, |active, now, wall, out| active.start(now, wall, out));
-    }
-
-    /// It dies, and starts again after this time.
-    pub(super) fn fall(&mut self, n: usize, after: Duration) {
-        match &mut self.log {
-            Some(log) => log.kill(n, after),
-            None => {
-                self.kill(n);
-                self.schedule(after, Happening::Start { node: n });
-            }
-        }
-        self.attend_log();
-    }
-
-    pub(super) fn kill(&mut self, n: usize) {
-        if self.nodes[n].active.take().is_some() {
-            self.nodes[n].stalled.clear();
-            self.nodes[n].paused = false;
-            self.say(format!("n{n} dies"));
-        }
-    }
-
-    pub(super) fn resume(&mut self, n: usize) {
-        if !self.nodes[n].paused {
-            return;
-        }
-        self.nodes[n].paused = false;
-        self.say(format!("n{n} goes on"));
-        for what in std::mem::take(&mut self.nodes[n].stalled) {
-            self.happen(what);
-        }
-        self.drive(n, |active, now, wall, out| active.on_tick(now, wall, out));
-    }
-}
-
-/// Both the group's lines and its log's are shown to whoever looks on.
-fn shared(watcher: Option<Watcher>) -> (Option<Watcher>, Option<Watcher>) {
-    let Some(watcher) = watcher else {
-        return (None, None);
-    };
-    let watcher = Rc::new(RefCell::new(watcher));
-    let again = Rc::clone(&watcher);
-    let of_log = move |line: &str| again.borrow_mut()(&format!("log {line}"));
-    let own = move |line: &str| watcher.borrow_mut()(&format!("    {line}"));
-    (Some(Box::new(own)), Some(Box::new(of_log)))
 }
 
 /// What the broker keeps for a stopped subscriber where it drops the rest.

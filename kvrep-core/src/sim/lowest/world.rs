@@ -104,8 +104,7 @@ impl World {
         mutation: Option<Mutation>,
         every_line: Option<Watcher>,
     ) -> Self {
-        let stream =
-            |n: u64| Rng::new(Rng::new(seed ^ n.wrapping_mul(0xa076_1d64_78bd_642f)).next());
+        let stream = |concern| Rng::of_concern(seed, concern);
         let mut rng = stream(1);
         let members = 2 + usize::try_from(rng.below(5)).unwrap_or(0);
         let period = Duration::from_millis([50, 200, 1_000][rng.below(3) as usize]);

@@ -4,6 +4,7 @@ use super::sequencer::Record;
 use crate::protocol::active::Published;
 use crate::stream::{StreamEvent, StreamMember};
 use std::collections::VecDeque;
+use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Listens for one member, from where its own opening stands in the log: a node without a disk hears the whole log again.
@@ -40,6 +41,9 @@ impl Ear {
         let opening = self.opening;
         Record::Opened { opening }
     }
+
+    /// After how long that is put there again.
+    pub(crate) const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
     /// Whether it has heard its opening.
     pub(crate) fn is_open(&self) -> bool {

@@ -85,7 +85,7 @@ impl OrderedStream for LogStream {
             puts,
             told,
             pump,
-            opens_again: Instant::now() + OPEN_AGAIN_AFTER,
+            opens_again: Instant::now() + Ear::OPEN_AGAIN_AFTER,
             ended: false,
         };
         // The feed is there: what is put into the log from now on comes out of it.
@@ -103,7 +103,7 @@ impl OrderedStream for LogStream {
             tokio::select! {
                 Some(event) = open.told.recv() => return Some(event),
                 () = sleep_until(open.opens_again), if !open.ear.is_open() => {
-                    open.opens_again = Instant::now() + OPEN_AGAIN_AFTER;
+                    open.opens_again = Instant::now() + Ear::OPEN_AGAIN_AFTER;
                     open.put(open.ear.opening(), None);
                 }
                 Ok(event) = open.events.recv() => {
@@ -290,6 +290,5 @@ const AT_HAND_MAX: usize = 1_024;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// An attempt to put something into the log; then it is said, and tried again.
 const ATTEMPT: Duration = Duration::from_secs(5);
-const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);

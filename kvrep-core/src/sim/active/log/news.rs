@@ -8,7 +8,6 @@ use crate::state_machine::decode;
 use crate::stream::log::{Ear, Mutation, Record};
 use crate::stream::{StreamEvent, StreamMember};
 use bytes::Bytes;
-use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What the log's group tells of itself.
@@ -86,7 +85,7 @@ impl Log {
             && !paused
             && member.opens_again <= now
         {
-            member.opens_again = now + OPEN_AGAIN_AFTER;
+            member.opens_again = now + Ear::OPEN_AGAIN_AFTER;
             let opening = ear.opening();
             self.put(n, opening, None);
         }
@@ -119,7 +118,7 @@ impl Log {
         let member = &mut self.members[n];
         (member.life, member.ear, member.writer) = (life, Some(ear), writer);
         (member.machine, member.misses) = (self.hearing.last_machine(), 0);
-        member.opens_again = self.world.now + OPEN_AGAIN_AFTER;
+        member.opens_again = self.world.now + Ear::OPEN_AGAIN_AFTER;
         self.put(n, opening, None);
     }
 
@@ -164,5 +163,3 @@ impl Log {
         }
     }
 }
-
-const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(5);
