@@ -4,6 +4,7 @@
 //! figures. A system adds a file that prints its rows.
 
 mod docstore;
+mod relay;
 mod table;
 mod zk;
 

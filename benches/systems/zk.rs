@@ -1,7 +1,9 @@
 //! The Zookeeper-like store: its own wire beside the library's, on the same three servers.
 
+use super::relay::{Relay, Wire};
 use kvrep_benches::load::{Caller, Plan, Sample, median, row, turn};
 use kvrep_core::node::Client;
+use kvrep_core::state_machine::decode;
 use kvrep_examples::common::conversation::{Conversation, Manners, dial};
 use kvrep_examples::zk_like_kv::framing::Framing;
 use kvrep_examples::zk_like_kv::message::Mensagem;
@@ -17,18 +19,21 @@ use tokio::net::TcpStream;
 enum Contestant {
     Bare,
     AtLeader,
+    /// The library, and one more hop, as at a follower.
+    Relayed,
     AtFollower,
 }
 
-const CONTESTANTS: [(Contestant, &str); 3] = [
+const CONTESTANTS: [(Contestant, &str); 4] = [
     (Contestant::Bare, "the bare library, no sessions"),
     (
         Contestant::AtLeader,
         "zk-like store's own wire, at the leader",
     ),
+    (Contestant::Relayed, "the bare library behind a relay"),
     (
         Contestant::AtFollower,
-        "the same, at a follower (passed on)",
+        "its own wire, at a follower (passed on)",
     ),
 ];
 
@@ -45,17 +50,28 @@ pub(crate) async fn measure(plan: &Plan) -> Result<(), String> {
         "zk-like store: three processes in memory, {} clients, 16-byte keys, 100-byte values, medians of {} turns",
         plan.clients, plan.rounds
     );
-    let mut turns: [Vec<Sample>; 3] = Default::default();
+    let mut turns: [Vec<Sample>; 4] = Default::default();
     for _ in 0..plan.rounds {
         for (at, (contestant, _)) in CONTESTANTS.iter().enumerate() {
             turns[at].push(one_turn(*contestant, &servers, plan).await?);
         }
     }
-    let mut bare = None;
-    for (turns, (_, name)) in turns.into_iter().zip(CONTESTANTS) {
+    let (mut bare, mut relayed) = (None, None);
+    for (turns, (contestant, name)) in turns.into_iter().zip(CONTESTANTS) {
         let sample = median(turns).ok_or("no turns")?;
-        println!("  {}", row(name, &sample, bare.as_ref()));
-        bare = bare.or(Some(sample));
+        let row = row(name, &sample, bare.as_ref());
+        match (contestant, &relayed) {
+            (Contestant::AtFollower, Some(relayed)) => {
+                let share = 100.0 * sample.per_s / f64::max(*relayed, 1.0);
+                println!("  {row}, {share:.0} % of the relayed");
+            }
+            _ => println!("  {row}"),
+        }
+        match contestant {
+            Contestant::Bare => bare = Some(sample),
+            Contestant::Relayed => relayed = Some(sample.per_s),
+            Contestant::AtLeader | Contestant::AtFollower => {}
+        }
     }
     Ok(())
 }
@@ -75,6 +91,19 @@ async fn one_turn(
             turn((0..plan.clients).map(client).collect(), plan).await
         }
         Contestant::AtLeader => turn(own(&leader, plan).await?, plan).await,
+        Contestant::Relayed => {
+            let relay = Relay::start(move || connect::<Table>(GROUP, [leader]));
+            let relay = relay.map_err(|e| e.to_string())?;
+            let mut clients = Vec::new();
+            for client in 0..plan.clients {
+                let wire = Wire::to(relay.address).await;
+                clients.push(Relayed {
+                    wire: wire.map_err(|e| e.to_string())?,
+                    keys: Keys { client, next: 0 },
+                });
+            }
+            turn(clients, plan).await
+        }
         Contestant::AtFollower => turn(own(&servers.address(0), plan).await?, plan).await,
     }
 }
@@ -131,6 +160,24 @@ impl Caller for Bare {
         };
         match self.client.execute_at_most_once(put).await {
             Ok(Said::Written(_)) => Ok(()),
+            other => Err(format!("a put was answered {other:?}")),
+        }
+    }
+}
+
+struct Relayed {
+    wire: Wire,
+    keys: Keys,
+}
+
+impl Caller for Relayed {
+    async fn call(&mut self) -> Result<(), String> {
+        let put = Change::put(&self.keys.next(), VALUE);
+        self.wire.send(&put).await.map_err(|e| e.to_string())?;
+        let said = self.wire.next().await.map_err(|e| e.to_string())?;
+        let said = said.ok_or("the relay closed the connection")?;
+        match decode(&said).map_err(|malformed| malformed.to_string())? {
+            Said::Written(_) => Ok(()),
             other => Err(format!("a put was answered {other:?}")),
         }
     }

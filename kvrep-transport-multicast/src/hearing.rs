@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -27,17 +28,20 @@ pub(crate) async fn run(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
         said: BTreeSet::new(),
         shared: Arc::clone(&shared),
     };
-    let sending = Arc::clone(&shared);
-    let mut sending = tokio::spawn(async move { sending.outbox.run().await });
+    // On tasks of their own: none is polled for the sake of another.
+    let (sending, saying) = (Arc::clone(&shared), Arc::clone(&shared));
+    let mut parts = JoinSet::new();
+    parts.spawn(async move { sending.outbox.run().await });
+    parts.spawn(async move { say_hello(&saying).await });
+    parts.spawn(async move { hearing.hear().await });
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => {}
-        () = say_hello(&shared) => {}
-        () = hearing.hear() => {}
+        // A panic, of which the runtime has told.
+        _ = parts.join_next() => {}
     }
-    sending.abort();
-    // It holds the sockets until it has ended.
-    let _ = (&mut sending).await;
+    // They hold the sockets until they have ended.
+    parts.shutdown().await;
     shared.say_farewell().await;
 }
 

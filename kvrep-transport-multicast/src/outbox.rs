@@ -1,6 +1,7 @@
 //! What leaves: at once where the pace allows it, else in order as soon as it does.
 //!
-//! Invariants: what waits is bounded; a frame waits whole or is dropped whole; nothing overtakes what waits, and a farewell ends it.
+//! Invariants: what waits is bounded; a frame waits whole or is dropped whole; what one sender sends does not overtake what it sent before, and a farewell
+//! ends what waits. The system is called without a lock where nothing waits, so senders do not wait for each other's calls.
 
 use crate::config::MulticastConfig;
 use crate::pace::Pace;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -19,14 +21,14 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     waits: Notify,
     queue_bytes_max: usize,
+    /// Sending failed, and it was said.
+    failed: AtomicBool,
 }
 
 struct State {
     queue: VecDeque<(SocketAddr, Bytes)>,
     bytes: usize,
     pace: Pace,
-    /// Sending failed, and it was said.
-    failed: bool,
 }
 
 impl Outbox {
@@ -38,39 +40,47 @@ impl Outbox {
                 queue: VecDeque::new(),
                 bytes: 0,
                 pace: Pace::new(Instant::now(), l.bytes_per_second_max, l.burst_bytes_max),
-                failed: false,
             }),
             waits: Notify::new(),
             queue_bytes_max: l.queue_bytes_max,
+            failed: AtomicBool::new(false),
         }
     }
 
     /// Whether there was room.
     pub(crate) fn send(&self, to: SocketAddr, datagrams: Vec<Bytes>) -> bool {
+        let mut left = datagrams.into_iter();
+        if self.may_go(left.as_slice()) {
+            while let Some(next) = left.as_slice().first() {
+                if self.try_send(to, next).is_err() {
+                    break;
+                }
+                left.next();
+            }
+        }
+        left.len() == 0 || self.wait(to, left.as_slice())
+    }
+
+    /// Whether nothing waits, and the pace allows all of it: then it is taken from it.
+    fn may_go(&self, datagrams: &[Bytes]) -> bool {
+        let mut state = self.state();
+        let all = datagrams.iter().map(cost).sum();
+        state.queue.is_empty() && state.pace.take(Instant::now(), all)
+    }
+
+    /// Whether there was room behind what waits.
+    fn wait(&self, to: SocketAddr, datagrams: &[Bytes]) -> bool {
         let mut state = self.state();
         let bytes: usize = datagrams.iter().map(Bytes::len).sum();
         if state.bytes + bytes > self.queue_bytes_max {
             return false;
         }
-        let mut datagrams = datagrams.into_iter();
-        if state.queue.is_empty() {
-            let now = Instant::now();
-            while let Some(next) = datagrams.as_slice().first() {
-                if !state.pace.take(now, cost(next)) || self.try_send(&mut state, to, next).is_err()
-                {
-                    break;
-                }
-                datagrams.next();
-            }
-        }
-        let before = state.queue.len();
-        for datagram in datagrams {
-            state.bytes += datagram.len();
-            state.queue.push_back((to, datagram));
-        }
-        if state.queue.len() > before {
-            self.waits.notify_one();
-        }
+        state.bytes += bytes;
+        state
+            .queue
+            .extend(datagrams.iter().map(|datagram| (to, datagram.clone())));
+        drop(state);
+        self.waits.notify_one();
         true
     }
 
@@ -98,7 +108,7 @@ impl Outbox {
             state.bytes = 0;
         }
         let sending = async {
-            while self.try_send(&mut self.state(), to, &datagram).is_err() {
+            while self.try_send(to, &datagram).is_err() {
                 drop(self.socket.own().writable().await);
             }
         };
@@ -114,7 +124,7 @@ impl Outbox {
             if !state.pace.take(now, cost) {
                 return Pause::Pace(state.pace.wait_for(cost));
             }
-            if self.try_send(state, to, &datagram).is_err() {
+            if self.try_send(to, &datagram).is_err() {
                 return Pause::Full;
             }
             state.bytes -= datagram.len();
@@ -124,19 +134,20 @@ impl Outbox {
     }
 
     /// An error: the system has no room now. Any other one loses the datagram, as the network may.
-    fn try_send(&self, state: &mut State, to: SocketAddr, datagram: &Bytes) -> Result<(), ()> {
+    fn try_send(&self, to: SocketAddr, datagram: &Bytes) -> Result<(), ()> {
         match self.socket.own().try_send_to(datagram, to) {
             Ok(_) => {
-                state.failed = false;
+                if self.failed.load(Ordering::Relaxed) {
+                    self.failed.store(false, Ordering::Relaxed);
+                }
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(()),
-            Err(error) if state.failed => {
+            Err(error) if self.failed.swap(true, Ordering::Relaxed) => {
                 debug!(%to, "not sent: {error}");
                 Ok(())
             }
             Err(error) => {
-                state.failed = true;
                 warn!(%to, "nothing can be sent: {error}. {} (It is tried again.)", remedy(&error));
                 Ok(())
             }
