@@ -1,12 +1,13 @@
 //! Starts a server as [`plan`] says: who it is, whom it asks, with what policies it runs.
 
-use super::loss::{each, has_nothing, may_serve};
+use super::last_holder::{Held, wait};
+use super::loss::{Last, each, has_nothing, may_serve};
 use super::meeting::{ask_all, meet, whom_to_join};
 use super::policy::{
     self, CLIENT_IDLE_AFTER, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within,
 };
 use super::roll::{Answer, Roll};
-use super::server::{Notes, Options, Server};
+use super::server::{Notes, Options, Server, announce};
 use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
 use super::state_dir::{Durability, Record, StateDir};
@@ -53,6 +54,8 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
     });
     record.durable |= options.wanted.durability == Durability::Log;
     let me = ReplicaId(record.replica);
+    let held = Held::lost(&record, &dir);
+    let alone = held.as_ref().and_then(Held::alone);
     let mut members = vec![me];
     let (mut peer, mut join) = (None, None);
     match plan {
@@ -89,6 +92,11 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             }
             let answers = ask_all(me, &record).await;
             compare_witnesses(options, &answers).await?;
+            let answers = match (held, &options.witness) {
+                // A witness knows who had the table last.
+                (None, _) | (Some(_), Some(_)) => answers,
+                (Some(held), None) => wait(&held, &mut record, (options, &dir), answers).await?,
+            };
             let (asked, place) = whom_to_join(me, known, answers, &record);
             (members, join) = (vec![asked.0], Some(place));
             peer = Some(asked);
@@ -97,7 +105,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             let has_log = record.durable && dir.log().exists();
             let answers = ask_all(me, &record).await;
             for answer in &answers {
-                refuse_if_alive(me, answer, has_log)?;
+                refuse_if_alive(me, answer, has_log, alone.is_some())?;
             }
             members.extend(known.iter().map(|(id, _)| *id));
             let asked = asked(&answers);
@@ -114,7 +122,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         (join, Force::No) => Enter::As(join),
         (_, Force::Yes) => Enter::Forced,
     };
-    run(options, (dir, record, begins), members, peer, join).await
+    run(options, (dir, record, begins), members, peer, (join, alone)).await
 }
 
 /// The same with the witness that the directory remembers.
@@ -176,7 +184,7 @@ async fn run(
     (dir, record, begins): (StateDir, Record, bool),
     members: Vec<ReplicaId>,
     peer: Option<(ReplicaId, String)>,
-    enter: Enter,
+    (enter, alone): (Enter, Option<Last>),
 ) -> Result<Server, String> {
     let me = ReplicaId(record.replica);
     let authority = match options.witness {
@@ -238,7 +246,7 @@ async fn run(
     let durable = record.durable;
     let told = (options.wanted.force, roll);
     let witness = options.witness.clone();
-    let mut notes = Notes::new((dir, record, witness), told, Arc::clone(&transport));
+    let mut notes = Notes::new((dir, record, witness), told, Arc::clone(&transport)).alone(alone);
     // The port is this server's now, and nothing is served yet.
     if !begins {
         notes.begin()?;
@@ -264,6 +272,7 @@ async fn run(
     if !begins {
         service.begin(&node);
     }
+    announce(options, &notes.dir);
     Ok(Server {
         node,
         notes,
@@ -359,13 +368,20 @@ fn consequence(has_log: bool, record: &Record) -> String {
 }
 
 /// Force is not for a server while another one is there that has more.
-fn refuse_if_alive(me: ReplicaId, answer: &Answer, has_log: bool) -> Result<(), String> {
+fn refuse_if_alive(
+    me: ReplicaId,
+    answer: &Answer,
+    has_log: bool,
+    was_alone: bool,
+) -> Result<(), String> {
     let Some(status) = &answer.said else {
         return Ok(());
     };
     let at = &answer.address;
-    let may_serve = may_serve(answer.replica, status);
     let agreed = status.configuration.as_ref();
+    // What this server alone had last, nobody has; one that counts on it has something older, and does not serve.
+    let is_older = was_alone && agreed.is_some_and(|c| c.in_sync.contains_key(&me));
+    let may_serve = may_serve(answer.replica, status) && !is_older;
     // With a log whoever has more of it is found by the library, where both had the table when that was last agreed on.
     let without_me = !has_log || agreed.is_some_and(|c| !c.in_sync.contains_key(&me));
     if status.serving {

@@ -6,8 +6,10 @@
 //! that it was told of, and not who may have been given a place while it was dead: it says so.
 
 use super::roll::Answer;
+use super::state_dir::Durability;
 use kvrep_core::ReplicaId;
 use kvrep_core::protocol::ProtocolStatus;
+use std::fmt;
 
 /// What is lost. Servers by where they listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,15 +20,28 @@ pub(super) enum Loss {
     Silent {
         silent: Vec<String>,
         without: Vec<String>,
-        /// When this server ended, it alone had everything, as far as its directory knows.
-        was_alone: bool,
+        /// What this server had when it ended, as far as its directory knows.
+        last: Option<Last>,
     },
-    /// This server alone had it as it was last; the one there has an older one.
-    Older { at: String },
+    /// This server had it as it was last; the one there has an older one.
+    Older {
+        at: String,
+        silent: Vec<String>,
+        last: Last,
+    },
+}
+
+/// The table as it was last, which this server had and has no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Last {
+    /// Where it had it.
+    pub(super) durability: Durability,
+    /// Who had it as well.
+    pub(super) beside: Vec<String>,
 }
 
 /// What the operator is to be told; nothing while somebody may still give this server the table.
-pub(super) fn loss(me: &ProtocolStatus, was_alone: bool, answers: &[Answer]) -> Option<Loss> {
+pub(super) fn loss(me: &ProtocolStatus, last: Option<&Last>, answers: &[Answer]) -> Option<Loss> {
     let said = || {
         let said = answers.iter();
         said.filter_map(|a| Some((a, a.said.as_ref()?)))
@@ -43,20 +58,20 @@ pub(super) fn loss(me: &ProtocolStatus, was_alone: bool, answers: &[Answer]) -> 
     let without = said().filter(|(_, status)| has_nothing(status));
     let without: Vec<_> = without.map(|(who, _)| who.address.clone()).collect();
     let older = said().find(|(_, status)| !has_nothing(status));
-    match older {
-        Some((who, _)) if was_alone && silent.is_empty() => Some(Loss::Older {
+    let is_known = last.is_some() || !without.is_empty();
+    match (older, last) {
+        (Some((who, _)), Some(last)) if silent.is_empty() => Some(Loss::Older {
             at: who.address.clone(),
+            silent,
+            last: last.clone(),
         }),
         // What it waits for it says itself.
-        Some(_) => None,
-        None if silent.is_empty() => {
-            let known = was_alone || !without.is_empty();
-            known.then_some(Loss::Nobody { asked: without })
-        }
-        None => (was_alone || !without.is_empty()).then_some(Loss::Silent {
+        (Some(_), _) => None,
+        (None, _) if silent.is_empty() => is_known.then_some(Loss::Nobody { asked: without }),
+        (None, _) => is_known.then_some(Loss::Silent {
             silent,
             without,
-            was_alone,
+            last: last.cloned(),
         }),
     }
 }
@@ -77,21 +92,58 @@ impl Loss {
             Self::Silent {
                 silent,
                 without,
-                was_alone,
+                last,
             } => {
                 let silent = silent.iter().map(|at| format!("{at} ({})", heard(at)));
                 let silent = each(&silent.collect::<Vec<_>>());
-                let what = match (was_alone, without.as_slice()) {
-                    (true, _) => "the table is LOST as it was last, as far as this server knows: it was in its memory alone when it ended, for the other one was DOWN".into(),
-                    (false, without) => format!("this server has no table, nor has {}", each(without)),
+                let (what, may_have) = match (last, without.as_slice()) {
+                    (Some(last), _) => (
+                        last.to_string(),
+                        "it may have the table, or an older one to go on with by --force there",
+                    ),
+                    (None, without) => (
+                        format!("this server has no table, nor has {}", each(without)),
+                        "it may have the table",
+                    ),
                 };
                 format!(
-                    "{what}. No answer comes from {silent}: see to it that it runs and can be reached, for it may have the table. {UNKNOWN}; if nobody has it, start one of those that answer with --force to begin with an EMPTY table"
+                    "{what}. No answer comes from {silent}: see to it that it runs and can be reached, for {may_have}. {UNKNOWN}; if nobody has it, start this one, or one of those that answer, with --force to begin with an EMPTY table"
                 )
             }
-            Self::Older { at } => format!(
-                "the table is LOST as it was last: it was in this server's memory alone when it ended, for the other one was DOWN. The server at {at} has an older table: start that one with --force to go on \
-                 with it, without what was written since; or stop that one, and start this one with --force to begin with an EMPTY table"
+            Self::Older { at, silent, last } => {
+                let silent = match silent.as_slice() {
+                    [] => String::new(),
+                    silent => format!(
+                        "No answer comes from {}: see to that first, for it may have more. ",
+                        each(silent)
+                    ),
+                };
+                format!(
+                    "{last}. {silent}The server at {at} has an older table: start that one with --force to go on with it, without what was written since; or stop that one, and start this one with --force to \
+                     begin with an EMPTY table"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let it_was = match self.durability {
+            Durability::Memory => "it was in its memory",
+            Durability::Log => {
+                "it was in its log, which is gone (stop this server and put the log back, if there is a copy),"
+            }
+        };
+        match self.beside.as_slice() {
+            [] => write!(
+                f,
+                "the table is LOST as it was last, as far as this server knows: {it_was} alone when it ended, for the other one was DOWN"
+            ),
+            beside => write!(
+                f,
+                "this server has lost the table as it was last: {it_was} when it ended. The server at {} had it as well",
+                beside.join(", and in the one at ")
             ),
         }
     }
@@ -158,6 +210,13 @@ mod tests {
         }
     }
 
+    fn last() -> Last {
+        Last {
+            durability: Durability::Memory,
+            beside: Vec::new(),
+        }
+    }
+
     fn told(loss: &Option<Loss>) -> String {
         loss.as_ref().expect("a loss").told(|_| "not heard".into())
     }
@@ -165,49 +224,52 @@ mod tests {
     /// A1.6: the last one that had the table in its memory comes back without it, and says what is lost and what to do.
     #[test]
     fn the_last_one_that_had_the_table_is_told_that_it_is_lost() {
-        let empty = status(10, None);
-        let other =
-            |status: ProtocolStatus, was_alone| loss(&empty, was_alone, &[answer(2, Some(status))]);
+        let (empty, last) = (status(10, None), last());
+        let other = |status: ProtocolStatus, last| loss(&empty, last, &[answer(2, Some(status))]);
         let silent = [answer(2, None)];
-        let alone = loss(&empty, true, &silent);
+        let alone = loss(&empty, Some(&last), &silent);
         assert!(
             told(&alone).contains("memory alone when it ended"),
             "{alone:?}"
         );
-        assert_eq!(loss(&empty, false, &silent), None);
-        for was_alone in [true, false] {
-            let nobody = other(status(20, None), was_alone);
+        assert_eq!(loss(&empty, None, &silent), None);
+        for was_last in [Some(&last), None] {
+            let nobody = other(status(20, None), was_last);
             assert!(
                 told(&nobody).contains("so was the server at h:2"),
                 "{nobody:?}"
             );
             // It counts, with the storage that it has: it will serve.
-            assert_eq!(other(status(20, Some((2, 20))), was_alone), None);
+            assert_eq!(other(status(20, Some((2, 20))), was_last), None);
         }
         let at = "h:2".into();
         assert_eq!(
-            other(status(20, Some((1, 10))), true),
-            Some(Loss::Older { at })
+            other(status(20, Some((1, 10))), Some(&last)),
+            Some(Loss::Older {
+                at,
+                silent: Vec::new(),
+                last: last.clone(),
+            })
         );
-        assert_eq!(other(status(20, Some((1, 10))), false), None);
+        assert_eq!(other(status(20, Some((1, 10))), None), None);
         let mut begins = answer(2, Some(status(20, None)));
         begins.begins = true;
-        assert_eq!(loss(&empty, false, &[begins]), None);
+        assert_eq!(loss(&empty, None, &[begins]), None);
         // Whoever has been given a table has lost none.
-        assert_eq!(loss(&status(10, Some((1, 10))), true, &silent), None);
+        assert_eq!(loss(&status(10, Some((1, 10))), Some(&last), &silent), None);
     }
 
     /// Not while a third server has it, or may have it.
     #[test]
     fn nobody_is_said_to_have_the_table_only_when_all_that_are_known_have_said_so() {
-        let empty = status(10, None);
+        let (empty, last) = (status(10, None), last());
         let without = || answer(2, Some(status(20, None)));
         let third = answer(3, Some(status(30, Some((3, 30)))));
         let has = [without(), third];
-        assert_eq!(loss(&empty, true, &has), None);
+        assert_eq!(loss(&empty, Some(&last), &has), None);
         assert_eq!(has_table(&has), Some(("h:3", "")));
         assert_eq!(has_table(&[without()]), None);
-        let unheard = loss(&empty, false, &[without(), answer(3, None)]);
+        let unheard = loss(&empty, None, &[without(), answer(3, None)]);
         let unheard = told(&unheard);
         assert!(!unheard.contains("nobody that"), "{unheard}");
         for words in [
@@ -218,7 +280,7 @@ mod tests {
             assert!(unheard.contains(words), "{words}: {unheard}");
         }
         let all = [without(), answer(3, Some(status(30, None)))];
-        let nobody = told(&loss(&empty, false, &all));
+        let nobody = told(&loss(&empty, None, &all));
         assert!(nobody.contains("h:2, and the one at h:3"), "{nobody}");
         assert!(nobody.contains("never told"), "{nobody}");
     }

@@ -78,6 +78,7 @@ pub(super) async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Me
                     address: address.to_owned(),
                     said: Some(status.clone()),
                     begins: false,
+                    lost: false,
                 };
                 let join = place_for(me, replica, status);
                 return Ok(Met {

@@ -8,6 +8,7 @@ pub mod arguments;
 pub mod client_console;
 pub mod client_stub;
 mod keyboard;
+mod last_holder;
 mod launch;
 mod loss;
 mod meeting;

@@ -10,8 +10,8 @@ use super::message::{Content, Message, opcode};
 use super::network_client::{Identity, NetworkClient, Patience};
 use super::state_dir::OTHERS_MAX;
 use bytes::Bytes;
-use kvrep_core::ReplicaId;
 use kvrep_core::protocol::ProtocolStatus;
+use kvrep_core::{ReplicaId, StoreId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,8 @@ pub(super) struct Roll {
     known: Mutex<BTreeMap<ReplicaId, String>>,
     /// This server was started to begin a table, and has not begun it: it waits for its witness.
     begins: AtomicBool,
+    /// This server had the table as it was last, came back without it, and waits.
+    lost: AtomicBool,
 }
 
 /// What one of them said.
@@ -37,6 +39,27 @@ pub(super) struct Answer {
     pub(super) said: Option<ProtocolStatus>,
     /// It was started to begin the table, and has not begun it.
     pub(super) begins: bool,
+    /// It had the table as it was last, and came back without it.
+    pub(super) lost: bool,
+}
+
+/// When each was heard last, for words.
+#[derive(Debug, Default)]
+pub(super) struct Heard(BTreeMap<String, Instant>);
+
+impl Heard {
+    pub(super) fn note(&mut self, answers: &[Answer]) {
+        let heard = answers.iter().filter(|answer| answer.said.is_some());
+        let heard = heard.map(|answer| (answer.address.clone(), Instant::now()));
+        self.0.extend(heard);
+    }
+
+    pub(super) fn of(&self, at: &str) -> String {
+        match self.0.get(at) {
+            Some(last) => format!("heard {} s ago", last.elapsed().as_secs()),
+            None => "not heard since this server was started".into(),
+        }
+    }
 }
 
 impl Roll {
@@ -44,12 +67,18 @@ impl Roll {
         Self {
             known: Mutex::new(known),
             begins: AtomicBool::default(),
+            lost: AtomicBool::default(),
         }
     }
 
     /// Whether a table is to begin here, and has not begun: others are told of it.
     pub(super) fn set_beginning(&self, begins: bool) {
         self.begins.store(begins, Ordering::Relaxed);
+    }
+
+    /// What this server had as it was last is lost: others are told.
+    pub(super) fn set_lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, String>> {
@@ -74,11 +103,14 @@ impl Roll {
     pub(super) fn told(&self) -> Message {
         let all = self.lock();
         let all = all.iter().map(|(id, at)| format!("{} {at}", id.0).into());
-        let begins = self.begins.load(Ordering::Relaxed);
-        let begins = begins.then(|| Bytes::from_static(BEGINS));
+        let words = [(&self.begins, BEGINS), (&self.lost, LOST)];
+        let words = words
+            .into_iter()
+            .filter(|(is, _)| is.load(Ordering::Relaxed));
+        let words = words.map(|(_, word)| Bytes::from_static(word));
         Message::new(
             opcode::SERVERS + 1,
-            Content::Keys(all.chain(begins).collect()),
+            Content::Keys(all.chain(words).collect()),
         )
     }
 }
@@ -133,18 +165,28 @@ impl Answer {
             address,
             said: None,
             begins: false,
+            lost: false,
         }
     }
 }
 
 async fn ask(replica: ReplicaId, address: String) -> (Answer, Vec<(ReplicaId, String)>) {
     let (said, told) = tokio::join!(status_of(&address), told_of(&address));
+    let tells = |what: &[u8]| told.iter().any(|word| word == what);
+    let (begins, lost) = (tells(BEGINS), tells(LOST));
     let answer = match said {
         Ok((replica, status)) => Answer {
             replica,
             address,
             said: Some(status),
-            begins: told.iter().any(|word| word == BEGINS),
+            begins,
+            lost,
+        },
+        // It runs no node, lest its empty storage is taken for more than it is.
+        Err(_) if lost => Answer {
+            said: Some(ProtocolStatus::of_nothing(StoreId(0))),
+            lost,
+            ..Answer::silent(replica, address)
         },
         Err(_) => Answer::silent(replica, address),
     };
@@ -164,7 +206,7 @@ async fn told_of(at: &str) -> Vec<Bytes> {
         Ok(Ok(Message {
             content: Content::Keys(servers),
             ..
-        })) => servers.into_iter().take(OTHERS_MAX + 2).collect(),
+        })) => servers.into_iter().take(OTHERS_MAX + 3).collect(),
         Ok(Ok(_) | Err(_)) | Err(_) => Vec::new(),
     }
 }
@@ -182,6 +224,8 @@ fn one(text: &Bytes) -> Option<(ReplicaId, String)> {
 pub(super) const CALL_WITHIN: Duration = Duration::from_secs(4);
 /// Among the servers that are told, and none: whoever asks older servers hears nothing of it.
 const BEGINS: &[u8] = b"begins";
+/// Likewise.
+const LOST: &[u8] = b"lost";
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 const ADDRESS_BYTES_MAX: usize = 300;
 

@@ -2,12 +2,12 @@
 
 use super::keyboard::Keyboard;
 use super::launch::start;
-use super::loss::{has_nothing, has_table, loss};
+use super::loss::{Last, has_nothing, has_table, loss};
 use super::message::Dialect;
 use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
 use super::roles::Known;
-use super::roll::{Roll, call, of_this_table};
+use super::roll::{Heard, Roll, call, of_this_table};
 use super::server_console::printed;
 use super::service::Service;
 use super::start::{Force, Wanted};
@@ -21,10 +21,9 @@ use kvrep_core::transport::Transport as _;
 use kvrep_core::{Node, ReplicaId};
 use kvrep_transport_tcp::TcpTransport;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
@@ -76,16 +75,23 @@ pub async fn serve(options: Options) -> Result<(), String> {
             () = &mut end => return Ok(()),
         }
     };
-    say(&format!(
-        "table-server: na porta {}, estado em {}",
-        options.wanted.port,
-        notes.dir.path().display()
-    ));
     tokio::select! {
         ended = tend(&node, (&mut notes, &service), &words, &mut keyboard) => return ended,
         () = &mut end => {}
     }
     node.shutdown().await.map_err(|e| e.to_string())
+}
+
+/// Says that the port is this server's, once.
+pub(super) fn announce(options: &Options, dir: &StateDir) {
+    static SAID: Once = Once::new();
+    let (port, path) = (options.wanted.port, dir.path());
+    SAID.call_once(|| {
+        say(&format!(
+            "table-server: na porta {port}, estado em {}",
+            path.display()
+        ));
+    });
 }
 
 /// Does what a running server does beside serving, until the node ends by itself.
@@ -111,10 +117,13 @@ async fn tend(
     let mut waking = std::pin::pin!(wake(node));
     let mut awake = false;
     let roll = Arc::clone(&notes.roll);
-    let lost = nobody_has_it((node, words), &roll, notes.was_alone, &knows_more);
+    let last = notes.alone.clone();
+    let lost = nobody_has_it((node, words), &roll, last.as_ref(), &knows_more);
     let mut lost = std::pin::pin!(lost);
+    let mut awaiting = std::pin::pin!(awaits_lost(node, &roll));
     // Whoever is forced has been told already.
     let mut is_told = notes.force == Force::Yes;
+    let mut awaits = notes.record.durable && notes.witness.is_none() && !is_told;
     let mut looking = interval(LOOK_EVERY);
     looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (me, mut role) = (node.identity().replica, Known::default());
@@ -124,6 +133,7 @@ async fn tend(
             line = keyboard.line() => obey(&line, Some(node)).await,
             () = &mut waking, if !awake => awake = true,
             () = &mut lost, if !is_told => is_told = true,
+            () = &mut awaiting, if awaits => awaits = false,
             Ok(()) = watch.changed() => {
                 let protocol = watch.borrow_and_update().protocol.clone();
                 notes.take(&protocol).await?;
@@ -154,11 +164,11 @@ pub(super) struct Server {
 
 /// What a server writes down of the pair.
 pub(super) struct Notes {
-    dir: StateDir,
+    pub(super) dir: StateDir,
     record: Record,
     witness: Option<String>,
-    /// When this server ended last, it alone had the whole table, in its memory.
-    was_alone: bool,
+    /// What this server alone had when it ended, and has no more.
+    alone: Option<Last>,
     /// The table has begun, and that is written down: before, nothing is served and nothing is left in the directory, for a start that comes to
     /// nothing (the witness may be another one) must not stand in the way of the next.
     has_begun: bool,
@@ -174,17 +184,21 @@ impl Notes {
         (force, roll): (Force, Arc<Roll>),
         transport: Arc<TcpTransport>,
     ) -> Self {
-        let was_alone = !record.durable && record.in_sync == [record.replica];
         Self {
             dir,
             record,
             witness,
-            was_alone,
+            alone: None,
             has_begun: false,
             force,
             roll,
             transport,
         }
+    }
+
+    /// This server alone had that when it ended.
+    pub(super) fn alone(self, alone: Option<Last>) -> Self {
+        Self { alone, ..self }
     }
 
     /// Nothing is written down yet, but that the table is about to begin.
@@ -251,29 +265,24 @@ async fn wake(node: &Node) {
 async fn nobody_has_it(
     (node, words): (&Node, &Words),
     roll: &Roll,
-    was_alone: bool,
+    last: Option<&Last>,
     knows_more: &Cell<bool>,
 ) {
     let me = node.identity().replica;
     let (mut said, mut waits) = (None, Said::default());
-    let mut heard = BTreeMap::new();
+    let mut heard = Heard::default();
     while has_nothing(&node.status().protocol) {
         let (answers, _) = of_this_table(me, call(me, roll.known()).await);
         for answer in &answers {
             roll.add([(answer.replica, answer.address.clone())].into());
-            if answer.said.is_some() {
-                heard.insert(answer.address.clone(), Instant::now());
-            }
         }
+        heard.note(&answers);
         // As it is now: the answers took their time.
-        let now = loss(&node.status().protocol, was_alone, &answers);
+        let now = loss(&node.status().protocol, last, &answers);
         if let Some(what) = &now
             && now != said
         {
-            tell(&what.told(|at| match heard.get(at) {
-                Some(last) => format!("heard {} s ago", last.elapsed().as_secs()),
-                None => "not heard since this server was started".into(),
-            }));
+            tell(&what.told(|at| heard.of(at)));
         }
         knows_more.set(
             now.is_some() || answers.iter().any(|a| a.begins) || has_table(&answers).is_some(),
@@ -302,6 +311,29 @@ async fn nobody_has_it(
             }
         }
         sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Tells where one is for which this server waits, and which has lost what it alone had. Ends when somebody serves.
+async fn awaits_lost(node: &Node, roll: &Roll) {
+    let me = node.identity().replica;
+    let mut said = Said::default();
+    while node.status().protocol.primary.is_none() {
+        // A moment, in which most that wait for somebody hear of him.
+        sleep(LOOK_EVERY).await;
+        if node.status().protocol.waiting_for.is_empty() {
+            continue;
+        }
+        let (answers, _) = of_this_table(me, call(me, roll.known()).await);
+        if let Some(lost) = answers.iter().find(|answer| answer.lost) {
+            let what = format!(
+                "the server at {} runs, and has lost the table as it was last, which this server may not have: that one says so there. To go on with what this one has, without what was written since, start this one with --force; the other one joins it then",
+                lost.address
+            );
+            if said.is_news(&what, Instant::now()) {
+                tell(&what);
+            }
+        }
     }
 }
 

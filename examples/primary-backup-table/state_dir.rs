@@ -221,6 +221,12 @@ impl StateDir {
         self.path.join("log")
     }
 
+    /// Whether there is a log, with anything in it.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        fs::read_dir(self.log()).is_ok_and(|mut files| files.next().is_some())
+    }
+
     /// Where the record is kept.
     #[must_use]
     pub fn file(&self) -> PathBuf {

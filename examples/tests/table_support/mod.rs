@@ -100,19 +100,30 @@ pub(crate) fn speak_of_servers_only(servers: &[&Process]) {
 
 /// Waits until the first server has written down who had the whole table last.
 pub(crate) async fn wait_for_record(pair: &Pair, in_sync: &[&str]) {
-    let file = pair
-        .directory()
-        .join(format!("table-{}.d/server.json", pair.first.port));
+    on_record(pair, &pair.first, |record| ids(record) == in_sync).await;
+}
+
+/// Waits until this server has written down that it alone has the whole table.
+pub(crate) async fn on_record_alone(pair: &Pair, seat: &Seat) {
+    on_record(pair, seat, |record| {
+        ids(record) == [record["replica"].to_string()]
+    })
+    .await;
+}
+
+fn ids(record: &serde_json::Value) -> Vec<String> {
+    let ids = record["in_sync"].as_array().cloned().unwrap_or_default();
+    ids.iter().map(ToString::to_string).collect()
+}
+
+async fn on_record(pair: &Pair, seat: &Seat, is_wanted: impl Fn(&serde_json::Value) -> bool) {
+    let file = format!("table-{}.d/server.json", seat.port);
+    let file = pair.directory().join(file);
     let deadline = Instant::now() + WITHIN;
     loop {
         let text = std::fs::read_to_string(&file).unwrap_or_default();
         let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let ids = record["in_sync"].as_array().cloned().unwrap_or_default();
-        if ids
-            .iter()
-            .map(ToString::to_string)
-            .eq(in_sync.iter().copied())
-        {
+        if is_wanted(&record) {
             return;
         }
         assert!(Instant::now() < deadline, "{text}");
