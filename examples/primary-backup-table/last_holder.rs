@@ -258,6 +258,9 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::primary_backup_table::meeting::status_of;
+    use crate::primary_backup_table::message::Dialect;
+    use crate::primary_backup_table::roll::call;
     use kvrep_core::{Configuration, Departed, MemberKind, Origin, StoreId, Term, Version};
 
     const ME: u32 = 2;
@@ -372,6 +375,29 @@ mod tests {
         assert!(told_one.contains("h:1 (not heard"), "{told_one}");
         let joined = next(&alone, &[older(), third(with_table(&[3], true))]);
         assert!(matches!(joined, Next::Join { at, .. } if at == "h:3"));
+    }
+
+    /// Two that wait so find each other, though neither runs a node.
+    #[tokio::test]
+    async fn who_asks_hears_that_the_table_is_lost_and_the_library_hears_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let at = listener.local_addr().expect("its address").to_string();
+        let roll = Roll::of([(ReplicaId(3), "127.0.0.1:1".into())].into());
+        roll.set_lost();
+        let service = Service::new(Dialect::Plain, Duration::from_secs(1), Arc::new(roll));
+        let asking = async {
+            assert!(status_of(&at).await.is_err());
+            call(ReplicaId(1), [(ReplicaId(ME), at.clone())].into()).await
+        };
+        let answers = tokio::select! {
+            answers = asking => answers,
+            never = keep_port(listener, Arc::new(service)) => match never {},
+        };
+        let lost = answers.iter().find(|a| a.lost).expect("it says so");
+        assert_eq!((lost.replica, &lost.address), (ReplicaId(ME), &at));
+        assert!(lost.said.as_ref().is_some_and(has_nothing));
+        let third = answers.iter().find(|a| a.replica == ReplicaId(3));
+        assert!(third.is_some_and(|a| a.said.is_none()), "{answers:?}");
     }
 
     /// Two had it, and one of them lost it: the other one is as good.

@@ -52,9 +52,10 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         let drawn = draw(&plan, witness);
         Record::new(options.wanted.port, drawn, options.wanted.durability)
     });
-    record.durable |= options.wanted.durability == Durability::Log;
     let me = ReplicaId(record.replica);
+    // Where it had the table last, not where it will have it.
     let held = Held::lost(&record, &dir);
+    record.durable |= options.wanted.durability == Durability::Log;
     let alone = held.as_ref().and_then(Held::alone);
     let mut members = vec![me];
     let (mut peer, mut join) = (None, None);

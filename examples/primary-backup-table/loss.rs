@@ -207,6 +207,7 @@ mod tests {
             address: format!("h:{id}"),
             said,
             begins: false,
+            lost: false,
         }
     }
 

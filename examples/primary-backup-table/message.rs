@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | `OC_SESSION` 110 | `CT_RESULT` (value ignored): a new session | 111, `CT_VALUE`: its 8 bytes |
 //! | `OC_ONCE` 120 | `CT_ONCE` 600: `SESSION int64`, `SEQ int64`, `DONE_BELOW int64`, then one PUT, CPUT or DEL as it would be sent alone | as for that alone; 99, `CT_RESULT`, −2: the session is not known (any more), nothing was done now |
-//! | `OC_SERVERS` 130 | `CT_RESULT` (value ignored): which other servers this one knows of; answered by any server, whatever it has | 131, `CT_KEYS`: for each its number, a blank and its `ip:port` |
+//! | `OC_SERVERS` 130 | `CT_RESULT` (value ignored): which other servers this one knows of; answered by any server, whatever it has | 131, `CT_KEYS`: for each its number, a blank and its `ip:port`; a word about itself may stand beside them (`begins`, `lost`) |
 //! | `OC_KEYS_AFTER` 140 | `CT_RESULT` (value ignored): the first keys in the order of their bytes, as many as fit; or `CT_KEY`: those behind this one | 141, `CT_KEYS`; 0 keys: there are no more |
 //!
 //! Nothing that was read is believed: sizes are compared with the bytes that are there before anything is allocated, and a

@@ -10,6 +10,9 @@ use table_support::{
     get, hasty, kill, on_record_alone, prepare, put, seen, serves, speak_of_servers_only, updated,
     waits_for,
 };
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// A pair whose second server has served alone when both have ended: `k` is 1 in the log of the first, and was 2.
 async fn second_was_last(first: &Seat, second: &Seat, pair: &Pair) {
@@ -80,16 +83,29 @@ async fn an_older_table_is_served_by_force_only_and_what_is_lost_is_said() {
     }
 }
 
+/// A request is not answered, and not held for ever.
+async fn hangs_up(address: &str) {
+    let connected = TcpStream::connect(address).await;
+    let mut stream = connected.expect("it listens");
+    let size = [0, 0, 0, 8, 0, 50, 1, 0xf4, 0, 0, 0, 0];
+    stream.write_all(&size).await.expect("asked");
+    let mut answer = Vec::new();
+    let read = timeout(WITHIN, stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "it hangs up");
+    assert_eq!(answer, [0_u8; 0]);
+}
+
 /// A1.6: who waits ends when it is asked to, also without a keyboard; started with force it begins with nothing, but not while the other one has more.
 #[tokio::test]
 async fn a_last_holder_that_waits_can_be_ended_and_forced() {
-    let pair = prepare(&[]);
+    let pair = prepare(&["--timeout", "1"]);
     let durable = pair.first.with(&["--durable"]);
     second_was_last(&durable, &pair.second, &pair).await;
     let mut first = durable.start().await.expect("again");
     waits_for(&durable.address(), "must be heard").await;
     let mut second = pair.second.start().await.expect("again");
     second.line(ALONE, WITHIN).await.expect("what is lost");
+    hangs_up(&pair.second.address()).await;
     assert!(!seen(&mut second).await.is_primary());
     second.close_input();
     second.interrupt().expect("asked");
