@@ -3,6 +3,8 @@
 //! Invariants:
 //! - A call is answered or lost at the latest when its deadline passes, and lost sooner if its replica says nothing at all for [`SILENT_AFTER`].
 //! - A request is sent again until it is answered, under the same number: a replica carries it out once, and sends its answer again.
+//! - Whoever is asked for and not known is looked for, and while calls are made the group is asked again and again who is there.
+//! - A replica's address stays for a while although another one is told in the name of the same life, as it does among members.
 //!
 //! Caveat: that a group is of this name cannot be told from a group that does not run: both are silent.
 
@@ -19,13 +21,14 @@ use kvrep_core::wire::{self, FrameKind};
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 use tracing::debug;
 
 /// A client of the group of this name. `S` is the group's state machine.
@@ -73,8 +76,12 @@ struct Shared {
     /// Drawn, so that no two clients at one address are taken for one.
     me: Incarnation,
     state: Mutex<State>,
+    /// For how long a replica's address stays.
+    address_kept: Duration,
     /// Somebody was heard.
     heard: Notify,
+    /// Somebody is asked for who is not known.
+    missed: Notify,
 }
 
 #[derive(Default)]
@@ -84,6 +91,8 @@ struct State {
     calls: BTreeMap<u64, oneshot::Sender<Outcome>>,
     /// Of requests, and of the frames that carry them.
     next_id: u64,
+    /// There were calls since the group was asked last.
+    asked: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -102,7 +111,9 @@ impl MulticastGroupLink {
             group: GroupId::named(group_name),
             me: Incarnation(drawn()),
             state: Mutex::default(),
+            address_kept: config.timing.address_kept,
             heard: Notify::new(),
+            missed: Notify::new(),
         };
         Self {
             config,
@@ -124,8 +135,7 @@ impl MulticastGroupLink {
         let hearing = hear(
             Arc::clone(&self.shared),
             Arc::clone(&socket),
-            Reassembly::new(&self.config),
-            self.config.limits.frame_bytes_max,
+            self.config.clone(),
         );
         *open = Some(Open {
             socket: Arc::clone(&socket),
@@ -136,11 +146,8 @@ impl MulticastGroupLink {
 
     /// Asks the group who is there.
     async fn look(&self, socket: &UdpSocket) -> Result<(), LinkError> {
-        let hello = self.shared.heading(Said::Hello);
-        let mut out = BytesMut::with_capacity(Heading::BYTES);
-        hello.encode(&mut out);
-        let sent = socket.send_to(&out, self.config.group).await;
-        sent.map(drop).map_err(|error| {
+        let asked = self.shared.ask_who_is_there(socket, self.config.group);
+        asked.await.map_err(|error| {
             LinkError::NotSent(format!(
                 "the group cannot be reached: {error}. {}",
                 remedy(&error)
@@ -190,10 +197,12 @@ impl ClientLink for MulticastGroupLink {
 
     fn resolve(&self, replica: ReplicaId, _: Option<&str>) -> Option<usize> {
         let state = self.shared.state();
-        state
-            .replicas
-            .iter()
-            .position(|known| known.replica == replica)
+        let known = state.replicas.iter();
+        let target = known.clone().position(|known| known.replica == replica);
+        if target.is_none() {
+            self.shared.missed.notify_one();
+        }
+        target
     }
 
     async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
@@ -206,6 +215,7 @@ impl ClientLink for MulticastGroupLink {
                 return Err(LinkError::NotSent("too many calls are under way".into()));
             }
             state.next_id += 1;
+            state.asked = true;
             let id = state.next_id;
             state.calls.insert(id, answer);
             id
@@ -301,6 +311,12 @@ impl Shared {
         }
     }
 
+    async fn ask_who_is_there(&self, socket: &UdpSocket, group: SocketAddrV4) -> io::Result<()> {
+        let mut hello = BytesMut::with_capacity(Heading::BYTES);
+        self.heading(Said::Hello).encode(&mut hello);
+        socket.send_to(&hello, group).await.map(drop)
+    }
+
     /// A replica was heard, from this address.
     fn on_heard(&self, replica: ReplicaId, incarnation: Incarnation, address: SocketAddr) {
         // The witness has no part in serving.
@@ -317,10 +333,22 @@ impl Shared {
         let replicas = &mut state.replicas;
         let room = replicas.len() < TARGETS_MAX;
         match replicas.iter_mut().find(|known| known.replica == replica) {
-            Some(known) if incarnation >= known.incarnation => *known = heard,
-            Some(_) => {}
+            Some(known) if incarnation > known.incarnation => *known = heard,
+            Some(known) => {
+                let may_move = known.heard.elapsed() >= self.address_kept;
+                if incarnation == known.incarnation && (address == known.address || may_move) {
+                    *known = heard;
+                }
+            }
             None if room => replicas.push(heard),
-            None => {}
+            None => {
+                // Its number may be told to nobody any more.
+                let longest = replicas.iter_mut().min_by_key(|known| known.heard);
+                if let Some(gone) = longest.filter(|known| known.heard.elapsed() >= FORGOTTEN_AFTER)
+                {
+                    *gone = heard;
+                }
+            }
         }
         drop(state);
         self.heard.notify_waiters();
@@ -342,15 +370,29 @@ impl Shared {
     }
 }
 
-async fn hear(
-    shared: Arc<Shared>,
-    socket: Arc<UdpSocket>,
-    mut frames: Reassembly,
-    bytes_max: usize,
-) {
+async fn hear(shared: Arc<Shared>, socket: Arc<UdpSocket>, config: MulticastConfig) {
+    let mut frames = Reassembly::new(&config);
+    let bytes_max = config.limits.frame_bytes_max;
     let mut buffer = vec![0; 65_536];
+    let mut looking = interval(LOOK_EVERY);
+    looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let (bytes, from) = match socket.recv_from(&mut buffer).await {
+        let received = tokio::select! {
+            biased;
+            _ = looking.tick() => {
+                // Whoever came meanwhile has said so to the group, which is not heard here.
+                if std::mem::take(&mut shared.state().asked) {
+                    look(&shared, &socket, &config).await;
+                }
+                continue;
+            }
+            () = shared.missed.notified() => {
+                look(&shared, &socket, &config).await;
+                continue;
+            }
+            received = socket.recv_from(&mut buffer) => received,
+        };
+        let (bytes, from) = match received {
             Ok(received) => received,
             Err(error) => {
                 debug!("nothing was received: {error}");
@@ -380,6 +422,13 @@ async fn hear(
     }
 }
 
+async fn look(shared: &Shared, socket: &UdpSocket, config: &MulticastConfig) {
+    if let Err(error) = shared.ask_who_is_there(socket, config.group).await {
+        // Whoever calls is told when it matters.
+        debug!("the group cannot be asked: {error}");
+    }
+}
+
 /// A number that no other client has.
 fn drawn() -> u64 {
     use std::hash::{BuildHasher, RandomState};
@@ -391,6 +440,12 @@ const RESEND_EVERY: Duration = Duration::from_millis(100);
 
 /// A replica that says nothing for so long, though asked, is taken for gone.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
+
+/// How often the group is asked who is there, while calls are made.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A replica that was not heard for so long may give its number to another one, where there are too many.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 
 const CALLS_MAX: usize = 65_536;
 const TARGETS_MAX: usize = 64;

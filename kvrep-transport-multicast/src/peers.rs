@@ -1,7 +1,7 @@
 //! Who is there, in which life, and where each reads what is for it alone.
 //!
 //! Invariants: what an earlier life says, or one that said that it ended, changes nothing and is delivered to nobody; a frame is taken once. At most [`PEERS_MAX`]
-//! are remembered.
+//! are remembered: who was not heard for longest, and for a while, gives way.
 
 use crate::seen::Seen;
 use kvrep_core::transport::Hint;
@@ -53,7 +53,7 @@ impl Peers {
         };
         let room = self.known.len() < PEERS_MAX;
         let Some(known) = self.known.get_mut(&peer) else {
-            if !room {
+            if !room && !self.forget_one(now) {
                 return Met::TooMany;
             }
             self.known.insert(peer, new);
@@ -70,6 +70,16 @@ impl Peers {
             (known.address, known.heard) = (address, now);
         }
         Met::Known
+    }
+
+    /// Whether there was somebody to forget. (What is said in the name of a life of his that is over is believed again; replicas do not believe it.)
+    fn forget_one(&mut self, now: Instant) -> bool {
+        let longest = self.known.iter().min_by_key(|(_, peer)| peer.heard);
+        let longest = longest.filter(|(_, peer)| now.duration_since(peer.heard) >= FORGOTTEN_AFTER);
+        let Some(gone) = longest.map(|(id, _)| *id) else {
+            return false;
+        };
+        self.known.remove(&gone).is_some()
     }
 
     /// It says that it ended.
@@ -105,6 +115,9 @@ impl Peers {
 
 /// Members and their former members of whom is known, at most.
 const PEERS_MAX: usize = 256;
+
+/// Whoever was not heard for so long may be forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -146,5 +159,12 @@ mod tests {
             peers.heard(now, (ReplicaId(7), Incarnation(1)), at(1), KEPT),
             Met::TooMany
         );
+        // Those whom somebody has made up are not heard again.
+        let later = now + FORGOTTEN_AFTER;
+        assert_eq!(
+            peers.heard(later, (ReplicaId(7), Incarnation(1)), at(1), KEPT),
+            Met::News(Hint::Connected)
+        );
+        assert_eq!(peers.known.len(), PEERS_MAX);
     }
 }

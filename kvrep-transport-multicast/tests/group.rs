@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PATIENCE, config, until};
-use kvrep_core::node::{Client, ClientError, ClientOptions, Node};
+use kvrep_core::node::{Client, ClientError, ClientLink, ClientOptions, Node};
 use kvrep_core::testing::impaired::{Impaired, Impairment};
 use kvrep_core::transport::Transport;
 use kvrep_core::{Fold, Read, ReplicaId};
@@ -109,6 +109,26 @@ async fn a_group_bears_that_every_tenth_frame_is_lost_and_as_many_are_overtaken(
         one.status().protocol.applied == two.status().protocol.applied
     })
     .await;
+    for node in nodes {
+        timeout(PATIENCE, node.shutdown()).await.unwrap().unwrap();
+    }
+}
+
+/// Those that it met are backups, and name a primary that came later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_finds_a_primary_that_it_has_not_met() {
+    let config = config();
+    let start = |id| start(id, MulticastTransport::new(config.clone()));
+    let mut nodes = vec![start(ReplicaId(2)).await, start(ReplicaId(3)).await];
+    let mut options = ClientOptions::default();
+    options.deadline = PATIENCE;
+    let link = Arc::new(MulticastGroupLink::new("sums", config.clone()));
+    let client = Client::<Sum>::with_options(Arc::clone(&link), options);
+    let call = tokio::spawn(async move { client.execute(1).await });
+    until("it has met two", || link.targets() == 2).await;
+    nodes.push(start(ReplicaId(1)).await);
+    assert_eq!(call.await.unwrap().unwrap(), 1);
+    assert_eq!(link.targets(), 3);
     for node in nodes {
         timeout(PATIENCE, node.shutdown()).await.unwrap().unwrap();
     }

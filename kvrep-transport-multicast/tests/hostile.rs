@@ -3,11 +3,16 @@
 mod common;
 
 use common::{PATIENCE, config, until};
+use kvrep_core::client_wire::Op;
+use kvrep_core::node::ClientLink;
 use kvrep_core::testing::mailbox::Mailbox;
 use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport};
 use kvrep_core::wire::{Envelope, FrameKind, encode_frame};
 use kvrep_core::{GroupId, Incarnation, ReplicaId};
-use kvrep_transport_multicast::{GroupSocket, MulticastConfig, MulticastTransport};
+use kvrep_transport_multicast::{
+    GroupSocket, MulticastConfig, MulticastGroupLink, MulticastTransport,
+};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -194,4 +199,35 @@ async fn nobody_is_revived_and_what_is_sent_again_is_not_heard_again() {
     one.transport.send(Destination::One(ReplicaId(2)), frame(1));
     assert_eq!(one.transport.counters().frames_dropped, dropped + 1);
     one.transport.close().await;
+}
+
+/// Somebody sends on what a replica has said: a client goes on asking where the replica reads.
+#[tokio::test]
+async fn a_client_is_not_led_away_by_what_is_said_again_from_elsewhere() {
+    let config = config();
+    let (replica, thief) = (
+        GroupSocket::open(&config).unwrap(),
+        GroupSocket::open(&config).unwrap(),
+    );
+    let link = Arc::new(MulticastGroupLink::new(GROUP, config.clone()));
+    let asking = {
+        let link = Arc::clone(&link);
+        tokio::spawn(async move { link.call(0, Op::Status, Instant::now() + PATIENCE).await })
+    };
+    let mut buffer = [0; 2_048];
+    let heard = timeout(PATIENCE, replica.group().recv_from(&mut buffer)).await;
+    let (_, client) = heard.unwrap().unwrap();
+    let hello = datagram(HELLO, 1, 5, (0, 0, 0, 0), b"");
+    replica.own().send_to(&hello, client).await.unwrap();
+    for _ in 0..5 {
+        let asked = timeout(PATIENCE, replica.own().recv_from(&mut buffer)).await;
+        assert_eq!(asked.unwrap().unwrap().1, client);
+        thief.own().send_to(&hello, client).await.unwrap();
+        replica.own().send_to(&hello, client).await.unwrap();
+    }
+    assert!(
+        thief.own().try_recv_from(&mut buffer).is_err(),
+        "it asks elsewhere"
+    );
+    asking.abort();
 }
