@@ -123,7 +123,7 @@ pub enum Event {
     },
     /// This replica has thrown away a history that does not count. **What it had acknowledged alone is lost.**
     HistoryLost {
-        /// Up to here it is known to be the same.
+        /// Up to here it is known to be the same as the one that counts, or as others had it.
         agreed: Index,
         /// So far it went.
         upto: Index,

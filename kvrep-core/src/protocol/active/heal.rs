@@ -195,6 +195,9 @@ impl Active {
         } else if let Some(own) = agreed
             && (verified || !joins)
         {
+            if serving.iter().any(|(member, _)| *member != self.me) {
+                self.told.agreed(own.at);
+            }
             self.on_agreement(now, own.at, out);
         }
     }
@@ -204,7 +207,6 @@ impl Active {
         if let Some(history) = &mut self.history {
             history.agreed = history.agreed.max(at);
         }
-        self.answered_writes.retain(|write| *write > at);
         if self.join.is_some() {
             if !self.healing.holds() {
                 self.ready_if_agreed(now, out);

@@ -31,6 +31,8 @@ pub(super) struct History {
     pub(super) unconfirmed: bool,
     /// The chains of the last positions, the current one last.
     recent: VecDeque<u64>,
+    /// What the chain was before that at some positions, as the one knew that gave this state.
+    earlier: Vec<(Index, u64)>,
 }
 
 /// What stands before the state machine's own snapshot.
@@ -46,6 +48,8 @@ struct Head {
     /// As the one that wrote this knows.
     confirmed: Confirmed,
     debts: Vec<Logged>,
+    /// The chain at some positions before this one.
+    earlier: Vec<(Index, u64)>,
 }
 
 impl History {
@@ -60,6 +64,7 @@ impl History {
             origin: 0,
             unconfirmed: true,
             recent: VecDeque::new(),
+            earlier: Vec::new(),
         }
     }
 
@@ -93,6 +98,35 @@ impl History {
         self.recent.get(place).copied()
     }
 
+    /// The chain at some of the last positions: one, two, four before this one, and so on, and what an earlier state told.
+    fn samples(&self) -> Vec<(Index, u64)> {
+        let back = |back: usize| {
+            let place = self.recent.len().checked_sub(back + 1)?;
+            let at = self.at.0.checked_sub(back as u64)?;
+            Some((Index(at), *self.recent.get(place)?))
+        };
+        let mut samples: Vec<_> = (0..usize::BITS)
+            .map_while(|power| back(1 << power))
+            .collect();
+        samples.extend(&self.earlier);
+        samples.truncate(SAMPLES_MAX);
+        samples
+    }
+
+    /// Up to where this one is certainly the same as another one, which was given.
+    pub(super) fn common_with(&self, given: &Self) -> Index {
+        let same = (given.earlier.iter())
+            .filter(|(at, chain)| self.chain_at(*at) == Some(*chain))
+            .map(|(at, _)| *at);
+        same.max().unwrap_or(Index::ZERO)
+    }
+
+    /// Whether it is certain that they are not the same.
+    pub(super) fn parts_from(&self, given: &Self) -> bool {
+        let mut known = given.earlier.iter();
+        known.any(|(at, chain)| self.chain_at(*at).is_some_and(|own| own != *chain))
+    }
+
     /// The write delivered last, as an entry of a log.
     pub(super) fn entry(&self, payload: Bytes) -> Entry {
         Entry {
@@ -118,6 +152,7 @@ impl History {
             unconfirmed: self.unconfirmed,
             confirmed,
             debts: self.debts.handed_over(self.agreed),
+            earlier: self.samples(),
         };
         let head = crate::state_machine::encode(&head);
         let mut out = Vec::with_capacity(head.len() + 1_024);
@@ -143,10 +178,12 @@ impl History {
             origin: head.origin,
             unconfirmed: head.unconfirmed,
             recent: VecDeque::from([head.chain]),
+            earlier: head.earlier,
         };
         Some((history, head.confirmed, machine))
     }
 }
 
 /// How far back chains are remembered.
-const RECENT_MAX: usize = 16_384;
+pub(super) const RECENT_MAX: usize = 16_384;
+const SAMPLES_MAX: usize = 64;

@@ -324,24 +324,24 @@ impl Active {
         out: &mut Vec<Effect>,
     ) {
         let mut known = confirmed;
+        let mut common = Index::ZERO;
         if let Some(old) = &self.history {
             let same = match old.chain_at(history.at) {
                 Some(chain) => chain == history.chain,
-                None => !self.healing.differs,
+                None => !self.healing.differs && !old.parts_from(&history),
             };
             if same && old.origin() == history.origin() && self.confirmed.at > known.at {
                 known = self.confirmed;
             }
-            if !same {
-                // What began apart has nothing in common, whatever its own members had agreed upon.
-                let together = old.began_with(&history) || self.has(Mutation::LossSinceAgreement);
-                let agreed = together.then_some(old.agreed);
-                self.report_loss(agreed, out);
-            }
+            common = if same {
+                history.at
+            } else {
+                self.report_loss_to(&history, out)
+            };
         }
         self.confirmed = known;
         self.asking = Asking::default();
-        self.answered_writes.clear();
+        self.told.replaced(common, history.at);
         self.healing.replaced();
         self.marks.forget();
         let mut machine = machine;

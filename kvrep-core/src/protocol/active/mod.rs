@@ -71,6 +71,7 @@ use echo::Echo;
 use heal::Healing;
 use history::History;
 use join::Join;
+use loss::Told;
 use marks::Marks;
 #[cfg(not(feature = "sim"))]
 use mutation::Mutation;
@@ -218,8 +219,7 @@ pub struct Active {
     /// The next publication's number.
     seq: u64,
     echo: Echo,
-    /// Writes answered since histories were last known to agree, by position.
-    answered_writes: Vec<Index>,
+    told: Told,
     /// When anything was last done here.
     awake: Time,
     next_tick: Time,
@@ -271,7 +271,7 @@ impl Active {
             transfers: BTreeMap::new(),
             seq: 0,
             echo: Echo::default(),
-            answered_writes: Vec::new(),
+            told: Told::default(),
             awake: Time::ZERO,
             next_tick: Time::ZERO,
             tell: false,

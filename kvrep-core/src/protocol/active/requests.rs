@@ -83,7 +83,7 @@ impl Active {
                 (&logged.owed, &outcome),
                 (Owed::Write(_), Outcome::Done { .. })
             ) {
-                self.answered_writes.push(*position);
+                self.told.push(*position);
             }
             let request = (*position, logged.since);
             self.answers.push(request, history.at, reply_to, outcome);

@@ -219,11 +219,8 @@ impl Active {
             // (A single one of them may have something else for a moment, and be healed.)
             let since = *superseded.differs_since.get_or_insert(now);
             if now - since >= patience {
-                let of = self.history.as_ref();
-                let agreed = of
-                    .filter(|_| !superseded.anew)
-                    .map(|history| history.agreed);
-                self.report_loss(agreed, out);
+                let together = !superseded.anew;
+                self.report_loss_to_unknown(together, out);
                 self.end_superseded(out);
             }
         }

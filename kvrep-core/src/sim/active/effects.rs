@@ -2,7 +2,7 @@
 
 use super::happening::{Happening, Publisher};
 use super::log::Log;
-use super::world::{Answerer, World};
+use super::world::{Answerer, Node, World};
 use crate::protocol::active::{Active, Effect, End, Event, Item, Message, Standing};
 use crate::time::{Time, Timestamp};
 use crate::transport::Destination;
@@ -128,10 +128,13 @@ impl World {
                     | Event::Serving { .. }
                     | Event::Holding { .. }
                     | Event::Agreed { .. }
-                    | Event::Failed(_)
                     | Event::Joined(_)
                     | Event::AwaitsWord { .. }
                     | Event::Began { .. } => {}
+                    Event::Failed(member) => {
+                        let of = self.nodes.iter().find(|node| node.id == member);
+                        self.accused |= of.is_some_and(Node::runs);
+                    }
                     Event::Expired(requests) => self.expired += requests,
                 }
             }

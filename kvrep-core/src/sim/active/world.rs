@@ -39,6 +39,12 @@ pub(super) struct Node {
     pub(super) ticks_at: Time,
 }
 
+impl Node {
+    pub(super) fn runs(&self) -> bool {
+        self.active.is_some() && !self.paused
+    }
+}
+
 /// Who has answered, and whom it took for alive.
 pub(super) type Answerer = ((ReplicaId, Life), Vec<(ReplicaId, Life)>);
 
@@ -72,6 +78,8 @@ pub(super) struct World {
     pub(super) expired: u64,
     /// How often a replica was told that it may have missed something.
     pub(super) gaps: u64,
+    /// Somebody who runs was taken for failed.
+    pub(super) accused: bool,
     /// What there was of that, and of suspicions, before the quiet time.
     pub(super) unrest_before: u64,
     /// When somebody served for the first time.
@@ -199,6 +207,7 @@ impl World {
             reported_lost: 0,
             expired: 0,
             gaps: 0,
+            accused: false,
             unrest_before: 0,
             opened: None,
             answered_by: BTreeMap::new(),
