@@ -14,9 +14,12 @@
 //!
 //! | answers are confirmed by | what happens, to members and the log | promise |
 //! |---|---|---|
-//! | one | crashes; one at a time stops or does not keep up | the first row's |
+//! | one | crashes; one at a time stops or does not keep up | the first row's; the second's where somebody who runs was taken for failed meanwhile |
 //! | one | all die; links are cut, with a witness and without one | the second row's |
 //! | most | crashes, pauses, feeds that lag; links are cut, and a witness decides | the third row's |
+//!
+//! (What a member writes may stick at a node of the log that has stopped. If that takes longer than members are waited for, two are away at once, and the one that
+//! has missed something may be the one whose word counts.)
 //!
 //! Where the stream is whole, every publication is answered (unless a history was chosen that lacks it, or the broker dropped it for the only replica that served), and twice only if who answered first has failed since. In the end everything is healed: all serve, have equal chains and states, every operation is answered, and in a quiet time every
 //! publication is answered exactly once.
