@@ -9,6 +9,7 @@ use super::{Active, Effect};
 use crate::id::{Index, ReplicaId};
 use crate::time::Time;
 use bytes::Bytes;
+use std::time::Duration;
 
 /// A state on its way to one that joins.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Transfer {
     sent: usize,
     got: usize,
     progress: Time,
+    /// How long nothing may arrive before pieces are sent again. It grows while nothing does: what is only late must not be made later.
+    patience: Duration,
     /// Planted bug: the machine's part is written later than it says.
     #[cfg(feature = "sim")]
     late: bool,
@@ -87,6 +90,7 @@ impl Active {
             sent: 0,
             got: 0,
             progress: now,
+            patience: self.group.timing.resend_every,
             #[cfg(feature = "sim")]
             late: self.has(Mutation::SnapshotUntied),
         };
@@ -136,6 +140,7 @@ impl Active {
         bytes: u64,
         out: &mut Vec<Effect>,
     ) {
+        let resend = self.group.timing.resend_every;
         let Some(transfer) = self.transfers.get_mut(&by) else {
             return;
         };
@@ -146,6 +151,7 @@ impl Active {
         if got > transfer.got {
             transfer.got = got;
             transfer.progress = now;
+            transfer.patience = resend;
         }
         if got == transfer.state.len() {
             self.is_given(by, life);
@@ -160,10 +166,11 @@ impl Active {
         let members: Vec<_> = self.transfers.keys().copied().collect();
         for member in members {
             if let Some(transfer) = self.transfers.get_mut(&member)
-                && now - transfer.progress >= resend
+                && now - transfer.progress >= transfer.patience
             {
                 transfer.sent = transfer.got;
                 transfer.progress = now;
+                transfer.patience = (transfer.patience * 2).min(resend * PATIENCE_MAX);
             }
             self.send_pieces(member, out);
         }
@@ -186,6 +193,9 @@ impl Active {
         }
     }
 }
+
+/// How many times longer than at first the patience gets, at most.
+const PATIENCE_MAX: u32 = 16;
 
 /// Pieces on their way, at most.
 const PIECES_AHEAD: usize = 8;
