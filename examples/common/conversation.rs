@@ -112,6 +112,8 @@ pub struct Conversation<S, C> {
     /// How much is read at once.
     chunk_bytes: usize,
     outgoing: BytesMut,
+    /// Bytes that belong to no message.
+    between: &'static [u8],
     /// When the first byte of the message came that is not complete yet.
     begun: Option<Instant>,
     /// Goes off at the deadline of what is waited for, or earlier.
@@ -133,9 +135,30 @@ impl<S, C> Conversation<S, C> {
             received: BytesMut::from(first),
             chunk_bytes: CHUNK_BYTES,
             outgoing: BytesMut::new(),
+            between: &[],
             begun: (!first.is_empty()).then(Instant::now),
             alarm: None,
         }
+    }
+
+    /// Passes over these bytes where a message could begin: a line's end that comes late begins none. Nor does it make the other side's
+    /// silence shorter.
+    #[must_use]
+    pub fn passing_over(mut self, between: &'static [u8]) -> Self {
+        self.between = between;
+        self.begun = None;
+        self.begin();
+        self
+    }
+
+    /// Notes when a message begins, once a byte of it is here.
+    fn begin(&mut self) {
+        if self.begun.is_some() {
+            return;
+        }
+        let passed = (self.received.iter()).take_while(|byte| self.between.contains(byte));
+        self.received.advance(passed.count());
+        self.begun = (!self.received.is_empty()).then(Instant::now);
     }
 
     /// The next message; `None` when the other side has said everything.
@@ -150,19 +173,20 @@ impl<S, C> Conversation<S, C> {
         C: Decoder,
         C::Error: Display,
     {
-        if !self.received.is_empty() {
-            // What came while nobody asked for it is late from now on.
-            self.begun.get_or_insert_with(Instant::now);
-        }
+        // What came while nobody asked for it is late from now on.
+        self.begin();
+        let mut silent_since = None;
         loop {
             if let Some(message) = self.codec.decode(&mut self.received).map_err(malformed)? {
-                self.begun = (!self.received.is_empty()).then(Instant::now);
+                self.begun = None;
+                self.begin();
                 return Ok(Some(message));
             }
             give_back(&mut self.received);
             self.received.reserve(self.chunk_bytes);
             let room = self.received.capacity() - self.received.len();
-            let read = self.read_in_time().await?;
+            let since = *silent_since.get_or_insert_with(Instant::now);
+            let read = self.read_in_time(since).await?;
             if read == 0 {
                 let last = self.codec.decode_eof(&mut self.received);
                 return match last.map_err(malformed)? {
@@ -174,17 +198,17 @@ impl<S, C> Conversation<S, C> {
                 // There is more than one such read takes.
                 self.chunk_bytes = (2 * self.chunk_bytes).min(CHUNK_BYTES_MAX);
             }
-            self.begun.get_or_insert_with(Instant::now);
+            self.begin();
         }
     }
 
     /// Reads once, and waits for no longer than the manners say.
-    async fn read_in_time(&mut self) -> Result<usize, Ended>
+    async fn read_in_time(&mut self, silent_since: Instant) -> Result<usize, Ended>
     where
         S: AsyncRead + Unpin,
     {
         let deadline = match self.begun {
-            None => Instant::now() + self.manners.idle,
+            None => silent_since + self.manners.idle,
             Some(begun) => begun + self.manners.message,
         };
         let alarm = (self.alarm).get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -227,6 +251,28 @@ impl<S, C> Conversation<S, C> {
             }
         }
         std::future::pending().await
+    }
+
+    /// Whether the other side says anything but these bytes within this time, or ends what it says: [`next`](Self::next) tells which, and
+    /// nothing is lost for it. Beyond a chunk of these bytes it is taken for more.
+    ///
+    /// May be dropped at any await.
+    pub async fn says_more_than(&mut self, these: &[u8], within: Duration) -> bool
+    where
+        S: AsyncRead + Unpin,
+    {
+        let said = async {
+            while self.received.len() < CHUNK_BYTES
+                && self.received.iter().all(|byte| these.contains(byte))
+            {
+                self.received.reserve(CHUNK_BYTES);
+                match self.stream.read_buf(&mut self.received).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+            }
+        };
+        timeout(within, said).await.is_ok()
     }
 
     /// Sends a message and waits until the system has taken it.
@@ -348,144 +394,5 @@ const FINISH_CHUNK_BYTES: usize = 16 << 10;
 const FINISH_BYTES_MAX: usize = 32 << 20;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::io::duplex;
-    use tokio_util::codec::{LengthDelimitedCodec, LinesCodec};
-
-    fn hasty() -> Manners {
-        Manners {
-            idle: Duration::from_secs(60),
-            message: Duration::from_secs(5),
-            write: Duration::from_secs(5),
-        }
-    }
-
-    fn frames() -> LengthDelimitedCodec {
-        LengthDelimitedCodec::builder()
-            .max_frame_length(1_000)
-            .new_codec()
-    }
-
-    #[tokio::test]
-    async fn a_conversation_begins_with_the_bytes_that_were_read_already() {
-        let (mut far, near) = duplex(64);
-        let mut talk = Conversation::continued(near, &[0, 0, 0, 3, b'a'], frames(), hasty());
-        far.write_all(b"bc\0\0\0\x01d").await.unwrap();
-        assert_eq!(talk.next().await.unwrap().unwrap(), "abc");
-        assert_eq!(talk.next().await.unwrap().unwrap(), "d");
-        drop(far);
-        assert!(talk.next().await.unwrap().is_none());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_silent_one_and_one_that_trickles_half_a_message_are_both_given_up() {
-        let (_far, near) = duplex(64);
-        let mut talk = Conversation::new(near, frames(), hasty());
-        let began = Instant::now();
-        assert!(matches!(talk.next().await, Err(Ended::Idle(_))));
-        assert_eq!(began.elapsed(), hasty().idle);
-
-        let (mut far, near) = duplex(64);
-        let mut talk = Conversation::new(near, frames(), hasty());
-        far.write_all(&[0, 0, 1, 0]).await.unwrap(); // 256 bytes are to come
-        let trickle = tokio::spawn(async move {
-            while far.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        let began = Instant::now();
-        assert!(matches!(talk.next().await, Err(Ended::Slow(_))));
-        assert_eq!(began.elapsed(), hasty().message);
-        drop(talk);
-        trickle.await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_that_does_not_read_is_given_up() {
-        let (_far, near) = duplex(16);
-        let mut talk = Conversation::new(near, frames(), hasty());
-        let message = bytes::Bytes::from(vec![0; 100]);
-        assert!(matches!(talk.send(message).await, Err(Ended::Unread(_))));
-    }
-
-    #[tokio::test]
-    async fn garbage_huge_lengths_and_half_messages_end_it_with_a_reason() {
-        for (sent, why) in [
-            (&[0xff, 0xff, 0xff, 0xff][..], "not a message"),
-            (&[0, 0, 4, 0, 1], "not a message"),
-            (&[0, 0, 0, 9, 1, 2], "not a message"),
-            (&[0, 0, 0, 9], "it ended in the middle"),
-        ] {
-            let (mut far, near) = duplex(64);
-            let mut talk = Conversation::new(near, frames(), hasty());
-            far.write_all(sent).await.unwrap();
-            drop(far);
-            let ended = talk.next().await.unwrap_err().to_string();
-            assert!(ended.starts_with(why), "{sent:?}: {ended}");
-        }
-        let (mut far, near) = duplex(64);
-        let mut talk = Conversation::new(near, LinesCodec::new_with_max_length(10), hasty());
-        far.write_all(b"much longer than ten bytes").await.unwrap();
-        assert!(matches!(talk.next().await, Err(Ended::Malformed(_))));
-    }
-
-    #[tokio::test]
-    async fn what_is_fed_goes_together_and_what_cannot_be_sent_leaves_the_rest_whole() {
-        let (near, far) = duplex(64);
-        let (mut far, _) = tokio::io::split(far);
-        let mut talk = Conversation::new(near, frames(), hasty());
-        assert_eq!(talk.feed(bytes::Bytes::from("ab")).unwrap(), 6);
-        let refused = talk.feed(bytes::Bytes::from(vec![0; 1_001]));
-        assert!(matches!(refused, Err(Ended::Unsendable(_))));
-        assert_eq!(talk.feed(bytes::Bytes::from("c")).unwrap(), 11);
-        talk.flush().await.unwrap();
-        let mut got = [0; 11];
-        far.read_exact(&mut got).await.unwrap();
-        assert_eq!(&got, b"\0\0\0\x02ab\0\0\0\x01c");
-    }
-
-    #[tokio::test]
-    async fn whoever_leaves_while_an_answer_is_made_is_noticed_and_what_was_said_is_kept() {
-        let (mut far, near) = duplex(64);
-        let mut talk = Conversation::new(near, frames(), hasty());
-        far.write_all(b"\0\0\0\x01a\0\0\0\x01b").await.unwrap();
-        assert_eq!(talk.next().await.unwrap().unwrap(), "a");
-        let brief = Duration::from_millis(20);
-        assert!(timeout(brief, talk.farewell()).await.is_err());
-        drop(far);
-        assert_eq!(talk.farewell().await, Farewell::SaidAll);
-        assert_eq!(talk.next().await.unwrap().unwrap(), "b");
-        assert!(talk.next().await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn whoever_says_much_while_an_answer_is_made_costs_no_more_than_a_chunk() {
-        let (mut far, near) = duplex(1 << 20);
-        let mut talk = Conversation::new(near, frames(), hasty());
-        far.write_all(&[0; 1 << 20]).await.unwrap();
-        let brief = Duration::from_millis(20);
-        assert!(timeout(brief, talk.farewell()).await.is_err());
-        assert!(talk.received.len() < 8 * CHUNK_BYTES);
-    }
-
-    #[tokio::test]
-    async fn the_last_words_arrive_although_more_was_said_than_was_read() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let server = tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let mut talk = Conversation::new(stream, LinesCodec::new(), hasty());
-            talk.next().await.unwrap();
-            talk.send("enough").await.unwrap();
-            talk.finish().await;
-        });
-        let mut stream = dial(&address, Duration::from_secs(30)).await.unwrap();
-        stream.write_all(&[b'\n'; 5_000]).await.unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        assert_eq!(said, "enough\n");
-        drop(stream);
-        server.await.unwrap();
-    }
-}
+#[path = "conversation_tests.rs"]
+mod tests;

@@ -8,6 +8,9 @@ use kvrep_examples::zk_like_kv::session::Value;
 use serde_json::json;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use zk::{Trio, WITHIN};
 
 #[tokio::test]
@@ -87,6 +90,85 @@ async fn a3_1_clients_of_others_are_answered_in_their_dialects_and_then_let_go()
             (&json!("GET_OK"), &json!("2"))
         );
         assert!(said["timestamp"].is_string(), "{said}");
+    }
+}
+
+/// Writes a text with a pause at this byte, so that the server reads it in two pieces, and then another request. What was answered.
+async fn cut(mut stream: TcpStream, text: String, at: usize, answers: usize) -> Vec<String> {
+    stream.set_nodelay(true).unwrap();
+    let (before, after) = text.as_bytes().split_at(at);
+    stream.write_all(before).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    stream.write_all(after).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let mut said = Vec::new();
+    for _ in 0..answers {
+        said.extend(lines.next_line().await.unwrap());
+    }
+    said
+}
+
+/// A3.1: nothing is a message's end but its bracket, its line's end and the connection's; not the end of what is read at once.
+#[tokio::test]
+async fn a3_1_lines_that_are_cut_at_any_byte_are_all_answered() {
+    let trio = Trio::start(0, [&[], &[], &[]]).await;
+    let line = |kind: &str, key: &str, more: &str| {
+        format!("{{\"tipo\":\"{kind}\",\"key\":\"{key}\"{more}}}\r\n")
+    };
+    let (get, put) = (",\"timestamp\":0", ",\"value\":\"1\"");
+    // As a follower passes on what its clients ask.
+    let passed_on = format!(
+        ",\"value\":\"1\",\"cliente\":\"127.0.0.1:5\",\"servidor\":\"{}\"",
+        trio.addresses[1]
+    );
+    let from_clients = line("GET", "none", get) + &line("PUT", "k", put) + &line("GET", "k", get);
+    let from_a_server = line("PUT", "p", &passed_on) + &line("PUT", "q", &passed_on);
+    for (server, text, expected) in [
+        (1, &from_clients, &["NULL", "PUT_OK", "GET_OK"][..]),
+        (0, &from_clients, &["NULL", "PUT_OK", "GET_OK"]),
+        (0, &from_a_server, &["PUT_OK", "PUT_OK"]),
+    ] {
+        let mut cuts = JoinSet::new();
+        for at in 0..text.len() {
+            let (stream, text) = (trio.connect(server).await, text.clone());
+            cuts.spawn(async move { (at, cut(stream, text, at, expected.len()).await) });
+        }
+        while let Some(done) = timeout(WITHIN, cuts.join_next()).await.unwrap() {
+            let (at, said) = done.unwrap();
+            assert_eq!(said.len(), expected.len(), "cut at {at}: {said:?}");
+            for (said, expected) in said.iter().zip(expected) {
+                let expected = format!("\"tipo\":\"{expected}\"");
+                assert!(said.contains(&expected), "cut at {at}: {said}");
+            }
+        }
+    }
+    // Many at once, of which the server reads whatever is there.
+    for server in 0..3 {
+        let both = line("PUT", "many", put) + &line("GET", "many", get);
+        let stream = trio.connect(server).await;
+        let said = timeout(WITHIN, cut(stream, both.repeat(20), 0, 40)).await;
+        assert_eq!(said.unwrap().len(), 40);
+    }
+}
+
+/// A3.1: a program that sends a bare object reads until the connection ends, and does not wait for that as long as a silent one may stay.
+#[tokio::test]
+async fn a3_1_whoever_sends_a_bare_object_is_answered_at_once_and_soon_let_go() {
+    let trio = Trio::start(0, [&[], &[], &[]]).await;
+    for (bare, expected) in [
+        (r#"{"tipo":"GET","key":"none","timestamp":0}"#, "NULL"),
+        (r#"{"tipo":"GET","key":"none","timestamp":0} "#, "NULL"),
+        (r#"{"tipo":"PUT","key":"k","value":"1"}"#, "PUT_OK"),
+        (
+            r#"{"tipo":"PUT","key":"k","value":"1","cliente":"127.0.0.1:5"}"#,
+            "PUT_OK",
+        ),
+    ] {
+        let began = Instant::now();
+        let said = trio.ask_until_end(0, bare.as_bytes()).await;
+        assert!(said.contains(expected), "{said}");
+        assert_eq!(said.matches('\n').count(), 1, "{said}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{bare}");
     }
 }
 

@@ -14,10 +14,10 @@
 //! Caveat: what is under way when the connection breaks has an unknown outcome. It is not sent again: it could be written twice.
 
 use super::console::Console;
-use super::framing::Framing;
+use super::framing;
 use super::message::Answer;
 use super::store::{Put, nothing_done, unclear};
-use crate::common::conversation::{Conversation, Manners, dial};
+use crate::common::conversation::{Manners, dial};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -220,7 +220,7 @@ async fn speak(
     unsent: &mut VecDeque<Question>,
     sent: mpsc::Sender<Awaited>,
 ) -> Result<(), String> {
-    let mut talk = Conversation::new(to, Framing::default(), MANNERS);
+    let mut talk = framing::talk(to, &[], MANNERS);
     loop {
         if unsent.is_empty() {
             match timeout(IDLE, questions.recv()).await {
@@ -272,7 +272,7 @@ async fn gather(questions: &mut mpsc::Receiver<Question>, unsent: &mut VecDeque<
 
 /// Gives each answer to whoever waits for it.
 async fn listen(from: OwnedReadHalf, mut awaited: mpsc::Receiver<Awaited>) -> Result<(), String> {
-    let mut talk = Conversation::new(from, Framing::default(), MANNERS);
+    let mut talk = framing::talk(from, &[], MANNERS);
     let mut oldest: Option<Awaited> = None;
     loop {
         let Ok(heard) = timeout(LOOK_EVERY, talk.next()).await else {

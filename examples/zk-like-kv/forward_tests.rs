@@ -1,6 +1,8 @@
 //! A follower's way to a leader that these tests play.
 
 use super::*;
+use crate::common::conversation::Conversation;
+use crate::zk_like_kv::framing::Framing;
 use crate::zk_like_kv::message::Mensagem;
 use tokio::net::TcpListener;
 
@@ -25,7 +27,7 @@ fn me() -> SocketAddr {
 
 async fn accept(leader: &TcpListener) -> Talk {
     let (stream, _) = timeout(WITHIN, leader.accept()).await.unwrap().unwrap();
-    Conversation::new(stream, Framing::default(), MANNERS)
+    framing::talk(stream, &[], MANNERS)
 }
 
 async fn asked(talk: &mut Talk) -> Mensagem {

@@ -3,9 +3,10 @@
 //! Programs of others send bare objects without a line's end, ours always end a line. So a message is taken as soon as its
 //! brackets are balanced. Finding that out reads every byte once, however slowly they come; only then is the text parsed.
 //!
-//! Caveat: after a bare object that is complete nobody can know whether a line's end is still under way. [`Framed::ended_line`]
-//! tells whether it was there; whoever sends bare objects is answered once and then let go, as those programs expect.
+//! After an object that is complete nobody can know whether a line's end is still under way, so nobody waits for it: [`Framed::ended_line`] tells
+//! whether it was there, and one that comes later is passed over ([`talk`]). What is a message depends on no cut between two reads.
 
+use crate::common::conversation::{Conversation, Manners};
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr3;
 use tokio_util::codec::{Decoder, Encoder};
@@ -13,12 +14,23 @@ use tokio_util::codec::{Decoder, Encoder};
 /// Largest message that is read, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
 
+/// What stands on a line beside its message.
+pub(super) const BLANKS: &[u8] = b" \t\r";
+
+/// And between two of them.
+const BETWEEN: &[u8] = b" \t\r\n";
+
+/// Messages over a connection of which these bytes were read already. A line's end that comes after its message was taken begins none.
+pub fn talk<S>(stream: S, first: &[u8], manners: Manners) -> Conversation<S, Framing> {
+    Conversation::continued(stream, first, Framing::default(), manners).passing_over(BETWEEN)
+}
+
 /// A message's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Framed {
     /// The JSON object, or what stood in its place.
     pub json: Bytes,
-    /// Whether a line's end was seen behind it.
+    /// Whether a line's end was seen behind it already. That it was not says nothing: it may come.
     pub ended_line: bool,
 }
 
@@ -84,7 +96,7 @@ impl Framing {
     fn take(&mut self, from: &mut BytesMut, end: usize) -> Framed {
         *self = Self::default();
         let json = from.split_to(end).freeze();
-        let blank = from.iter().position(|byte| !is_blank(*byte));
+        let blank = from.iter().position(|byte| !BLANKS.contains(byte));
         let ended_line = from.get(blank.unwrap_or(from.len())) == Some(&b'\n');
         if ended_line {
             from.advance(blank.unwrap_or(0) + 1);
@@ -99,9 +111,8 @@ impl Decoder for Framing {
 
     fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Framed>, FramingError> {
         if self.scanned == 0 {
-            let blank = |byte: &u8| is_blank(*byte) || *byte == b'\n';
-            let blanks = from.iter().take_while(|byte| blank(byte)).count();
-            from.advance(blanks);
+            let blanks = from.iter().take_while(|byte| BETWEEN.contains(byte));
+            from.advance(blanks.count());
             if from.first().is_some_and(|byte| *byte != b'{') {
                 return Err(FramingError::NoObject);
             }
@@ -136,10 +147,6 @@ impl Encoder<&[u8]> for Framing {
         out.extend_from_slice(b"\n");
         Ok(())
     }
-}
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r')
 }
 
 #[cfg(test)]
@@ -182,14 +189,29 @@ mod tests {
 
     #[test]
     fn a_message_is_the_same_however_its_bytes_come() {
-        let text =
-            "{\"tipo\":\"PUT\",\"key\":\"{\\\"ç\",\"value\":\"[\"}\n{\"tipo\":\"GET\"}".as_bytes();
+        let text = "{\"tipo\":\"PUT\",\"key\":\"{\\\"ç\",\"value\":\"[\"} \r\n\n{\"tipo\":\"GET\"}{}\n{\"a\":\n{\"b\"".as_bytes();
         let whole = all(&[text]);
-        assert_eq!(whole.len(), 2);
+        assert_eq!(whole.len(), 5);
+        let texts = |found: &[(String, bool)]| -> Vec<String> {
+            found.iter().map(|(json, _)| json.clone()).collect()
+        };
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
-        // Bare or not can differ: nobody waits for a line's end.
-        let texts = |found: Vec<(String, bool)>| found.into_iter().map(|m| m.0).collect::<Vec<_>>();
-        assert_eq!(texts(all(&bytes)), texts(whole));
+        assert_eq!(texts(&all(&bytes)), texts(&whole));
+        for cut in 0..=text.len() {
+            let (before, after) = text.split_at(cut);
+            let found = all(&[before, after]);
+            assert_eq!(texts(&found), texts(&whole), "cut at {cut}");
+            for ((json, ended), (_, in_one)) in found.iter().zip(&whole) {
+                // The one whose line's end is behind the cut is not told from a bare one, and no other differs.
+                let ends_here =
+                    json.ends_with('}') && before.trim_ascii_end().ends_with(json.as_bytes());
+                assert_eq!(
+                    *ended,
+                    *in_one && !(ends_here && !before.ends_with(b"\n")),
+                    "cut at {cut}: {json}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@
 
 use super::dialect::{Dialect, read_request, write_answer};
 use super::forward::Forwarder;
-use super::framing::{Framed, Framing};
+use super::framing::{self, BLANKS, Framed, Framing};
 use super::in_order::InOrder;
 use super::message::{Answer, Knows, Request};
 use super::registering::confirm;
@@ -64,11 +64,39 @@ struct PassedOn {
 
 type Talk = Conversation<TcpStream, Framing>;
 
+/// Whether a connection is one of lines, as far as that is known.
+///
+/// A program that sends a bare object asks once, and reads until the connection ends. One that sends lines may have its line's end still
+/// under way: it says more, or has ended a line before.
+#[derive(Default)]
+struct Lines {
+    known: bool,
+}
+
+impl Lines {
+    fn saw(&mut self, message: &Framed) {
+        self.known |= message.ended_line;
+    }
+
+    /// The next message; none either if this is a bare object's connection, as far as can be seen `within` this time.
+    ///
+    /// May be dropped at any await.
+    async fn next(&mut self, talk: &mut Talk, within: Duration) -> Result<Option<Framed>, Ended> {
+        if !self.known {
+            if !talk.says_more_than(BLANKS, within).await {
+                return Ok(None);
+            }
+            self.known = true;
+        }
+        talk.next().await
+    }
+}
+
 #[async_trait]
 impl ForeignService for Front {
     async fn serve(&self, stream: TcpStream, first: Bytes, peer: SocketAddr) {
         let client = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let mut talk = Conversation::continued(stream, &first, Framing::default(), MANNERS);
+        let mut talk = framing::talk(stream, &first, MANNERS);
         if let Err(ended) = self.converse(&mut talk, client).await {
             tracing::debug!(%client, %ended, "a conversation ended");
             if let Ended::Malformed(why) = ended {
@@ -86,15 +114,17 @@ impl ForeignService for Front {
 impl Front {
     async fn converse(&self, talk: &mut Talk, client: SocketAddr) -> Result<(), Ended> {
         let mut next = talk.next().await?;
+        let mut lines = Lines::default();
         while let Some(message) = next {
+            lines.saw(&message);
             next = match self.passed_on(message) {
-                Ok(first) => self.carry_out(talk, first).await?,
+                Ok(first) => self.carry_out(talk, first, &mut lines).await?,
                 Err(message) => {
                     let then = self.converse_once(talk, &message, client).await?;
                     // It is read into the same buffer then, and not into a new one.
                     drop(message);
                     match then {
-                        Then::Next => talk.next().await?,
+                        Then::Next => lines.next(talk, LINE_END_WITHIN).await?,
                         Then::End => None,
                     }
                 }
@@ -120,17 +150,16 @@ impl Front {
                 dialect
             }
         };
-        // Programs that send bare objects ask once, and read until the connection ends.
-        Ok(if message.ended_line && dialect == Dialect::Mensagem {
-            Then::Next
-        } else {
-            Then::End
+        Ok(match dialect {
+            Dialect::Mensagem => Then::Next,
+            // Programs that speak these ask once, and read until the connection ends.
+            Dialect::Conteudo | Dialect::Command => Then::End,
         })
     }
 
     /// What another server passes on to this leader; or the message as it was.
     fn passed_on(&self, message: Framed) -> Result<PassedOn, Framed> {
-        let (Role::Leader(registry), true) = (&self.role, message.ended_line) else {
+        let Role::Leader(registry) = &self.role else {
             return Err(message);
         };
         match read_request(&message.json) {
@@ -159,7 +188,12 @@ impl Front {
 
     /// Carries out at once what is passed on, and answers in order, until something else is said; that is returned. It stays here while nothing is under
     /// way, so that what the last writes were carried out in is used again.
-    async fn carry_out(&self, talk: &mut Talk, first: PassedOn) -> Result<Option<Framed>, Ended> {
+    async fn carry_out(
+        &self,
+        talk: &mut Talk,
+        first: PassedOn,
+        lines: &mut Lines,
+    ) -> Result<Option<Framed>, Ended> {
         let mut in_flight = InOrder::default();
         let mut bytes_in_flight = self.begin(first, &mut in_flight).await;
         let mut other = None;
@@ -170,9 +204,14 @@ impl Front {
                 return Ok(other);
             }
             let room = in_flight.len() < IN_FLIGHT_MAX && bytes_in_flight < IN_FLIGHT_BYTES_MAX;
+            // Whoever waits for an answer is silent for as long as that takes.
+            let within = match in_flight.is_empty() {
+                true => LINE_END_WITHIN,
+                false => MANNERS.idle,
+            };
             tokio::select! {
                 biased;
-                next = talk.next(), if room && other.is_none() => {
+                next = lines.next(talk, within), if room && other.is_none() => {
                     match next?.map(|message| self.passed_on(message)) {
                         Some(Ok(put)) => bytes_in_flight += self.begin(put, &mut in_flight).await,
                         Some(Err(message)) => other = Some(Some(message)),
@@ -393,6 +432,8 @@ const MANNERS: Manners = Manners {
     message: Duration::from_secs(5),
     write: Duration::from_secs(5),
 };
+/// For more than the first object of a connection, once it is answered: its line's end may have been lost and sent again.
+const LINE_END_WITHIN: Duration = Duration::from_secs(1);
 /// How long one that takes another's place waits for the leader to serve. It asks again.
 const BEGIN_WITHIN: Duration = Duration::from_secs(30);
 /// Of what another server passes on: carried out at once.

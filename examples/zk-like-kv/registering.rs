@@ -11,7 +11,7 @@
 //! at the next opportunity, when its operator has forgotten it.
 
 use super::failures::{of_io, of_json, of_talk};
-use super::framing::Framing;
+use super::framing::{self, Framing};
 use super::hearsay::Hearsay;
 use super::message::Mensagem;
 use super::trio::Trio;
@@ -197,7 +197,7 @@ async fn say(to: SocketAddr, message: &Mensagem) -> Result<Talk, String> {
         idle: LONGEST,
         ..Manners::default()
     };
-    let mut talk = Conversation::new(stream, Framing::default(), manners);
+    let mut talk = framing::talk(stream, &[], manners);
     tell(&mut talk, message).await?;
     Ok(talk)
 }

@@ -7,9 +7,9 @@
 //! `TRY_OTHER_SERVER_OR_LATER` does.
 
 use super::failures::{of_io, of_json, of_talk};
-use super::framing::Framing;
+use super::framing;
 use super::message::{Mensagem, TRY};
-use crate::common::conversation::{Conversation, Manners, dial};
+use crate::common::conversation::{Manners, dial};
 use kvrep_core::random::Rng;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -179,7 +179,7 @@ async fn ask_once(stream: TcpStream, ask: &Mensagem) -> Result<Mensagem, String>
         idle: ANSWER_WITHIN,
         ..Manners::default()
     };
-    let mut talk = Conversation::new(stream, Framing::default(), manners);
+    let mut talk = framing::talk(stream, &[], manners);
     let json = serde_json::to_vec(ask).map_err(|error| error.to_string())?;
     talk.send(&json[..]).await.map_err(|e| of_talk(&e))?;
     match talk.next().await {
