@@ -392,14 +392,15 @@ async fn wrong_answers_flags_and_ports_are_refused_with_a_reason() {
     refused(client, &["--help"], "", 0, "Examples").await;
     refused(client, &["--espera", "x"], "", 2, "espera").await;
     refused(client, &[], "PUT\na\n1\n", 1, "INIT primeiro").await;
-    refused(
-        client,
-        &["--servidores", "127.0.0.1:1"],
-        "GET\na\n",
-        1,
-        "nada foi feito",
-    )
-    .await;
+    let (no_name, own) = ("a.invalid:1,b.invalid:2,c.invalid:3", "127.0.0.1:1");
+    for (servers, code, why) in [
+        ("127.0.0.1:1,127.0.0.1:2,127.0.0.1:3", 1, "nada foi feito"),
+        (no_name, 1, "nome ou endereço desconhecido"),
+        (&format!("{own},127.0.0.1:2"), 2, "são três, e estes são 2"),
+        (&format!("{own},{own},{own}"), 2, "aparece duas vezes"),
+    ] {
+        refused(client, &["--servidores", servers], "GET\na\n", code, why).await;
+    }
     for wrong in [
         "foo",
         "127.0.0.1",

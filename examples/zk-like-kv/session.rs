@@ -6,12 +6,13 @@
 //! Invariant: what was seen of a key never goes back; only values move it, neither `NULL` nor
 //! `TRY_OTHER_SERVER_OR_LATER` does.
 
-use super::failures::{of_io, of_json, of_talk};
+use super::failures::{of_address, of_io, of_json, of_talk};
 use super::framing;
 use super::message::{Mensagem, TRY};
 use crate::common::conversation::{Manners, dial};
 use kvrep_core::random::Rng;
 use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -161,11 +162,19 @@ impl Session {
             let server = left.swap_remove(usize::try_from(choice).unwrap_or(0));
             match dial(&server, CONNECT_WITHIN).await {
                 Ok(stream) => return Ok((server, stream)),
-                Err(error) => why = format!("nada foi feito: {server}: {}", of_io(&error)),
+                Err(error) => why = format!("nada foi feito: {}", no_way(&server, &error)),
             }
         }
         Err(why)
     }
+}
+
+/// Why there is no connection. What has no number of the system's is the resolver's word about a name.
+fn no_way(server: &str, error: &io::Error) -> String {
+    if error.raw_os_error().is_some() || error.kind() == ErrorKind::TimedOut {
+        return format!("{server}: {}", of_io(error));
+    }
+    of_address(server, error)
 }
 
 fn complaint(server: &str, said: Mensagem) -> String {

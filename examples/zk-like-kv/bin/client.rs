@@ -1,9 +1,11 @@
 //! A client of system 3. See `examples/zk-like-kv/README.md`.
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use kvrep_examples::common::operator::asked_to_end;
 use kvrep_examples::common::runtime;
 use kvrep_examples::zk_like_kv::menu::{Menu, Questions};
+use kvrep_examples::zk_like_kv::trio::SERVERS;
 use std::hash::{BuildHasher, RandomState};
 use std::io::IsTerminal;
 use std::num::NonZeroU16;
@@ -26,7 +28,7 @@ use tokio::runtime::Builder;
                   Exit code: 0 when every choice succeeded, 1 when one did not, 2 for wrong options."
 )]
 struct Args {
-    /// The servers (IP:porta, with commas): as if INIT had been answered.
+    /// The three servers (IP:porta, with commas): as if INIT had been answered.
     #[arg(long, value_delimiter = ',', value_name = "IP:PORTA", value_parser = server)]
     servidores: Vec<String>,
     /// Fixes which server is asked when.
@@ -39,6 +41,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Err(why) = three(&args.servidores) {
+        Args::command()
+            .error(ErrorKind::ValueValidation, why)
+            .exit();
+    }
     match runtime::run(&mut Builder::new_current_thread(), client(args)).flatten() {
         Ok(0) => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
@@ -67,6 +74,22 @@ async fn client(args: Args) -> Result<u64, String> {
         ended = menu.run() => ended.map_err(|error| error.to_string()),
         () = asked => Ok(0),
     }
+}
+
+/// Three servers, each once; or none, before INIT.
+fn three(servers: &[String]) -> Result<(), String> {
+    let n = servers.len();
+    if n != 0 && n != SERVERS {
+        return Err(format!(
+            "--servidores: os servidores são três, e estes são {n}"
+        ));
+    }
+    let twice = (servers.iter().enumerate()).find(|(at, server)| servers[..*at].contains(server));
+    twice.map_or(Ok(()), |(_, server)| {
+        Err(format!(
+            "--servidores: {server} aparece duas vezes; os servidores são três"
+        ))
+    })
 }
 
 /// An address as INIT would have made it of its two answers.
