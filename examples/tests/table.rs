@@ -106,6 +106,14 @@ async fn a_secondary_that_is_asked_passes_requests_on_to_a_live_primary() {
     let asked = seen(&mut second).await;
     assert_eq!(asked.role, "secundário (outro servidor: UP)");
     assert_eq!(asked.entries, ["k: 1"]);
+    // R1.4: it has a copy, and says nothing of it while the primary cannot be asked.
+    let (first_at, second_at) = (pair.first.address(), pair.second.address());
+    let mut reader = NetworkClient::new(second_at, first_at, plain());
+    let size = Message::new(opcode::SIZE, Content::Result(0));
+    first.pause().expect("stopped");
+    let brief = timeout(SUSPECT_AFTER / 3, reader.send_receive(&size)).await;
+    first.resume().expect("it goes on");
+    assert!(brief.is_err(), "{brief:?}");
 }
 
 /// A request that nobody can serve is given up by the server before its client gives up.
