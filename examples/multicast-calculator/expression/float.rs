@@ -58,7 +58,8 @@ pub(super) fn power(base: f64, exponent: f64) -> Result<f64, Invalid> {
     Ok(value)
 }
 
-/// The shortest digits that give the same float again; with an exponent from 1e16 on and below 1e-4.
+/// The shortest digits that give the same float again, of those the nearest to it, and of two that are as near the one that ends in an even digit; with
+/// an exponent from 1e16 on and below 1e-4.
 pub(super) fn shown(value: f64) -> String {
     if value.is_nan() {
         return "nan".into();
@@ -66,17 +67,42 @@ pub(super) fn shown(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "inf" } else { "-inf" }.into();
     }
-    let scientific = format!("{value:e}");
+    let scientific = shortest(value);
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..16).contains(&exponent) {
-        let plain = format!("{value}");
-        return if plain.contains('.') {
-            plain
-        } else {
-            plain + ".0"
-        };
+        return plain(digits, exponent);
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+}
+
+/// As `-1.25e2`.
+fn shortest(value: f64) -> String {
+    // As short as can be, but of two that are as near it is the larger one.
+    let short = format!("{value:e}");
+    let digits = short.bytes().take_while(|byte| *byte != b'e');
+    let decimals = digits.filter(u8::is_ascii_digit).count().saturating_sub(1);
+    let nearest = format!("{value:.decimals$e}");
+    // Below a power of two floats are closer to each other: there the nearest of this length may be another float's.
+    if nearest.parse() == Ok(value) {
+        nearest
+    } else {
+        short
+    }
+}
+
+/// `-1.25` and 2 as `-125.0`.
+fn plain(digits: &str, exponent: i32) -> String {
+    let sign = if digits.starts_with('-') { "-" } else { "" };
+    let digits: String = digits.chars().filter(char::is_ascii_digit).collect();
+    let Ok(whole) = usize::try_from(exponent + 1) else {
+        let zeros = "0".repeat(usize::try_from(-exponent - 1).unwrap_or(0));
+        return format!("{sign}0.{zeros}{digits}");
+    };
+    match digits.split_at_checked(whole) {
+        Some(("", fraction)) => format!("{sign}0.{fraction}"),
+        Some((whole, fraction)) if !fraction.is_empty() => format!("{sign}{whole}.{fraction}"),
+        _ => format!("{sign}{digits:0<whole$}.0"),
+    }
 }

@@ -112,8 +112,51 @@ fn the_dearest_text_is_evaluated_in_a_moment() {
     );
 }
 
+/// What Python prints of `m / 2^k`, by whole numbers alone: of the fewest decimals that lie nearer to it than to its neighbours, which are `1 / 2^k` away,
+/// the nearest, and of two that are as near the even one.
+fn printed_by_python(m: u64, k: u32) -> String {
+    let (m, one) = (u128::from(m), 1_u128 << k);
+    for decimals in 0..=k as usize {
+        let unit = 10_u128.pow(decimals as u32);
+        let (below, rest) = (m * unit / one, m * unit % one);
+        let up = 2 * rest > one || (2 * rest == one && below % 2 == 1);
+        let nearest = below + u128::from(up);
+        if 2 * (nearest * one).abs_diff(m * unit) < unit {
+            let (whole, fraction) = (nearest / unit, nearest % unit);
+            return format!("{whole}.{fraction:0>width$}", width = decimals.max(1));
+        }
+    }
+    unreachable!("as many decimals as there are halvings are exact")
+}
+
+#[test]
+fn a4_5_of_two_decimals_that_are_as_near_the_even_one_is_shown() {
+    let quarters = |m| answer(&format!("{m}/4"), Division::True);
+    let first = 1_u64 << 52; // 2^50 in quarters.
+    let shown = (1..=4).map(|m| quarters(first + m));
+    let wanted = ["24.2", "24.5", "24.8", "25.0"].map(|end| format!("11258999068426{end}"));
+    assert_eq!(shown.collect::<Vec<_>>(), wanted);
+    assert_eq!(printed_by_python(first + 1, 2), wanted[0]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a4_5_quarters_and_finer_are_shown_as_python_shows_them(m in (1_u64 << 52) + 1..1 << 53, k in 1_u32..=8) {
+        let text = format!("{m}/{}", 1 << k);
+        prop_assert_eq!(answer(&text, Division::True), printed_by_python(m, k));
+    }
+
+    #[test]
+    fn a4_5_quarters_from_2_to_the_44_on_are_shown_as_python_shows_them(exponent in 44_u32..51, rest in any::<u64>()) {
+        // As many halvings as give the whole 53 bits.
+        let (k, quarter) = (52 - exponent, 50 - exponent);
+        let m = (1_u64 << 52) + (rest % (1 << (exponent + 2)) << quarter);
+        prop_assume!(m > 1 << 52);
+        let text = format!("{m}/{}", 1_u64 << k);
+        prop_assert_eq!(answer(&text, Division::True), printed_by_python(m, k));
+    }
 
     #[test]
     fn r4_19_no_text_makes_it_panic(text in "\\PC{0,80}") {
