@@ -202,7 +202,7 @@ impl Open {
 pub(super) fn trouble_of(event: &NodeEvent) -> Option<String> {
     match event {
         NodeEvent::Protocol(Event::AcknowledgedWritesLost { from, .. }) => Some(format!(
-            "the log under the stream has parted into two histories, and this node's is not the one that counts: what stood in it from {from} on was taken back, and              is lost without being counted here. A witness prevents it"
+            "the log under the stream has parted into two histories, and this node's is not the one that counts: what stood in it from {from} on was taken back, and is lost without being counted here. A witness prevents it"
         )),
         NodeEvent::Protocol(Event::Refused(why)) => Some(format!(
             "this member's node of the log may not serve: {why}"
