@@ -119,7 +119,7 @@
 //!
 //! # What is not done
 //!
-//! A scheme over a consensus quorum, and an order that is kept by the passive scheme itself. A snapshot is always the whole state. Nothing is encrypted, and nobody is
+//! A scheme over a consensus quorum. A snapshot is always the whole state. Nothing is encrypted, and nobody is
 //! authenticated: run it in a network you trust. Replicas that lie (Byzantine faults) are not tolerated;
 //! damage on the way or on the disk is detected by checksums.
 
