@@ -152,7 +152,8 @@ proptest! {
     fn a4_5_quarters_from_2_to_the_44_on_are_shown_as_python_shows_them(exponent in 44_u32..51, rest in any::<u64>()) {
         // As many halvings as give the whole 53 bits.
         let (k, quarter) = (52 - exponent, 50 - exponent);
-        let m = (1_u64 << 52) + (rest % (1 << (exponent + 2)) << quarter);
+        let quarters = rest % (1 << (exponent + 2));
+        let m = (1_u64 << 52) + (quarters << quarter);
         prop_assume!(m > 1 << 52);
         let text = format!("{m}/{}", 1_u64 << k);
         prop_assert_eq!(answer(&text, Division::True), printed_by_python(m, k));
