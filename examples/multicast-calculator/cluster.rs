@@ -74,7 +74,12 @@ impl Cluster {
         self.responder.next_tick(now)
     }
 
-    /// A tick: the own sign of life was sent or could not be, and every counter falls. Returns whether the own id seems to be another server's, too.
+    /// Whether to send a sign of life with this tick: not while this server listens, for others would stand back for it.
+    pub fn speaks(&mut self, now: Time) -> bool {
+        self.responder.speaks(now)
+    }
+
+    /// A tick: the own sign of life was sent or was not, and every counter falls. Returns whether the own id seems to be another server's, too.
     pub fn tick(&mut self, now: Time, sent: Sent) -> OwnIdIs {
         self.responder.tick(now);
         self.own.tick(sent)
@@ -147,7 +152,7 @@ impl Cluster {
 pub enum Sent {
     /// It did.
     Yes,
-    /// The system refused.
+    /// This server listens, or the system refused.
     No,
 }
 

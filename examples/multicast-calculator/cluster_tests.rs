@@ -19,7 +19,13 @@ fn live(
 ) -> Vec<(u32, Verdict)> {
     let mut told = Vec::new();
     for second in seconds {
-        cluster.tick(at(second * 1_000), Sent::Yes);
+        let now = at(second * 1_000);
+        let sent = if cluster.speaks(now) {
+            Sent::Yes
+        } else {
+            Sent::No
+        };
+        cluster.tick(now, sent);
         told.extend(cluster.updates(at(second * 1_000)));
         for datagram in heard {
             cluster.heard(at(second * 1_000 + 10), datagram.as_bytes());
@@ -113,6 +119,97 @@ fn a4_3_id_0_is_accepted_silently_and_ids_beyond_the_maximum_are_ignored() {
     assert_eq!(one.heard(at(2_500), b"0"), Heard::Alive);
     assert_eq!(one.updates(at(2_500)), []);
     assert_eq!(one.states(at(2_500)).len(), 5);
+/// Servers that hear each other at once. Each ticks at its own times, and does not run where it is `None`.
+struct Room {
+    now: u64,
+    servers: Vec<Option<(Cluster, Time)>>,
+    /// What waits for those that are stopped.
+    stopped: Vec<Option<(Cluster, Time)>>,
+}
+
+impl Room {
+    fn new() -> Self {
+        let nobody = || (0..5).map(|_| None).collect();
+        Self {
+            now: 0,
+            servers: nobody(),
+            stopped: nobody(),
+        }
+    }
+
+    fn start(&mut self, me: u32) {
+        let mut one = Cluster::new(ReplicaId(me), 5, TickConfig::default()).unwrap();
+        one.start(at(self.now));
+        let due = one.next_tick(at(self.now));
+        self.servers[me as usize - 1] = Some((one, due));
+    }
+
+    fn stop(&mut self, me: u32) {
+        let place = me as usize - 1;
+        self.stopped[place] = self.servers[place].take();
+    }
+
+    fn go_on(&mut self, me: u32) {
+        let place = me as usize - 1;
+        self.servers[place] = self.stopped[place].take();
+    }
+
+    /// Time passes; returns who answers.
+    fn pass(&mut self, millis: u64) -> Vec<u32> {
+        self.now += millis;
+        let now = at(self.now);
+        for place in 0..5 {
+            let Some((one, due)) = &mut self.servers[place] else {
+                continue;
+            };
+            if now < *due {
+                continue;
+            }
+            let speaks = one.speaks(now);
+            one.tick(now, if speaks { Sent::Yes } else { Sent::No });
+            *due = one.next_tick(now);
+            if speaks {
+                let id = (place + 1).to_string();
+                for (other, _) in self.servers.iter_mut().flatten() {
+                    other.heard(now, id.as_bytes());
+                }
+            }
+        }
+        let all = (1..).zip(&self.servers);
+        let mine = all.filter(|(_, server)| {
+            let turn = server.as_ref().map(|(one, _)| one.turn(now));
+            turn == Some(Turn::Mine)
+        });
+        mine.map(|(me, _)| me).collect()
+    }
+}
+
+#[test]
+fn c4_4_r4_18_when_a_lower_one_returns_somebody_answers_all_the_time() {
+    for after in (0..3_000).step_by(70) {
+        let mut room = Room::new();
+        room.start(2);
+        let seconds = |room: &mut Room, seconds: u64| {
+            let steps = (0..seconds * 100).map(|_| room.pass(10));
+            steps.collect::<Vec<_>>()
+        };
+        seconds(&mut room, 3);
+        room.pass(after);
+        // It starts; and after a sleep it goes on.
+        room.start(1);
+        let answered = seconds(&mut room, 5);
+        assert!(answered.iter().all(|who| who.len() == 1), "{after}");
+        assert_eq!(answered.last(), Some(&vec![1]));
+        room.stop(1);
+        seconds(&mut room, 4);
+        assert_eq!(room.pass(after), [2]);
+        room.go_on(1);
+        let answered = seconds(&mut room, 5);
+        assert!(answered.iter().all(|who| who.len() == 1), "{after}");
+        assert_eq!(answered.last(), Some(&vec![1]));
+    }
+}
+
     assert_eq!(
         one.turn(at(2_500)),
         Turn::Theirs(ReplicaId(0)),

@@ -146,10 +146,14 @@ impl Server {
         let group = self.settings.servers.group;
         let mut failed = 0;
         loop {
-            // Another's can be heard before the first own one: that is sent with the first tick.
             self.wait_for_tick().await;
             let own = sockets.servers.own();
             let sent = match own.send_to(heartbeat.as_bytes(), group).await {
+            // Others stand back for a server that they hear: it says nothing before it answers.
+            if !self.cluster().speaks(self.now()) {
+                self.tick(Sent::No, Some(sockets));
+                continue;
+            }
                 Ok(_) => {
                     if trouble.end() {
                         self.console.trouble("the multicast group is reached again");

@@ -26,6 +26,7 @@ fn every_cell_keeps_its_promise() {
 fn cell_for(mutation: Mutation) -> &'static str {
     match mutation {
         Mutation::AnswersAtOnce
+        | Mutation::SpeaksWhileItListens
         | Mutation::HigherCounts
         | Mutation::CountedOnTooLong
         | Mutation::CountedOnTooShort
@@ -34,7 +35,7 @@ fn cell_for(mutation: Mutation) -> &'static str {
         Mutation::BacklogBelieved
         | Mutation::SleepUnnoticed
         | Mutation::AwakeByHearing
-        | Mutation::DeafForAPeriod => "pauses",
+        | Mutation::DeafForTwoPeriods => "pauses",
         Mutation::OldLifeBelieved => "loss",
         other => unreachable!("{other:?} has a cell"),
     }

@@ -8,6 +8,9 @@
 //! machine must take no commands ([`StateMachine::TAKES_COMMANDS`](crate::StateMachine::TAKES_COMMANDS)). A client is redirected to the
 //! one that answers, and sees one answer.
 //!
+//! A replica that starts, or goes on after a sleep, listens first, and answers from when it says that it lives: others stand back for it then. What is on its
+//! way at that moment may be answered twice.
+//!
 //! Caveat: a crash of the lowest is noticed after two to three ticks; until then nobody answers.
 
 mod mutation;
@@ -112,7 +115,7 @@ impl Protocol for LowestId {
         if now >= self.next_tick {
             let silent = self.responder.has(Mutation::OnlyTheAnsweringSpeaks)
                 && matches!(self.responder.turn(now), Turn::Theirs(_));
-            if !silent {
+            if self.responder.speaks(now) && !silent {
                 out.send_to_group(|body| body.put_slice(ALIVE));
             }
             self.responder.tick(now);

@@ -10,14 +10,16 @@
 pub enum Mutation {
     /// A replica answers from its start on, without having listened.
     AnswersAtOnce,
+    /// A replica says from its start on, and after a sleep, that it lives, though it does not answer yet.
+    SpeaksWhileItListens,
     /// What waited while a replica slept is believed.
     BacklogBelieved,
     /// A replica does not notice that it slept, and answers what waited.
     SleepUnnoticed,
     /// Hearing others counts as being awake, though no sign of life was sent.
     AwakeByHearing,
-    /// What is heard in a whole period after a sleep is not believed, so that a live one may not be heard in time.
-    DeafForAPeriod,
+    /// What is heard in the two periods after a sleep is not believed, so that a live one may not be heard in time.
+    DeafForTwoPeriods,
     /// What an earlier life of a replica said counts as the later one's.
     OldLifeBelieved,
     /// Any other live replica counts, not only lower ones.
@@ -35,12 +37,13 @@ pub enum Mutation {
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AnswersAtOnce,
+        Self::SpeaksWhileItListens,
         Self::BacklogBelieved,
         Self::SleepUnnoticed,
         Self::AwakeByHearing,
-        Self::DeafForAPeriod,
+        Self::DeafForTwoPeriods,
         Self::OldLifeBelieved,
         Self::HigherCounts,
         Self::CountedOnTooLong,

@@ -14,16 +14,17 @@ pub enum Turn {
     Mine,
     /// A lower one's.
     Theirs(ReplicaId),
-    /// This replica has not listened for long enough since its start, or since it slept. It answers nothing.
+    /// This replica has not listened for long enough since its start, or since it slept. It answers nothing, and does not say that it lives.
     Listening,
 }
 
 /// Decides who answers: the lowest that lives.
 ///
 /// Invariants: a replica answers only what is asked while it hears nobody lower; it never answers in its first two periods, nor when it has
-/// said nothing for two (others may have given it up), nor in the two after it did not run for so long. What is heard in the first half of a period
+/// not ticked for two (others may have given it up), nor in the two after it did not run for so long. What is heard in the first half of a period
 /// after such a sleep is not believed: it may have waited as long. (Not longer: a live one must be heard once in what is left of the two, however late one
-/// of its signs of life is.)
+/// of its signs of life is.) A replica that listens [does not say](Self::speaks) that it lives, and one answers from its first sign of life on: others stand
+/// back for it no sooner, so that somebody answers all the time.
 ///
 /// Caveat: a sleep of at most two periods is not noticed. What was asked meanwhile may be answered although somebody else did.
 ///
@@ -41,6 +42,9 @@ pub enum Turn {
 /// responder.heard(at(1), ReplicaId(1));
 /// assert_eq!(responder.turn(at(2)), Turn::Theirs(ReplicaId(1)));
 /// for second in 2..4 {
+///     if responder.speaks(at(second)) {
+///         // Tells the others that it lives.
+///     }
 ///     responder.tick(at(second)); // and nothing is heard
 /// }
 /// assert_eq!(responder.turn(at(4)), Turn::Mine);
@@ -51,12 +55,14 @@ pub struct Responder {
     ticks: TickDetector,
     config: TickConfig,
     members: BTreeSet<ReplicaId>,
-    /// The last tick: when others last heard that this one lives. Hearing others is no such proof.
+    /// The last tick: when others last heard that this one lives, if it speaks. Hearing others is no such proof.
     awake: Time,
     /// What is heard before is not believed.
     deaf_until: Time,
-    /// Nothing is answered before.
+    /// Nothing is said or answered before.
     listens_until: Time,
+    /// It has said since then that it lives. Nothing is answered before either.
+    has_spoken: bool,
     /// Whose turn it was at the last tick, for the bug that is decided then.
     at_tick: Option<Turn>,
     pub(super) mutation: Option<Mutation>,
@@ -80,6 +86,7 @@ impl Responder {
             awake: Time::ZERO,
             deaf_until: Time::ZERO,
             listens_until: Time::ZERO,
+            has_spoken: false,
             at_tick: None,
             mutation: None,
         })
@@ -89,6 +96,7 @@ impl Responder {
     pub fn start(&mut self, now: Time) {
         self.awake = now;
         self.deaf_until = now;
+        self.has_spoken = false;
         self.listens_until = if self.has(Mutation::AnswersAtOnce) {
             now
         } else {
@@ -112,6 +120,17 @@ impl Responder {
         believed
     }
 
+    /// Whether to say now that this replica lives. Call at every [`next_tick`](Self::next_tick), before [`tick`](Self::tick), and say it if so: from now on
+    /// the others rely on this one, and so it answers.
+    pub fn speaks(&mut self, now: Time) -> bool {
+        self.wake(now);
+        if now < self.listens_until {
+            return self.has(Mutation::SpeaksWhileItListens);
+        }
+        self.has_spoken = true;
+        true
+    }
+
     /// Time has passed. Call at every [`next_tick`](Self::next_tick), or it will look as if this replica had slept.
     pub fn tick(&mut self, now: Time) {
         self.wake(now);
@@ -131,7 +150,7 @@ impl Responder {
     /// Who answers what is asked now.
     #[must_use]
     pub fn turn(&self, now: Time) -> Turn {
-        if now < self.listens_until || self.slept(now) {
+        if now < self.listens_until || !self.has_spoken || self.slept(now) {
             return Turn::Listening;
         }
         self.at_tick.unwrap_or_else(|| self.decide(now))
@@ -170,10 +189,11 @@ impl Responder {
         self.awake = now;
         self.deaf_until = match self.mutation {
             Some(Mutation::BacklogBelieved) => now,
-            Some(Mutation::DeafForAPeriod) => now + self.config.period,
+            Some(Mutation::DeafForTwoPeriods) => now + self.config.period * 2,
             _ => now + self.config.period / 2,
         };
         self.listens_until = now + self.config.period * LISTENS_FOR;
+        self.has_spoken = false;
         for member in self.members.clone() {
             self.ticks.forget(member);
             self.ticks.expect(now, member);
@@ -207,10 +227,17 @@ mod tests {
         responder
     }
 
+    /// Returns whether it says that it lives.
+    fn tick(responder: &mut Responder, now: Time) -> bool {
+        let says = responder.speaks(now);
+        responder.tick(now);
+        says
+    }
+
     /// Ticks each second, hearing these.
     fn live(responder: &mut Responder, seconds: std::ops::Range<u64>, heard: &[u32]) {
         for second in seconds {
-            responder.tick(at(second * 1_000));
+            tick(responder, at(second * 1_000));
             for member in heard {
                 responder.heard(at(second * 1_000 + 10), ReplicaId(*member));
             }
@@ -222,10 +249,10 @@ mod tests {
         let mut two = responder(2);
         live(&mut two, 1..5, &[1]);
         // Heard at 4.01: 3 after the tick at 5, 2 after the one at 6, 1 after the one at 7.
-        two.tick(at(5_000));
-        two.tick(at(6_000));
+        tick(&mut two, at(5_000));
+        tick(&mut two, at(6_000));
         assert_eq!(two.turn(at(6_999)), Turn::Theirs(ReplicaId(1)));
-        two.tick(at(7_000));
+        tick(&mut two, at(7_000));
         assert_eq!(two.turn(at(7_000)), Turn::Mine);
         two.heard(at(7_500), ReplicaId(1));
         assert_eq!(two.turn(at(7_500)), Turn::Theirs(ReplicaId(1)));
@@ -252,10 +279,13 @@ mod tests {
         for _ in 0..50 {
             assert!(!two.heard(at(60_000), ReplicaId(1)));
         }
-        two.tick(at(60_500));
+        assert!(!tick(&mut two, at(60_500)));
         assert_eq!(two.turn(at(61_000)), Turn::Listening);
-        two.tick(at(61_500));
-        assert_eq!(two.turn(at(62_000)), Turn::Mine);
+        assert!(!tick(&mut two, at(61_500)));
+        // It answers from when it says that it lives, and not before.
+        assert_eq!(two.turn(at(62_400)), Turn::Listening);
+        assert!(tick(&mut two, at(62_500)));
+        assert_eq!(two.turn(at(62_500)), Turn::Mine);
     }
 
     #[test]
@@ -266,7 +296,7 @@ mod tests {
         // It is stopped just after it has heard somebody, and goes on: others may have given it up by now.
         one.heard(at(5_900), ReplicaId(2));
         assert_eq!(one.turn(at(6_001)), Turn::Listening);
-        one.tick(at(6_001));
+        assert!(!tick(&mut one, at(6_001)));
         assert_eq!(one.turn(at(8_000)), Turn::Listening);
     }
 
@@ -275,11 +305,21 @@ mod tests {
     {
         let mut two = responder(2);
         live(&mut two, 1..5, &[1]);
-        two.tick(at(60_000));
+        tick(&mut two, at(60_000));
         // The one that is not believed is the last for more than a period.
         assert!(!two.heard(at(60_490), ReplicaId(1)));
-        two.tick(at(61_000));
+        tick(&mut two, at(61_000));
         assert!(two.heard(at(61_990), ReplicaId(1)));
+        tick(&mut two, at(62_000));
         assert_eq!(two.turn(at(62_000)), Turn::Theirs(ReplicaId(1)));
+    }
+
+    #[test]
+    fn who_starts_says_that_it_lives_when_it_answers_and_not_sooner() {
+        let mut one = responder(1);
+        assert!(!tick(&mut one, at(1_000)));
+        assert_eq!(one.turn(at(1_999)), Turn::Listening);
+        assert!(tick(&mut one, at(2_000)));
+        assert_eq!(one.turn(at(2_000)), Turn::Mine);
     }
 }

@@ -20,7 +20,7 @@ pub enum Cell {
 /// What is promised under the faults of a cell, besides what every cell promises (see the [module](super)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Promise {
-    /// What is asked is answered once at most.
+    /// What is asked is answered once at most, unless it is on its way when a lower one returns.
     OneAnswer,
     /// Of two that hear each other one answers; what was asked while one of them slept for a moment may be answered twice.
     OneAmongThoseThatHear,

@@ -27,6 +27,7 @@ impl World {
     /// A replica slept: what it had heard before is of no use.
     pub(super) fn note_woke(&mut self, n: usize, local: Time) {
         self.nodes[n].seen.woke = Some(local);
+        self.nodes[n].seen.speaks_since = None;
         for heard in &mut self.nodes[n].seen.heard {
             (heard.surely, heard.perhaps) = (None, None);
         }
@@ -43,8 +44,10 @@ impl World {
             Some("a replica listens for two periods before it answers")
         } else if seen.woke.is_some_and(|woke| !listened(woke)) {
             Some("a replica that slept listens for two periods before it answers")
-        } else if local - seen.said > period * 2 {
-            Some("who has said nothing for two periods answers nothing")
+        } else if local - seen.ticked > period * 2 {
+            Some("who has not ticked for two periods answers nothing")
+        } else if seen.speaks_since.is_none() {
+            Some("who answers has said that it lives")
         } else {
             None
         };
@@ -63,12 +66,15 @@ impl World {
             return self.fail("nobody answers over one that lives", detail);
         }
         let one = self.cell.promise() == Promise::OneAnswer;
+        let (speaks_since, delay_max) = (seen.speaks_since, self.delay_max);
         let asked = self.requests.entry(request).or_default();
+        asked.met_a_returner |= speaks_since
+            .is_some_and(|since| asked.at <= since + delay_max && since <= asked.at + delay_max);
         let answered = asked.answers.clone();
         asked.answers.push((n, life));
         if answered.contains(&(n, life)) {
             self.fail("a life answers a request once", format!("{me}, {request}"));
-        } else if one && !answered.is_empty() {
+        } else if one && !answered.is_empty() && !asked.met_a_returner {
             let detail = format!("request {request}: {me}, and {answered:?} (from 0, and life)");
             self.fail("a request is answered once", detail);
         }
@@ -86,8 +92,10 @@ impl World {
             return false;
         }
         let clear = self.clear_since[lower * self.nodes.len() + n];
-        let runs = self.nodes[lower].seen.runs_since;
-        let since = clear.zip(runs).map(|(clear, runs)| clear.max(runs));
+        let lower = &self.nodes[lower].seen;
+        let speaks = lower.runs_since.zip(lower.speaks_since);
+        let speaks = speaks.map(|(runs, speaks)| runs.max(speaks));
+        let since = clear.zip(speaks).map(|(clear, speaks)| clear.max(speaks));
         since.is_some_and(|since| self.now - since >= self.ticks.period * 2)
     }
 
@@ -108,7 +116,16 @@ impl World {
                 return self.fail("who is expected is lower and lives", detail);
             }
         }
-        let long_enough = |since: Time| local - since >= self.ticks.period * 2;
+        if expected.is_none() {
+            let asked = self.requests.get(&request).map(|asked| asked.at);
+            let speaks = seen.speaks_since.zip(asked);
+            if speaks.is_some_and(|(since, asked)| since <= asked) {
+                let detail = format!("others rely on {me}, and it does not answer {request}");
+                return self.fail("who says that it lives answers", detail);
+            }
+        }
+        // Two periods, and until the next tick.
+        let long_enough = |since: Time| local - since >= self.ticks.period * 3;
         let runs = long_enough(seen.started) && seen.resumed.is_none_or(long_enough);
         if runs && !(0..n).any(may_live) {
             let detail = format!("{me} has heard nobody lower, and does not answer {request}");

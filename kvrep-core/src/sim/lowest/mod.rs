@@ -10,12 +10,14 @@
 //! |---|---|
 //! | nobody answers over one that lives | not within *K* periods of hearing a lower one |
 //! | who is expected lives | it is a lower one, of a life that is not over, heard less than *K* + 1 periods ago and not out of what waited during a sleep |
-//! | somebody takes over | who has heard nobody lower for *K* + 1 periods, and ran for two, answers |
-//! | listening | nobody answers in its first two periods, nor in the two after a sleep, nor when it has said nothing for two |
+//! | somebody takes over | who has heard nobody lower for *K* + 1 periods, and ran for three, answers |
+//! | listening | nobody answers in its first two periods, nor in the two after a sleep, nor when it has not ticked for two |
+//! | no gap when a lower one returns | who has said since its start, or a sleep, that it lives, answers what is asked from then on, or names who does; and nobody answers before |
 //! | one answer a life | to one request |
 //! | in the end | of those that live the lowest answers every request, alone, and all others expect it |
 //!
-//! And by what goes wrong ([`Cell::promise`]): with crashes only, each request is answered once at most; where nothing is lost, one that has said for two
+//! And by what goes wrong ([`Cell::promise`]): with crashes only, each request is answered once at most, but for those that are on their way when a lower one begins to
+//! say that it lives; where nothing is lost, one that has said for two
 //! periods to another, over a link that is not cut, that it lives is not answered over: one a side of a partition, also of a one-way one. Excepted is, and
 //! so allowed, what was asked while a replica slept for at most two periods: it cannot know that it did.
 //!
@@ -30,6 +32,7 @@
 mod cell;
 mod faults;
 mod judge;
+mod lives;
 mod node;
 mod world;
 

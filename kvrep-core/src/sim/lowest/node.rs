@@ -26,16 +26,20 @@ pub(super) struct Node {
 /// What a replica was told in this life, and when, beside the replica's own books.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
-    /// Since when it runs without a stop, in true time.
+    // In true time:
+    /// Since when it runs without a stop.
     pub(super) runs_since: Option<Time>,
+    /// Since when it says that it lives; `None` until it does, after its start or a sleep.
+    pub(super) speaks_since: Option<Time>,
     // By its own clock:
     pub(super) started: Time,
     /// When it went on the last time, whether it had slept or not.
     pub(super) resumed: Option<Time>,
-    /// When it went on after it had said nothing for two periods.
+    /// When it went on after it had not ticked for two periods.
     pub(super) woke: Option<Time>,
-    /// When it said last that it lives.
-    pub(super) said: Time,
+    /// When it ticked last, and when it wants to tick next.
+    pub(super) ticked: Time,
+    pub(super) next_tick: Option<Time>,
     /// What it heard of each.
     pub(super) heard: Vec<Heard>,
 }

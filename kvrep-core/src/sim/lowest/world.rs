@@ -1,6 +1,5 @@
 //! Replicas, the network and what is asked, under one virtual clock.
 
-use super::super::clock::Clock;
 use super::super::network::{Network, Route};
 use super::super::plan::Links;
 use super::super::queue::Queue;
@@ -9,16 +8,15 @@ use super::super::trace::{Line, Trace, Watcher};
 use super::Stats;
 use super::cell::Cell;
 use super::faults::Weather;
-use super::node::{Echo, Heard, Node, Seen};
+use super::node::Node;
 use crate::client_wire::{Op, Outcome};
-use crate::config::{Limits, Read};
+use crate::config::Read;
 use crate::detector::ticks::TickConfig;
-use crate::engine::{Engine, Host, Identity};
-use crate::id::{GroupId, Incarnation, LogPoint, ReplicaId, StoreId, Ticket};
-use crate::protocol::lowest::{LowestId, Mutation};
+use crate::engine::{Engine, Host};
+use crate::id::{ReplicaId, Ticket};
+use crate::protocol::lowest::Mutation;
 use crate::random::Rng;
-use crate::session::Machine;
-use crate::state_machine::{Typed, decode, encode};
+use crate::state_machine::{decode, encode};
 use crate::time::{Time, Timestamp};
 use crate::wire;
 use bytes::Bytes;
@@ -66,6 +64,8 @@ pub(super) enum Happening {
 pub(super) struct Asked {
     pub(super) answers: Vec<(usize, u32)>,
     pub(super) at: Time,
+    /// It was on its way when one of them began to say that it lives.
+    pub(super) met_a_returner: bool,
 }
 
 pub(super) struct World {
@@ -84,7 +84,7 @@ pub(super) struct World {
     pub(super) weather: Weather,
     pub(super) requests: BTreeMap<u64, Asked>,
     last_answerer: Option<usize>,
-    mutation: Option<Mutation>,
+    pub(super) mutation: Option<Mutation>,
     pub(super) rng: Rng,
     pub(super) trace: Trace,
     pub(super) stats: Stats,
@@ -232,7 +232,7 @@ impl World {
         self.ticks.period * least + Duration::from_nanos(self.rng.below(nanos))
     }
 
-    fn happen(&mut self, what: Happening) {
+    pub(super) fn happen(&mut self, what: Happening) {
         let (kind, word) = match &what {
             Happening::Beat { from, to, .. } => (1, from * 100 + to),
             Happening::Tick { node } => (2, *node),
@@ -354,6 +354,9 @@ impl World {
         engine.check_invariants();
         let deadline = engine.next_deadline(local);
         let due = deadline.map(|at| node.clock.when(at).max(self.now));
+        if deadline != node.seen.next_tick {
+            (node.seen.next_tick, node.seen.ticked) = (deadline, local);
+        }
         let sends = std::mem::take(&mut node.effects.sends);
         let replies = std::mem::take(&mut node.effects.replies);
         if due != node.tick_at {
@@ -363,7 +366,7 @@ impl World {
             }
         }
         for (_, frame) in sends {
-            self.nodes[n].seen.said = local;
+            self.nodes[n].seen.speaks_since.get_or_insert(self.now);
             self.send(n, &frame);
         }
         for (ticket, outcome) in replies {
@@ -411,92 +414,6 @@ impl World {
                 self.judge_silence(n, request, primary);
             }
             other => self.fail("a request is answered or redirected", format!("{other:?}")),
-        }
-    }
-
-    pub(super) fn start(&mut self, n: usize) {
-        if self.nodes[n].engine.is_some() {
-            return;
-        }
-        self.stats.starts += 1;
-        let members: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
-        let clock = Clock::draw(&mut self.rng, self.now, DRIFT_PPM_MAX);
-        let node = &mut self.nodes[n];
-        node.life += 1;
-        node.clock = clock;
-        let local = clock.shows(self.now);
-        node.seen = Seen {
-            runs_since: Some(self.now),
-            started: local,
-            said: local,
-            heard: vec![Heard::default(); members.len()],
-            ..Seen::default()
-        };
-        let identity = Identity {
-            group: GroupId::named("simulated"),
-            replica: node.id,
-            incarnation: Incarnation(u64::from(node.life)),
-        };
-        let mut protocol =
-            LowestId::new(node.id, members, self.ticks, StoreId(1)).expect("legal ticks");
-        if let Some(mutation) = self.mutation {
-            protocol.plant(mutation);
-        }
-        let limits = Limits::default();
-        let machine =
-            Machine::new(Box::new(Typed(Echo(node.id.0))), &limits).expect("it has no state");
-        let protocol = Box::new(protocol);
-        let engine = Engine::new(identity, protocol, machine, LogPoint::ZERO, limits);
-        node.engine = Some(engine);
-        self.say_of(n, "starts");
-        self.drive(n, |engine, now, host| engine.start(now, host));
-    }
-
-    pub(super) fn kill(&mut self, n: usize) {
-        let node = &mut self.nodes[n];
-        if node.engine.take().is_some() {
-            node.stalled.clear();
-            node.paused = false;
-            node.tick_at = None;
-            node.seen.runs_since = None;
-            self.say_of(n, "dies");
-        }
-    }
-
-    pub(super) fn pause(&mut self, n: usize, length: Duration) {
-        if !self.nodes[n].is_running() {
-            return;
-        }
-        self.nodes[n].paused = true;
-        self.nodes[n].tick_at = None;
-        self.nodes[n].seen.runs_since = None;
-        self.say_of(n, format!("stops for {length:?}"));
-        self.schedule(length, Happening::Resume { node: n });
-    }
-
-    pub(super) fn resume(&mut self, n: usize) {
-        if !self.nodes[n].paused {
-            return;
-        }
-        let node = &mut self.nodes[n];
-        node.paused = false;
-        let local = node.clock.shows(self.now);
-        node.seen.runs_since = Some(self.now);
-        node.seen.resumed = Some(local);
-        if local - node.seen.said > self.ticks.period * 2 {
-            self.note_woke(n, local);
-        }
-        self.say_of(n, "goes on");
-        // What waited in its sockets and its timer: either may be looked at first.
-        let timer_first = self.rng.one_in(2);
-        if timer_first {
-            self.drive(n, |engine, now, host| engine.tick(now, host));
-        }
-        for what in std::mem::take(&mut self.nodes[n].stalled) {
-            self.happen(what);
-        }
-        if !timer_first {
-            self.drive(n, |engine, now, host| engine.tick(now, host));
         }
     }
 }
