@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Attacks a group of three real processes while clients write and read, and checks what they saw.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "campaign", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) what: What,

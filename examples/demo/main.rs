@@ -21,7 +21,7 @@ use tokio::runtime::Builder;
 /// Loads a file through a group of replica processes, kills the primary in the middle, and proves that nothing that
 /// was acknowledged is lost.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "demo", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     role: Option<RoleArgs>,

@@ -12,6 +12,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "mqtt-kv-broker",
+    version,
     after_help = "Exemplos:\n  mqtt-kv-broker\n  mqtt-kv-broker --listen 0.0.0.0:1883\n\nTermina com Ctrl-C. Código de \
                   saída: 0; 1 se não pode escutar; 2 para opções erradas."
 )]

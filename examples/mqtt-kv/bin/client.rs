@@ -16,6 +16,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "mqtt-kv-client",
+    version,
     after_help = "Exemplos:\n  mqtt-kv-client insere cor azul\n  mqtt-kv-client consulta cor\n  mqtt-kv-client insere 'minha cor' 'azul claro'\n      com espaços, no shell\n  mqtt-kv-client\n      interativo; com espaços entre aspas: insere \"minha cor\" \"azul claro\"\n  printf \
                   'insere cor azul\\nconsulta cor\\n' | mqtt-kv-client --broker 10.0.0.1:1883\n\nO valor sai na saída padrão, o resto na saída de \
                   erros. Código de saída: 0; 1 se a chave não existe; 2 para opções erradas; 3 se o servidor respondeu com um erro; 4 sem \

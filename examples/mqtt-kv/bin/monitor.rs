@@ -15,6 +15,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "mqtt-kv-monitor",
+    version,
     after_help = "Exemplos:\n  mqtt-kv-monitor 3\n  mqtt-kv-monitor 3 --broker 10.0.0.1:1883 --timeout 2000\n  mqtt-kv-monitor 3 --relancar \
                   'mqtt-kv-server {id} 3 --novo >>servidor-{id}.log 2>&1'\n\nUm --relancar cujo comando termina com um erro é dito. Termina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para \
                   opções erradas; 5 se o broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado."

@@ -21,6 +21,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "mqtt-kv-server",
+    version,
     after_help = "Exemplos:\n  mqtt-kv-server 0 3\n      o servidor 0 de três, na primeira vez\n  mqtt-kv-server 0 3 --novo\n      de novo, \
                   depois de uma falha: recebe o estado do substituto\n  mqtt-kv-server 1 3 --confirmacoes 2\n      só responde o que dois \
                   servidores têm\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para opções erradas; 5 se o \

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "mqtt-kv-teste",
+    version,
     after_help = "Exemplos:\n  cargo build --release -p kvrep-examples --bins && target/release/mqtt-kv-teste\n  target/release/mqtt-kv-teste \
                   --com mosquitto --pequeno"
 )]

@@ -18,6 +18,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "calc-client",
+    version,
     after_help = "Examples:\n  calc-client\n      asks\n  calc-client '3+5-4/3*4' '2**100'\n      two expressions\n  \
                   calc-client -- '-7//2'\n      one that begins like an option\n  \
                   seq 10 | sed 's/$/**2/' | calc-client --interface 127.0.0.1\n      from a script, without a network\n\n\

@@ -20,6 +20,7 @@ use tokio::runtime::Builder;
 #[derive(Parser)]
 #[command(
     name = "calc-server",
+    version,
     after_help = "Examples:\n  calc-server 1\n      and on other machines, or in other consoles, 2, 3, 4, 5\n  \
                   calc-server 2 --interface 192.168.0.7 --lang en\n      over the network of this address\n  \
                   calc-server 1 --interface 127.0.0.1\n      without a network\n  \

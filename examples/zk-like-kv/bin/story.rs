@@ -13,6 +13,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "zk-kv-story",
+    version,
     after_help = "Examples:\n  cargo build -p kvrep-examples --bins && target/debug/zk-kv-story\n  \
                   target/debug/zk-kv-story --json | jq .holds"
 )]

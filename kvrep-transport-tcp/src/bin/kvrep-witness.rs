@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The witness of a kvrep group: a tiny process that decides who may be primary.
 #[derive(Parser, Debug)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "kvrep-witness", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Args {
     /// Name of the group; the same as its replicas'.
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
