@@ -14,8 +14,9 @@ use kvrep_examples::demo::run::{Plan, run};
 use kvrep_examples::demo::serve::serve;
 use std::io::Write as _;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use tempfile::TempDir;
 use tokio::runtime::Builder;
 
 /// Loads a file through a group of replica processes, kills the primary in the middle, and proves that nothing that
@@ -75,7 +76,7 @@ struct DemoArgs {
     /// Print the report as JSON
     #[arg(long)]
     json: bool,
-    /// Keep data and logs of all processes in this directory (must not exist yet, or be empty)
+    /// Keep data and logs of all processes in this directory (must not exist yet, or be empty). Those of a run that fails are kept without it, too
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
     /// Where the picture goes
@@ -319,9 +320,15 @@ async fn demo(args: DemoArgs) -> Result<(), Ended> {
         timeline: args.timeline,
     };
     let report = tokio::select! {
-        report = run(&plan, Input::new(records)) => report?,
+        report = run(&plan, Input::new(records)) => report,
         () = told_to_end() => return Err("interrupted; all processes were ended".to_owned().into()),
     };
+    let failed = report.as_ref().map_or(true, |report| !report.holds());
+    let kept = failed.then(|| kept(scratch, &plan.directory));
+    let report = report.map_err(|why| match &kept {
+        Some(kept) => format!("{why}\n{kept}"),
+        None => why,
+    })?;
     let text = if args.json {
         report.json()
     } else {
@@ -329,11 +336,24 @@ async fn demo(args: DemoArgs) -> Result<(), Ended> {
     };
     // Whoever closed the other end does not want to read it.
     drop(writeln!(std::io::stdout(), "{text}"));
-    if report.holds() {
-        Ok(())
-    } else {
-        Err(Ended::CheckFailed)
+    match kept {
+        None => Ok(()),
+        Some(kept) => {
+            eprintln!("demo: {kept}");
+            Err(Ended::CheckFailed)
+        }
     }
+}
+
+/// Keeps what the processes of a failed run have left, and says where.
+fn kept(scratch: Option<TempDir>, directory: &Path) -> String {
+    if let Some(scratch) = scratch {
+        let _ = scratch.keep();
+    }
+    format!(
+        "the data and logs of all processes are kept in {}",
+        directory.display()
+    )
 }
 
 /// Ctrl-C, or what a terminal or a service manager sends.

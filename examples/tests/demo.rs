@@ -176,6 +176,55 @@ fn a_replica_that_is_started_by_hand_says_which_flag_is_missing() {
 }
 
 #[test]
+fn what_a_run_that_fails_has_left_is_kept_and_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let output = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .args(["--input", &orders(dir.path()), "--key", "order"])
+        .args(["--kills", "0", "--timeline", "/no/such/place.svg"])
+        .env("TMPDIR", dir.path())
+        .output()
+        .expect("the demo can be started");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("choose another --timeline"), "{said}");
+    let kept = said
+        .lines()
+        .find_map(|line| line.split_once(" are kept in "));
+    let (_, kept) = kept.expect("where they are kept");
+    let mut left = std::fs::read_dir(kept).expect("what is kept");
+    assert!(left.next().is_some(), "{said}");
+}
+
+#[test]
+fn every_program_says_its_own_name_and_version() {
+    for program in [
+        env!("CARGO_BIN_EXE_demo"),
+        env!("CARGO_BIN_EXE_calc-server"),
+        env!("CARGO_BIN_EXE_calc-client"),
+        env!("CARGO_BIN_EXE_docstore-server"),
+        env!("CARGO_BIN_EXE_docstore-cli"),
+        env!("CARGO_BIN_EXE_docstore-story"),
+        env!("CARGO_BIN_EXE_mqtt-kv-broker"),
+        env!("CARGO_BIN_EXE_mqtt-kv-client"),
+        env!("CARGO_BIN_EXE_mqtt-kv-monitor"),
+        env!("CARGO_BIN_EXE_mqtt-kv-server"),
+        env!("CARGO_BIN_EXE_mqtt-kv-teste"),
+        env!("CARGO_BIN_EXE_table-client"),
+        env!("CARGO_BIN_EXE_table-server"),
+        env!("CARGO_BIN_EXE_table-story"),
+        env!("CARGO_BIN_EXE_zk-kv-client"),
+        env!("CARGO_BIN_EXE_zk-kv-server"),
+        env!("CARGO_BIN_EXE_zk-kv-story"),
+    ] {
+        let output = Command::new(program).arg("--version").output();
+        let output = output.expect("it can be started");
+        let name = Path::new(program).file_name().unwrap_or_default();
+        let wanted = format!("{} {}\n", name.display(), env!("CARGO_PKG_VERSION"));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), wanted);
+    }
+}
+
+#[test]
 fn wrong_arguments_and_files_are_refused_with_a_reason() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = |name: &str, text: &str| {
