@@ -68,6 +68,7 @@ pub async fn serve(settings: Settings, console: Console) -> Result<(), TickConfi
         cluster: Mutex::new(cluster),
         origin: Instant::now(),
         evaluating: Arc::new(Semaphore::new(EVALUATED_AT_ONCE_MAX)),
+        requests_shown: Mutex::new(Shown::new(REQUESTS_SHOWN_MAX)),
         console,
         settings,
     });
@@ -84,6 +85,7 @@ struct Server {
     cluster: Mutex<Cluster>,
     kept: Mutex<Kept>,
     evaluating: Arc<Semaphore>,
+    requests_shown: Mutex<Shown>,
     origin: Instant,
     console: Console,
 }
@@ -147,13 +149,13 @@ impl Server {
         let mut failed = 0;
         loop {
             self.wait_for_tick().await;
-            let own = sockets.servers.own();
-            let sent = match own.send_to(heartbeat.as_bytes(), group).await {
             // Others stand back for a server that they hear: it says nothing before it answers.
             if !self.cluster().speaks(self.now()) {
                 self.tick(Sent::No, Some(sockets));
                 continue;
             }
+            let own = sockets.servers.own();
+            let sent = match own.send_to(heartbeat.as_bytes(), group).await {
                 Ok(_) => {
                     if trouble.end() {
                         self.console.trouble("the multicast group is reached again");
@@ -192,11 +194,27 @@ impl Server {
                 self.settings.me.0
             ));
         }
+        let hidden = self.requests_shown().take_hidden();
+        if hidden > 0 {
+            self.console
+                .trouble(format!("{hidden} more client messages came than are shown"));
+        }
         if let (Turn::Mine, Some(sockets)) = (turn, sockets) {
             for request in self.kept().take(now) {
                 self.answer(sockets, request);
             }
         }
+    }
+
+    fn requests_shown(&self) -> MutexGuard<'_, Shown> {
+        let shown = self.requests_shown.lock();
+        shown.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the lines of the request that is looked at now are printed.
+    fn shows_request(&self) -> bool {
+        self.requests_shown()
+            .may(self.now(), self.settings.ticks.period)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -220,7 +238,7 @@ impl Server {
     }
 
     async fn listen_to_servers(self: Arc<Self>, sockets: Arc<Sockets>) {
-        let mut shown = Shown::default();
+        let mut shown = Shown::new(INVALID_SHOWN_MAX);
         loop {
             let mut buffer = [0; TEXT_BYTES_MAX + 1];
             let (datagram, from) = receive(sockets.servers.group(), &mut buffer).await;
@@ -250,7 +268,9 @@ impl Server {
             match turn {
                 Turn::Mine => self.answer(&sockets, request),
                 Turn::Theirs(lowest) => {
-                    self.console.say(words::expecting(lowest));
+                    if self.shows_request() {
+                        self.console.say(words::expecting(lowest));
+                    }
                     if self.settings.unanswered == Unanswered::Kept {
                         self.kept().keep(now, request);
                     }
@@ -265,7 +285,10 @@ impl Server {
         let Ok(place) = Arc::clone(&self.evaluating).try_acquire_owned() else {
             return;
         };
-        self.console.say(words::evaluating(&request.expression));
+        let shows = self.shows_request();
+        if shows {
+            self.console.say(words::evaluating(&request.expression));
+        }
         let (server, sockets) = (Arc::clone(self), Arc::clone(sockets));
         tokio::spawn(async move {
             let division = server.settings.division;
@@ -275,7 +298,9 @@ impl Server {
                 .await
                 .unwrap_or_else(|_| INVALID_EXPRESSION.to_owned());
             drop(place);
-            server.console.say(words::sending(&result));
+            if shows {
+                server.console.say(words::sending(&result));
+            }
             if let Err(error) = sockets
                 .clients
                 .group()
@@ -349,20 +374,38 @@ impl Trouble {
     }
 }
 
-/// How many lines about datagrams that say nothing were printed lately: whoever floods the group shall not fill the screen.
-#[derive(Debug, Default)]
+/// How many datagrams of a kind were shown in this period: whoever floods a group shall not fill the screen.
+#[derive(Debug)]
 struct Shown {
     since: Time,
-    lines: u32,
+    shown: u32,
+    most: u32,
+    hidden: u64,
 }
 
 impl Shown {
+    fn new(most: u32) -> Self {
+        Self {
+            since: Time::ZERO,
+            shown: 0,
+            most,
+            hidden: 0,
+        }
+    }
+
     fn may(&mut self, now: Time, period: Duration) -> bool {
         if now - self.since >= period {
-            (self.since, self.lines) = (now, 0);
+            (self.since, self.shown) = (now, 0);
         }
-        self.lines += 1;
-        self.lines <= INVALID_SHOWN_MAX
+        let may = self.shown < self.most;
+        self.shown += u32::from(may);
+        self.hidden += u64::from(!may);
+        may
+    }
+
+    /// How many were not shown since the last call.
+    fn take_hidden(&mut self) -> u64 {
+        std::mem::take(&mut self.hidden)
     }
 }
 
@@ -377,6 +420,8 @@ const FAILED_TICKS_MAX: u32 = 5;
 const KEPT_FOR_PERIODS: u32 = 4;
 /// Lines a period about datagrams that say nothing.
 const INVALID_SHOWN_MAX: u32 = 5;
+/// Requests of a period whose lines are printed.
+const REQUESTS_SHOWN_MAX: u32 = 50;
 const RECEIVED_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 #[cfg(test)]
@@ -394,5 +439,29 @@ mod tests {
         assert!(trouble.end());
         assert!(!trouble.end());
         assert!(trouble.is_news(&unreachable));
+    }
+
+    #[test]
+    fn r4_19_of_a_flood_of_requests_some_are_shown_and_the_others_counted() {
+        let (mut shown, second) = (Shown::new(REQUESTS_SHOWN_MAX), Duration::from_secs(1));
+        let mut flood = |from: u32| {
+            let times = (0..1_000).map(|n| Time::ZERO + second * from + second * n / 1_000);
+            times.filter(|now| shown.may(*now, second)).count()
+        };
+        assert_eq!([flood(3), flood(4)], [50, 50]);
+        assert_eq!(shown.take_hidden(), 2 * 950);
+        assert_eq!(shown.take_hidden(), 0);
+    }
+
+    #[tokio::test]
+    async fn r4_10_c4_6_the_ip_ttl_is_2_and_loopback_is_on_at_both_sockets_of_both_groups() {
+        for group in ["224.1.1.2:5008", "224.1.1.1:5007"] {
+            let config = MulticastConfig::new(group.parse().unwrap());
+            let sockets = GroupSocket::open(&config.interface([127, 0, 0, 1].into())).unwrap();
+            for socket in [sockets.group(), sockets.own()] {
+                assert_eq!(socket.multicast_ttl_v4().unwrap(), 2, "{group}");
+                assert!(socket.multicast_loop_v4().unwrap(), "{group}");
+            }
+        }
     }
 }
