@@ -21,7 +21,8 @@
 //!
 //! type Counter = Fold<i64, i64>;
 //!
-//! /// One member; `link` leads to the nodes of the log, as `TcpGroupLink::new("counter/log", addresses)` does.
+//! /// One member; `link` leads to the nodes of the log, as `TcpGroupLink::new("counter/log", addresses)` and
+//! /// `MulticastGroupLink::new("counter/log", config)` do.
 //! async fn member(me: ReplicaId, transport: impl Transport, link: impl ClientLink)
 //! -> Result<ActiveNode, Box<dyn std::error::Error>> {
 //!     let members = [1, 2, 3].map(ReplicaId);
