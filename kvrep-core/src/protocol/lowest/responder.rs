@@ -40,13 +40,13 @@ pub enum Turn {
 /// responder.start(at(0));
 /// assert_eq!(responder.turn(at(1)), Turn::Listening);
 /// responder.heard(at(1), ReplicaId(1));
-/// assert_eq!(responder.turn(at(2)), Turn::Theirs(ReplicaId(1)));
-/// for second in 2..4 {
+/// for second in 1..4 {
 ///     if responder.speaks(at(second)) {
-///         // Tells the others that it lives.
+///         // Tells the others that it lives, from the second tick on.
 ///     }
 ///     responder.tick(at(second)); // and nothing is heard
 /// }
+/// assert_eq!(responder.turn(at(3)), Turn::Theirs(ReplicaId(1)));
 /// assert_eq!(responder.turn(at(4)), Turn::Mine);
 /// ```
 #[derive(Debug)]
