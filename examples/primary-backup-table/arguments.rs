@@ -1,6 +1,7 @@
 //! What is common to the arguments of the programs: addresses, as one word or as two.
 
 pub use crate::common::address::address;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Addresses among words: each is `HOST:PORT`, or a host and a port.
@@ -22,6 +23,20 @@ pub fn addresses(words: &[String]) -> Result<Vec<String>, String> {
             }
             [word] => return address(word).map(|_| found),
         }
+    }
+}
+
+/// An address at which others find this machine: not one that stands for all of its own.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn advertised(text: &str) -> Result<String, String> {
+    let found = address(text)?;
+    match found.parse::<SocketAddr>() {
+        Ok(place) if place.ip().is_unspecified() => Err(format!(
+            "{text} stands for all addresses of this machine: say under which one the other server reaches it"
+        )),
+        Ok(_) | Err(_) => Ok(found),
     }
 }
 
@@ -90,6 +105,16 @@ mod tests {
             assert!(addresses(&words(wrong)).is_err(), "{wrong}");
         }
         assert_eq!(address("[::1]:5000"), Ok("[::1]:5000".into()));
+    }
+
+    #[test]
+    fn what_stands_for_all_addresses_is_nowhere_to_be_found_at() {
+        for found in ["h:1", "10.0.0.1:5000", "[::1]:5000"] {
+            assert_eq!(advertised(found), Ok(found.into()));
+        }
+        for wrong in ["0.0.0.0:1", "[::]:1", "h"] {
+            assert!(advertised(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

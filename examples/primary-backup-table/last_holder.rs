@@ -7,6 +7,9 @@
 //!
 //! Meanwhile [`wait`] keeps the port: other servers that ask hear that the table is lost here ([`Roll::set_lost`]), clients are hung up on, the library's connections are closed.
 //!
+//! A record that says of itself that a later one could not be written ([`Record::outdated`]) is taken for the worst that it may hide: this server alone had the
+//! table. So it waits, where a server that answers may have an older one; if that one turns out to serve, it is joined.
+//!
 //! Caveat: the record is written beside serving. Of one that dies within milliseconds of having taken over, nobody knows that it did.
 
 use super::loss::{Last, Loss, has_nothing};
@@ -40,6 +43,8 @@ pub(super) struct Held {
     durability: Durability,
     /// Who had it as well, with the addresses that are known.
     beside: BTreeMap<ReplicaId, Option<String>>,
+    /// The record is older than what was the case when it ended: it may have had it, and alone.
+    outdated: bool,
 }
 
 /// What is to be done next.
@@ -67,12 +72,14 @@ impl Held {
     pub(super) fn lost(record: &Record, dir: &StateDir) -> Option<Self> {
         let me = ReplicaId(record.replica);
         let has_it = record.durable && dir.has_log();
-        if has_it || !record.in_sync.contains(&record.replica) {
+        let outdated = record.outdated;
+        if has_it || !(outdated || record.in_sync.contains(&record.replica)) {
             return None;
         }
         let known = record.known();
         let others = record.in_sync.iter().map(|id| ReplicaId(*id));
-        let others = others.filter(|id| *id != me);
+        // Who had it then may have an older one by now.
+        let others = others.filter(|id| *id != me && !outdated);
         Some(Self {
             me,
             durability: if record.durable {
@@ -81,6 +88,7 @@ impl Held {
                 Durability::Memory
             },
             beside: others.map(|id| (id, known.get(&id).cloned())).collect(),
+            outdated,
         })
     }
 
@@ -91,12 +99,13 @@ impl Held {
             beside: (self.beside.values())
                 .map(|at| at.clone().unwrap_or_else(|| "an unknown address".into()))
                 .collect(),
+            outdated: self.outdated,
         }
     }
 
-    /// What is said of it where this server had the table alone.
+    /// What is said of it where this server is known to have had the table alone.
     pub(super) fn alone(&self) -> Option<Last> {
-        self.beside.is_empty().then(|| self.last())
+        (self.beside.is_empty() && !self.outdated).then(|| self.last())
     }
 
     /// Whether this one has a table, and counts this server among those that must be heard before it serves.
@@ -196,8 +205,13 @@ pub(super) async fn wait(
         lost: Some(last),
     } = next(held, &answers)
     {
+        let lost = if last.outdated {
+            "if it was DOWN meanwhile, what was written then is LOST"
+        } else {
+            "what was written while that one was DOWN is LOST, unless it got that before this server ended"
+        };
         tell(&format!(
-            "{last}. The server at {at} serves, and this one joins it: what was written while that one was DOWN is LOST, unless it got that before this server ended"
+            "{last}. The server at {at} serves, and this one joins it: {lost}"
         ));
     }
     Ok(answers)
@@ -302,6 +316,7 @@ mod tests {
             me: ReplicaId(ME),
             durability: Durability::Memory,
             beside: beside.collect(),
+            outdated: false,
         }
     }
 
@@ -361,6 +376,33 @@ mod tests {
         let is_joined = |lost: &Option<Last>| lost.is_some();
         assert!(matches!(&forced, Next::Join { at, lost } if at == "h:1" && is_joined(lost)));
         assert_eq!(super::next(&held, &[]), Next::Start);
+    }
+
+    /// A1.6: what could not be written may be that the other one was DOWN.
+    #[test]
+    fn who_has_an_outdated_record_waits_as_if_it_had_had_the_table_alone() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::open(temporary.path()).expect("made");
+        let mut record = Record::new(5_001, ReplicaId(ME), Durability::Memory);
+        for in_sync in [vec![], vec![1], vec![1, ME]] {
+            record.in_sync = in_sync;
+            record.outdated = true;
+            let held = Held::lost(&record, &dir).expect("it may have had it");
+            assert!(held.alone().is_none(), "that is not known");
+            let older = [answer(1, with_table(&[1, ME], false))];
+            let older = told(&next(&held, &older));
+            for part in [
+                "could not be written",
+                "may have an older table",
+                "let a client ask",
+            ] {
+                assert!(older.contains(part), "{part}: {older}");
+            }
+            let silent = told(&next(&held, &[answer(1, None)]));
+            assert!(silent.contains("could not be written"), "{silent}");
+            let serves = next(&held, &[answer(1, with_table(&[1], true))]);
+            assert!(matches!(serves, Next::Join { lost: Some(_), .. }));
+        }
     }
 
     #[test]

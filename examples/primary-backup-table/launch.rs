@@ -3,11 +3,12 @@
 use super::last_holder::{Held, wait};
 use super::loss::{Last, each, has_nothing, may_serve};
 use super::meeting::{ask_all, meet, whom_to_join};
+use super::notes::Notes;
 use super::policy::{
     self, CLIENT_IDLE_AFTER, CLIENTS_MAX, GROUP, REQUEST_BYTES_MAX, request_within,
 };
 use super::roll::{Answer, Roll};
-use super::server::{Notes, Options, Server, announce};
+use super::server::{Options, Server, announce};
 use super::service::Service;
 use super::start::{Force, Plan, draw, plan};
 use super::state_dir::{Durability, Record, StateDir};

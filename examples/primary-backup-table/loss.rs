@@ -38,6 +38,8 @@ pub(super) struct Last {
     pub(super) durability: Durability,
     /// Who had it as well.
     pub(super) beside: Vec<String>,
+    /// That is not known, for the record of it could not be written.
+    pub(super) outdated: bool,
 }
 
 /// What the operator is to be told; nothing while somebody may still give this server the table.
@@ -118,6 +120,11 @@ impl Loss {
                         each(silent)
                     ),
                 };
+                if last.outdated {
+                    return format!(
+                        "{last}. {silent}The server at {at} may have an older table: let a client ask that one; if it serves, this one joins it. If it says that it waits for this server, start it with --force to go on with what it has"
+                    );
+                }
                 format!(
                     "{last}. {silent}The server at {at} has an older table: start that one with --force to go on with it, without what was written since; or stop that one, and start this one with --force to \
                      begin with an EMPTY table"
@@ -135,6 +142,12 @@ impl fmt::Display for Last {
                 "it was in its log, which is gone (stop this server and put the log back, if there is a copy),"
             }
         };
+        if self.outdated {
+            return write!(
+                f,
+                "who had the table last is not known, for that could not be written when this server ran: it may have been this one alone, and {it_was} when it ended"
+            );
+        }
         match self.beside.as_slice() {
             [] => write!(
                 f,
@@ -215,6 +228,7 @@ mod tests {
         Last {
             durability: Durability::Memory,
             beside: Vec::new(),
+            outdated: false,
         }
     }
 

@@ -14,6 +14,7 @@ mod loss;
 mod meeting;
 pub mod message;
 pub mod network_client;
+mod notes;
 pub mod pair;
 pub mod policy;
 pub mod primary_backup;

@@ -4,6 +4,7 @@ use super::keyboard::Keyboard;
 use super::launch::start;
 use super::loss::{Last, has_nothing, has_table, loss};
 use super::message::Dialect;
+use super::notes::Notes;
 use super::policy::CLIENTS_MAX;
 use super::primary_backup::{hello, update_state};
 use super::roles::Known;
@@ -11,15 +12,12 @@ use super::roll::{Heard, Roll, call, of_this_table};
 use super::server_console::printed;
 use super::service::Service;
 use super::start::{Force, Wanted};
-use super::state_dir::{Record, StateDir};
+use super::state_dir::StateDir;
 use super::told::{print, say, tell};
 use super::words::{Words, awaits_client, only_asks};
 use crate::common::open_files::raise_open_files;
 use crate::common::operator::{Said, asked_to_end, attend, is_told_by_transport};
-use kvrep_core::protocol::ProtocolStatus;
-use kvrep_core::transport::Transport as _;
-use kvrep_core::{Node, ReplicaId};
-use kvrep_transport_tcp::TcpTransport;
+use kvrep_core::Node;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -123,7 +121,7 @@ async fn tend(
     let mut awaiting = std::pin::pin!(awaits_lost(node, &roll));
     // Whoever is forced has been told already.
     let mut is_told = notes.force == Force::Yes;
-    let mut awaits = notes.record.durable && notes.witness.is_none() && !is_told;
+    let mut awaits = notes.keeps_log() && notes.witness.is_none() && !is_told;
     let mut looking = interval(LOOK_EVERY);
     looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (me, mut role) = (node.identity().replica, Known::default());
@@ -137,7 +135,7 @@ async fn tend(
             Ok(()) = watch.changed() => {
                 let protocol = watch.borrow_and_update().protocol.clone();
                 notes.take(&protocol).await?;
-                if notes.has_begun {
+                if notes.has_begun() {
                     notes.roll.set_beginning(false);
                     service.begin(node);
                 }
@@ -160,93 +158,6 @@ pub(super) struct Server {
     pub(super) notes: Notes,
     pub(super) words: Arc<Words>,
     pub(super) service: Arc<Service>,
-}
-
-/// What a server writes down of the pair.
-pub(super) struct Notes {
-    pub(super) dir: StateDir,
-    record: Record,
-    witness: Option<String>,
-    /// What this server alone had when it ended, and has no more.
-    alone: Option<Last>,
-    /// The table has begun, and that is written down: before, nothing is served and nothing is left in the directory, for a start that comes to
-    /// nothing (the witness may be another one) must not stand in the way of the next.
-    has_begun: bool,
-    /// Whether it was told to serve with what it has.
-    force: Force,
-    roll: Arc<Roll>,
-    transport: Arc<TcpTransport>,
-}
-
-impl Notes {
-    pub(super) fn new(
-        (dir, record, witness): (StateDir, Record, Option<String>),
-        (force, roll): (Force, Arc<Roll>),
-        transport: Arc<TcpTransport>,
-    ) -> Self {
-        Self {
-            dir,
-            record,
-            witness,
-            alone: None,
-            has_begun: false,
-            force,
-            roll,
-            transport,
-        }
-    }
-
-    /// This server alone had that when it ended.
-    pub(super) fn alone(self, alone: Option<Last>) -> Self {
-        Self { alone, ..self }
-    }
-
-    /// Nothing is written down yet, but that the table is about to begin.
-    pub(super) fn mark_beginning(&self) -> Result<(), String> {
-        self.dir.mark_beginning().map_err(|e| e.to_string())
-    }
-
-    /// Writes down who this server is, before it serves anything.
-    pub(super) fn begin(&mut self) -> Result<(), String> {
-        self.dir.write(&self.record).map_err(|e| e.to_string())?;
-        self.has_begun = true;
-        Ok(())
-    }
-
-    /// Writes down what the pair has agreed on, and of whom was heard, if that is new.
-    async fn take(&mut self, protocol: &ProtocolStatus) -> Result<(), String> {
-        let me = ReplicaId(self.record.replica);
-        let agreed = protocol.configuration.as_ref();
-        let belongs = agreed.is_some_and(|c| c.has(me, protocol.store));
-        if !self.has_begun && !belongs {
-            return Ok(());
-        }
-        let before = self.record.clone();
-        // A first command that was wrong is not remembered.
-        if belongs {
-            self.record.witness.clone_from(&self.witness);
-        }
-        if let Some(configuration) = agreed {
-            let transport = &self.transport;
-            self.record
-                .learn(configuration, |id| transport.address_of(id));
-        }
-        for (other, address) in self.roll.known() {
-            self.record.hear_of(other, &address);
-        }
-        self.roll.add(self.record.known());
-        if self.has_begun && self.record == before {
-            return Ok(());
-        }
-        let (dir, record) = (self.dir.clone(), self.record.clone());
-        // A disk takes its time; heartbeats do not wait for it.
-        let written = tokio::task::spawn_blocking(move || dir.write(&record)).await;
-        written
-            .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())?;
-        self.has_begun = true;
-        Ok(())
-    }
 }
 
 /// Tells when this server, if it is the secondary, has been heard and has the table.

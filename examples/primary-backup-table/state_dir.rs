@@ -2,6 +2,8 @@
 //!
 //! Arguments make a server primary only at its first start, that is with an empty directory; later this is what counts. One
 //! small file, replaced as a whole, so that a crash leaves the old or the new one. With `--durable` the log is beside it.
+//!
+//! Where a later one cannot be written, it gets another name ([`StateDir::mark_outdated`]), which takes no room on a full disk.
 
 use kvrep_core::{Configuration, ReplicaId};
 use serde::{Deserialize, Serialize};
@@ -42,6 +44,9 @@ pub struct Record {
     /// The other servers that were heard of, the latest last: one that took a place in the pair, one that waits for one.
     #[serde(default)]
     pub others: Vec<Other>,
+    /// A later one could not be written: who had everything last is not known, and it may have been this server alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outdated: bool,
 }
 
 /// Another server.
@@ -105,6 +110,7 @@ impl Record {
             in_sync: Vec::new(),
             witness: None,
             others: Vec::new(),
+            outdated: false,
         }
     }
 
@@ -169,6 +175,7 @@ impl Record {
         }
         self.term = configuration.term.to_string();
         self.in_sync = configuration.in_sync.keys().map(|id| id.0).collect();
+        self.outdated = false;
         *self != before
     }
 }
@@ -258,7 +265,7 @@ impl StateDir {
     /// See [`StateDirError`].
     pub fn forget_vain_beginning(&self) -> Result<(), StateDirError> {
         let mark = self.path.join(BEGINNING);
-        if !mark.exists() || self.file().exists() {
+        if !mark.exists() || self.file().exists() || self.outdated_file().exists() {
             return Ok(());
         }
         for removed in [fs::remove_dir_all(self.log()), fs::remove_file(&mark)] {
@@ -276,7 +283,15 @@ impl StateDir {
     /// # Errors
     /// See [`StateDirError`].
     pub fn read(&self) -> Result<Option<Record>, StateDirError> {
-        let path = self.file();
+        if let Some(record) = Self::read_file(self.file())? {
+            return Ok(Some(record));
+        }
+        let mut found = Self::read_file(self.outdated_file())?;
+        found.iter_mut().for_each(|record| record.outdated = true);
+        Ok(found)
+    }
+
+    fn read_file(path: PathBuf) -> Result<Option<Record>, StateDirError> {
         let size = match fs::metadata(&path) {
             Ok(metadata) => metadata.len(),
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -311,13 +326,34 @@ impl StateDir {
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
-            match fs::remove_file(self.path.join(BEGINNING)) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                Ok(()) | Err(_) => {}
+            for gone in [self.path.join(BEGINNING), self.outdated_file()] {
+                match fs::remove_file(gone) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                    Ok(()) | Err(_) => {}
+                }
             }
             File::open(&self.path)?.sync_all()
         })();
         written.map_err(|source| StateDirError::Io { path, source })
+    }
+
+    /// Nothing newer can be written than what is remembered: whoever reads it hears so.
+    ///
+    /// # Errors
+    /// See [`StateDirError`].
+    pub fn mark_outdated(&self) -> Result<(), StateDirError> {
+        let path = self.file();
+        let marked = match fs::rename(&path, self.outdated_file()) {
+            // It was marked before.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.outdated_file().exists() => Ok(()),
+            marked => marked,
+        };
+        let marked = marked.and_then(|()| File::open(&self.path)?.sync_all());
+        marked.map_err(|source| StateDirError::Io { path, source })
+    }
+
+    fn outdated_file(&self) -> PathBuf {
+        self.path.join(FILE_OUTDATED)
     }
 }
 
@@ -328,6 +364,7 @@ const BEGINNING: &str = "beginning";
 /// Other servers that are remembered.
 pub const OTHERS_MAX: usize = 16;
 const FILE_NEW: &str = "server.json.new";
+const FILE_OUTDATED: &str = "server.json.outdated";
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 #[cfg(test)]
@@ -366,6 +403,23 @@ mod tests {
         fs::write(dir.file(), "{").expect("writable");
         let damaged = dir.read().expect_err("damaged").to_string();
         assert!(damaged.contains("server.json is damaged"), "{damaged}");
+    }
+
+    /// A1.6: a directory that took no later record says so, until it takes one.
+    #[test]
+    fn a_record_that_no_later_one_could_follow_is_known_to_be_outdated() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = StateDir::open(temporary.path()).expect("made");
+        let record = Record::new(5_000, ReplicaId(1), Durability::Memory);
+        dir.write(&record).expect("written");
+        dir.mark_outdated().expect("marked");
+        dir.mark_outdated().expect("it is");
+        let read = || dir.read().expect("readable").expect("there");
+        // A start that only repeats it makes it no newer.
+        dir.write(&read()).expect("written");
+        assert!(read().outdated);
+        dir.write(&record).expect("written");
+        assert_eq!(read(), record);
     }
 
     #[test]

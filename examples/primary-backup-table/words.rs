@@ -56,6 +56,12 @@ impl Words {
                 "{before}this server was to begin a table, and the witness at {witness} knows one already: it is the witness of another table (correct --witness), or this server had that table in another directory (start it there, or with --data). A table of its own needs a witness of its own"
             );
         }
+        // Which numbers they are says nothing to him.
+        if let Some((before, _)) = text.split_once(ANOTHERS_LOG) {
+            return format!(
+                "{before}it is the log of this server as it was before server.json beside it was lost, or of another server: put server.json back; if it is lost, and another server has the table, move the directory away and start this server with that one's address"
+            );
+        }
         let named = with_names(&sets_of_one_opened(text), |id| self.name(id));
         let safe = match self.durability {
             Durability::Log => named,
@@ -151,6 +157,9 @@ const KNOWS_OTHERS: [&str; 2] = [
     "no holder of the state remains",
     "it was removed from the group",
 ];
+
+/// How the library says that a log is another replica's.
+const ANOTHERS_LOG: &str = "it belongs to replica ";
 
 /// Advice that is good where there is a log, and would lose a table that is in memory. Longer ones come first.
 const IN_MEMORY: [(&str, &str); 3] = [
@@ -307,6 +316,22 @@ mod tests {
         let told = words(Durability::Log).plainly(SENTENCES[2]);
         assert!(told.contains("the server at h:5001"), "{told}");
         assert!(told.contains("--force"), "{told}");
+    }
+
+    /// The directory has its log and lost its record.
+    #[test]
+    fn a_log_of_another_number_is_told_without_numbers_and_with_what_to_do() {
+        let why =
+            "cannot use d/log: it belongs to replica n4711 of group 00ff; this is n1 of group 00ff";
+        let told = words(Durability::Log).plainly(why);
+        assert!(
+            told.starts_with("cannot use d/log: it is the log"),
+            "{told}"
+        );
+        for theirs in ["of group", "another server of", "n1"] {
+            assert!(!told.contains(theirs), "{told}");
+        }
+        assert!(told.contains("put server.json back"), "{told}");
     }
 
     /// Three servers may have been involved: the second, a third that took its place, and this one.

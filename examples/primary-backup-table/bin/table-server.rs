@@ -3,7 +3,7 @@
 use clap::Parser;
 use kvrep_examples::common::logging::log_to_stderr;
 use kvrep_examples::common::runtime;
-use kvrep_examples::primary_backup_table::arguments::{address, addresses, seconds};
+use kvrep_examples::primary_backup_table::arguments::{address, addresses, advertised, seconds};
 use kvrep_examples::primary_backup_table::message::Dialect;
 use kvrep_examples::primary_backup_table::policy::dialect;
 use kvrep_examples::primary_backup_table::server::{Options, serve};
@@ -57,7 +57,7 @@ struct Cli {
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
     listen: IpAddr,
     /// Where the other server reaches this one, if not where it listens
-    #[arg(long, value_name = "HOST:PORT", value_parser = address)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
     advertise: Option<String>,
     /// What replies begin with: simples, or c-prefixo for a role byte before each frame. Requests are taken in both forms
     #[arg(long = "dialeto", value_name = "NOME", default_value = "simples", value_parser = dialect)]
