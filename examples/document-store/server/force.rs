@@ -24,24 +24,41 @@ pub(super) async fn may_be_forced(
     has_log: bool,
 ) -> Result<String, String> {
     let known = notes.leader.iter().chain(&notes.nodes).cloned();
-    let silent = asked(&me.to_string(), known.collect()).await?;
-    if !has_log && let Some(leader) = &notes.leader {
+    let silent = asked(&me.to_string(), known.collect(), has_log).await?;
+    // One that belonged to a store has been let in before.
+    let is_new = notes.nodes.is_empty();
+    if !has_log
+        && is_new
+        && let Some(leader) = &notes.leader
+    {
         return Err(format!(
             "nothing is forced: this node is new, and has nothing to lead with; {leader} was asked, and does not lead. Leave --force out to join its store, or the leader's address to begin another store, which is EMPTY"
         ));
     }
     let silent: Vec<_> = silent.into_iter().collect();
-    Ok(match silent.as_slice() {
+    let asked = match silent.as_slice() {
+        [] if is_new && notes.leader.is_none() => "force: this node knows of no other".into(),
         [] => "force: every other node that this one knows of was asked, and none leads".into(),
         silent => format!(
             "force: no answer came from {}, and what is there is not known; of those that answer none leads",
             silent.join(", ")
         ),
+    };
+    Ok(if has_log {
+        asked
+    } else {
+        format!(
+            "{asked}. The store starts EMPTY, for there is no log here: what others have of an older one is given up when they follow this node"
+        )
     })
 }
 
 /// Who is silent, of these and those that they tell of.
-async fn asked(me: &str, known: BTreeSet<String>) -> Result<BTreeSet<String>, String> {
+async fn asked(
+    me: &str,
+    known: BTreeSet<String>,
+    has_log: bool,
+) -> Result<BTreeSet<String>, String> {
     let deadline = Instant::now() + ASKED_WITHIN;
     let (mut seen, mut silent) = (BTreeSet::from([me.to_owned()]), BTreeSet::new());
     let mut under_way = JoinSet::new();
@@ -69,6 +86,15 @@ async fn asked(me: &str, known: BTreeSet<String>) -> Result<BTreeSet<String>, St
             continue;
         };
         refuse_if_led(me, &node, &status)?;
+        if !has_log
+            && status["nodes"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+        {
+            return Err(format!(
+                "nothing is forced: {node} answers, and has something of the store, of which this node has nothing: start that one with --force to go on with what it has; or stop it first, if that is to be given up"
+            ));
+        }
         let nodes = status["nodes"].as_array().into_iter().flatten();
         let nodes = nodes.filter_map(|at| Some(Place::find_number(at.as_str()?)?.to_string()));
         new = nodes.collect();

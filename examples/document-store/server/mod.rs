@@ -6,6 +6,7 @@ pub mod crowd;
 mod force;
 pub mod group;
 pub mod hearing;
+mod lost;
 mod newcomer;
 pub mod notes;
 pub mod place;

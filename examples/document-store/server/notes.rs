@@ -62,7 +62,10 @@ impl Notes {
                 )
             }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(format!("cannot read {}: {e}", file.display())),
+            Err(e) => Err(format!(
+                "cannot read {}: {e}; choose another path for the store, or make it readable",
+                file.display()
+            )),
         }
     }
 
@@ -158,5 +161,7 @@ mod tests {
         assert!(witness.contains("cannot get one"), "{witness}");
         fs::write(temporary.path().join(FILE), "{").expect("it is written");
         assert!(keep(said("a:8000", None, None)).is_err(), "damaged");
+        let none = Notes::consult(&temporary.path().join(FILE), said("a:8000", None, None));
+        assert!(none.expect_err("a file").contains("choose another path"));
     }
 }

@@ -4,6 +4,7 @@ use super::args::Args;
 use super::force;
 use super::group::{GROUP, agreed};
 use super::hearing::Hearing;
+use super::lost::{has_lost_its_log, whom_to_join};
 use super::newcomer::{NOT_FOUND, waits_there};
 use super::notes::{self, Notes};
 use super::place::Place;
@@ -53,12 +54,21 @@ pub async fn run(args: Args) -> Result<(), Failed> {
 }
 
 async fn serve(args: Args, hearing: &Hearing, end: impl Future<Output = ()>) -> Result<(), Failed> {
+    let mut end = std::pin::pin!(end);
+    let started = tokio::select! {
+        started = start(&args, hearing) => started?,
+        // It may wait for a store to join.
+        () = &mut end => {
+            hearing.tell("ending");
+            return Ok(());
+        }
+    };
     let Started {
         node,
         place,
         notes,
         service,
-    } = start(&args, hearing).await?;
+    } = started;
     let directory = directory_of(&args, place);
     hearing.tell(&listens(&args.listen, place));
     if let Some(leader) = &notes.leader
@@ -71,7 +81,7 @@ async fn serve(args: Args, hearing: &Hearing, end: impl Future<Output = ()>) -> 
     }
     let told = hearing.clone();
     let ended = tokio::select! {
-        () = end => {
+        () = &mut end => {
             hearing.tell("ending");
             None
         }
@@ -184,12 +194,21 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
     if let Some(leader) = leader {
         place.may_follow(leader).map_err(Failed::Usage)?;
     }
-    let notes = Notes::consult(&directory, said)?;
-    let leader = notes.leader.as_deref().map(Place::find).transpose()?;
+    let mut notes = Notes::consult(&directory, said)?;
+    let log = directory.join("log");
+    let has_lost = has_lost_its_log(&notes, &log);
     if args.force {
-        let has_log = directory.join("log").exists();
+        let has_log = log.exists() && !has_lost;
         hearing.tell(&force::may_be_forced(place, &notes, has_log).await?);
+    } else if has_lost {
+        let leader = whom_to_join(place, &notes, &log, hearing).await?;
+        hearing.tell(&format!(
+            "the log of this node, {}, is gone: it joins {leader}, which leads, and gets a copy. What only this node had is LOST",
+            log.display()
+        ));
+        notes.leader = Some(leader.to_string());
     }
+    let leader = notes.leader.as_deref().map(Place::find).transpose()?;
     let authority = match &notes.witness {
         Some(_) => Authority::Witness,
         None => Authority::Alone,

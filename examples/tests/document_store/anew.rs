@@ -1,7 +1,7 @@
 //! A node that is started on an empty directory, and without its leader's address, begins a store; which the others know not to be theirs.
 
 use crate::{NUMBERS, ok};
-use kvrep_examples::document_store::stage::{Port, Stage, at, load};
+use kvrep_examples::document_store::stage::{PATIENCE, Port, Stage, at, load};
 use serde_json::json;
 
 /// Three nodes with documents; one of them is dead, and its directory is gone.
@@ -60,4 +60,44 @@ async fn the_documents_survive_though_the_node_without_them_is_started_first_and
         let found = ok(stray, r#"["search", "numbers", {"n":1000}]"#).await;
         assert_eq!(found, json!([]));
     }
+}
+
+/// Its log is gone, and what `node.json` names is asked: it begins nothing beside them, and joins whoever leads.
+#[tokio::test]
+async fn a_node_whose_log_is_gone_waits_for_a_leader_and_obeys_force() {
+    let (mut stage, [lost, other]) = Stage::with::<2>().await.unwrap();
+    ok(lost, NUMBERS).await;
+    load(&[lost], "numbers", "n", 0..20).await.unwrap();
+    stage.equal(&[lost, other]).await.unwrap();
+    for node in [lost, other] {
+        stage.kill(node).await.unwrap();
+    }
+    let own = stage.directory().join("db").join(lost.to_string());
+    std::fs::remove_dir_all(own.join("log")).unwrap();
+    let mut waits = stage.server(lost, None).unwrap().start().unwrap();
+    let told = waits.line("does not answer", PATIENCE).await.unwrap();
+    for part in [at(other).as_str(), "serves nothing", "--force", "EMPTY"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // The other one has something, and is not overruled.
+    stage.enter(other, None).await.unwrap();
+    let forced = stage.server(lost, None).unwrap().arg("--force");
+    let mut refused = forced.start().unwrap();
+    let told = refused.line("nothing is forced", PATIENCE).await.unwrap();
+    assert!(told.contains(&at(other)), "{told}");
+    assert_eq!(refused.ended(PATIENCE).await.unwrap().code(), Some(1));
+    stage.kill(other).await.unwrap();
+    let going_on = stage.server(other, None).unwrap().arg("--force");
+    stage.enter_as(other, &going_on).await.unwrap();
+    waits.line("it joins", PATIENCE).await.unwrap();
+    stage.active(&[lost, other]).await.unwrap();
+    assert_eq!(stage.equal(&[lost, other]).await.unwrap().0, 20);
+    // Nobody else is there: it begins with nothing, and says so.
+    waits.kill().await.unwrap();
+    stage.kill(other).await.unwrap();
+    std::fs::remove_dir_all(own.join("log")).unwrap();
+    let mut alone = forced.start().unwrap();
+    let told = alone.line("EMPTY", PATIENCE).await.unwrap();
+    assert!(told.contains(&at(other)), "{told}");
+    stage.leader(&[lost]).await.unwrap();
 }
