@@ -302,11 +302,8 @@ mod tests {
 
     fn answer(id: u32, said: Option<ProtocolStatus>) -> Answer {
         Answer {
-            replica: ReplicaId(id),
-            address: format!("h:{id}"),
             said,
-            begins: false,
-            lost: false,
+            ..Answer::silent(ReplicaId(id), format!("h:{id}"))
         }
     }
 

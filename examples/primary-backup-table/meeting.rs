@@ -74,11 +74,8 @@ pub(super) async fn meet(address: &str, me: ReplicaId, data: &Path) -> Result<Me
             }
             Ok((replica, status)) if replica != me => {
                 let answer = Answer {
-                    replica,
-                    address: address.to_owned(),
                     said: Some(status.clone()),
-                    begins: false,
-                    lost: false,
+                    ..Answer::silent(replica, address.to_owned())
                 };
                 let join = place_for(me, replica, status);
                 return Ok(Met {

@@ -159,7 +159,8 @@ pub(super) fn of_this_table(me: ReplicaId, answers: Vec<Answer>) -> (Vec<Answer>
 }
 
 impl Answer {
-    fn silent(replica: ReplicaId, address: String) -> Self {
+    /// Nobody answered there.
+    pub(super) fn silent(replica: ReplicaId, address: String) -> Self {
         Self {
             replica,
             address,

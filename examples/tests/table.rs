@@ -10,7 +10,9 @@ use kvrep_examples::primary_backup_table::policy::{
     ANSWER_BYTES_MAX, SUSPECT_AFTER, request_within,
 };
 use std::time::Duration;
-use table_support::{Script, cput, del, get, kill, plain, prepare, put, script, seen, updated};
+use table_support::{
+    Script, cput, del, get, hangs_up, kill, plain, prepare, put, script, seen, updated,
+};
 use tokio::time::{Instant, timeout};
 
 /// R1.1, R1.2, R1.4, R1.5, R1.6, R1.7, R1.8, R1.10, R1.34, R1.35, R1.36, A1.3, A1.9.
@@ -119,21 +121,13 @@ async fn a_secondary_that_is_asked_passes_requests_on_to_a_live_primary() {
 /// A request that nobody can serve is given up by the server before its client gives up.
 #[tokio::test]
 async fn a_request_that_nobody_serves_is_hung_up_on_within_the_timeout_of_clients() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let pair = prepare(&["--timeout", "1"]);
     let (mut first, mut second) = pair.start().await.expect("the pair");
     kill(&mut first).await;
     kill(&mut second).await;
     let _first = pair.first.start().await.expect("again, without the table");
-    let connected = tokio::net::TcpStream::connect(pair.first.address()).await;
-    let mut stream = connected.expect("a connection");
     let began = Instant::now();
-    let size = [0, 0, 0, 8, 0, 50, 1, 0xf4, 0, 0, 0, 0];
-    stream.write_all(&size).await.expect("asked");
-    let mut answer = Vec::new();
-    let read = timeout(WITHIN, stream.read_to_end(&mut answer)).await;
-    assert!(read.is_ok(), "it hangs up");
-    assert_eq!(answer, [0_u8; 0]);
+    hangs_up(&pair.first.address()).await;
     let waited = began.elapsed();
     assert!(
         waited >= request_within(Duration::from_secs(1)),

@@ -7,12 +7,9 @@ use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::NoAnswer;
 use kvrep_examples::primary_backup_table::pair::{Pair, Seat, WITHIN};
 use table_support::{
-    get, hasty, kill, on_record_alone, prepare, put, seen, serves, speak_of_servers_only, updated,
-    waits_for,
+    get, hangs_up, hasty, kill, on_record_alone, prepare, put, seen, serves, speak_of_servers_only,
+    updated, waits_for,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 /// A pair whose second server has served alone when both have ended: `k` is 1 in the log of the first, and was 2.
 async fn second_was_last(first: &Seat, second: &Seat, pair: &Pair) {
@@ -81,18 +78,6 @@ async fn an_older_table_is_served_by_force_only_and_what_is_lost_is_said() {
         assert_eq!(seen(&mut second).await.entries, ["k: 1"]);
         speak_of_servers_only(&[&first, &second]);
     }
-}
-
-/// A request is not answered, and not held for ever.
-async fn hangs_up(address: &str) {
-    let connected = TcpStream::connect(address).await;
-    let mut stream = connected.expect("it listens");
-    let size = [0, 0, 0, 8, 0, 50, 1, 0xf4, 0, 0, 0, 0];
-    stream.write_all(&size).await.expect("asked");
-    let mut answer = Vec::new();
-    let read = timeout(WITHIN, stream.read_to_end(&mut answer)).await;
-    assert!(read.is_ok(), "it hangs up");
-    assert_eq!(answer, [0_u8; 0]);
 }
 
 /// A1.6: who waits ends when it is asked to, also without a keyboard; started with force it begins with nothing, but not while the other one has more.

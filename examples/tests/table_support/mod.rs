@@ -8,7 +8,9 @@ use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, Seat, WITHIN, dump};
 use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) fn prepare(both: &[&str]) -> Pair {
     Pair::prepare(both).expect("programs and ports")
@@ -264,4 +266,16 @@ impl Witness {
             _directory: directory,
         }
     }
+}
+
+/// A request is not answered, and not held for ever.
+pub(crate) async fn hangs_up(address: &str) {
+    let connected = TcpStream::connect(address).await;
+    let mut stream = connected.expect("it listens");
+    let size = [0, 0, 0, 8, 0, 50, 1, 0xf4, 0, 0, 0, 0];
+    stream.write_all(&size).await.expect("asked");
+    let mut answer = Vec::new();
+    let read = timeout(WITHIN, stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "it hangs up");
+    assert_eq!(answer, [0_u8; 0]);
 }

@@ -167,7 +167,8 @@ impl History {
         let (length, rest) = bytes.split_first_chunk()?;
         let length = usize::try_from(u64::from_be_bytes(*length)).ok()?;
         let (head, machine) = rest.split_at_checked(length)?;
-        let head: Head = crate::state_machine::decode(head).ok()?;
+        let mut head: Head = crate::state_machine::decode(head).ok()?;
+        head.earlier.truncate(SAMPLES_MAX);
         let history = Self {
             at: head.at,
             chain: head.chain,

@@ -2,7 +2,7 @@
 
 use super::super::ledger::{CommandId, Ledger};
 use super::super::workload::Ending;
-use super::cell::{Confirmed, Order, Promise};
+use super::cell::{Confirmed, Faults, Order, Promise};
 use super::happening::Happening;
 use super::log::Log;
 use super::world::World;
@@ -177,6 +177,7 @@ impl World {
         // One whose entries stick at a node of the log that has stopped is away, too: then two are at once, and one word is not enough.
         let two_away = self.log.is_some()
             && self.cell.confirmed == Confirmed::ByOne
+            && self.cell.faults == Faults::SlowSubscriber
             && self.gaps > 0
             && self.accused;
         if self.cell.promise() == Promise::Everything && !two_away {

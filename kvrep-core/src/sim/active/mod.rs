@@ -14,7 +14,8 @@
 //!
 //! | answers are confirmed by | what happens, to members and the log | promise |
 //! |---|---|---|
-//! | one | crashes; one at a time stops or does not keep up | the first row's; the second's where somebody who runs was taken for failed meanwhile |
+//! | one | crashes | the first row's |
+//! | one | one at a time stops or does not keep up | the first row's; the second's where somebody who runs was taken for failed meanwhile |
 //! | one | all die; links are cut, with a witness and without one | the second row's |
 //! | most | crashes, pauses, feeds that lag; links are cut, and a witness decides | the third row's |
 //!
