@@ -1,6 +1,6 @@
 //! Where small values are serialised: on the stack, so that their bytes are allocated once, in their size, or not at all.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
@@ -43,6 +43,35 @@ impl Scratch {
         } else {
             self.spilled.into()
         }
+    }
+}
+
+/// Serialises plain data to the end of `out`.
+///
+/// # Panics
+/// When the value's `Serialize` fails.
+pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) {
+    postcard::serialize_with_flavor(value, Appender(out)).expect("plain data serialises");
+}
+
+struct Appender<'a>(&'a mut BytesMut);
+
+impl Flavor for Appender<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
     }
 }
 
@@ -96,6 +125,9 @@ mod tests {
             let scratch = Scratch::of(&value);
             assert_eq!(scratch.as_slice(), expected, "{length}");
             assert_eq!(scratch.into_bytes(), expected, "{length}");
+            let mut appended = BytesMut::from(&b"before"[..]);
+            append(&value, &mut appended);
+            assert_eq!(appended[6..], expected, "{length}");
         }
         assert!(Scratch::of(&()).into_bytes().is_empty());
     }

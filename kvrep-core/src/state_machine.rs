@@ -25,7 +25,7 @@ use crate::scratch::Scratch;
 use crate::streamed;
 use crate::time::Timestamp;
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::any::Any;
 use std::io::{self, Read, Write};
 
@@ -316,7 +316,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Bytes {
 ///
 /// # Errors
 /// [`Malformed`] when the bytes are not exactly one value of the type.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
     let (value, rest) = postcard::take_from_bytes(bytes).map_err(|e| Malformed(e.to_string()))?;
     if rest.is_empty() {
         Ok(value)

@@ -225,7 +225,7 @@ impl ClientLink for MqttGroupLink {
             shared: &self.shared,
             id,
         };
-        match link.join(&found.requests, Some(&replies), frame, Bytes::new) {
+        match link.join(&found.requests, Some(&replies), &frame, Bytes::new) {
             Ok(()) => {}
             Err(PublishError::TooLarge { bytes, bytes_max }) => {
                 let (bytes, bytes_max) = (bytes as u64, bytes_max as u64);

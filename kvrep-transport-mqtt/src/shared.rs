@@ -65,7 +65,7 @@ impl Shared {
     fn queue(&self, peer: &mut Peer, frame: Bytes) {
         let number = peer.sent + 1;
         let mut begun = false;
-        let queued = self.link.join(&peer.topic, None, frame, || {
+        let queued = self.link.join(&peer.topic, None, &frame, || {
             begun = true;
             Heading::of(&self.me, Said::Frames { number }).to_frame()
         });
@@ -104,7 +104,7 @@ impl Shared {
     /// Where replies to this topic go.
     pub(crate) fn reply_over(self: &Arc<Self>, topic: Arc<str>) -> ReplyTo {
         let shared = Arc::clone(self);
-        ReplyTo::new(move |frame| shared.count(shared.link.join(&topic, None, frame, Bytes::new)))
+        ReplyTo::new(move |frame| shared.count(shared.link.join(&topic, None, &frame, Bytes::new)))
     }
 
     /// Returns whether the node still runs.

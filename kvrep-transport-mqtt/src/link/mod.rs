@@ -191,7 +191,7 @@ impl Link {
         &self,
         topic: &Arc<str>,
         reply_to: Option<&Arc<str>>,
-        frame: Bytes,
+        frame: &[u8],
         head: impl FnOnce() -> Bytes,
     ) -> Result<(), PublishError> {
         let mut state = self.state();

@@ -1,7 +1,7 @@
 //! Publications that wait until the broker may have them: bounded, first in, first out.
 //!
 //! Frames for one topic may be put together while they wait (`join`): they then leave as one publication, and under load
-//! many frames cost one. The bytes of a publication are put into one piece of memory only when it leaves.
+//! many frames cost one.
 //!
 //! Invariant: a publication joins the last one that waits for its topic or goes to the end of the queue, so that the order of one topic
 //! is that of the calls.
@@ -31,7 +31,8 @@ pub(crate) enum Kept {
 #[derive(Clone, Debug)]
 pub(crate) enum Payload {
     Whole(Bytes),
-    Parts(Vec<Bytes>),
+    /// Of parts, and takes more.
+    Joined(BytesMut),
 }
 
 pub(crate) struct Waiting {
@@ -99,7 +100,7 @@ impl Outbox {
     pub(crate) fn join(
         &mut self,
         lane: Lane<'_>,
-        part: Bytes,
+        part: &[u8],
         head: impl FnOnce() -> Bytes,
     ) -> Result<(), PublishError> {
         let topic = lane.topic;
@@ -110,20 +111,23 @@ impl Outbox {
         let last = open.and_then(|at| self.queue.get_mut(usize::try_from(at).ok()?));
         if let Some(last) = last
             && last.bytes + part.len() <= lane.batch_bytes_max
-            && let Payload::Parts(parts) = &mut last.publication.payload
+            && let Payload::Joined(joined) = &mut last.publication.payload
         {
             if self.bytes.saturating_add(part.len()) > self.bytes_max {
                 return Err(PublishError::Full);
             }
             last.bytes += part.len();
             self.bytes += part.len();
-            parts.push(part);
+            joined.extend_from_slice(part);
             return Ok(());
         }
         let head = head();
+        let mut joined = BytesMut::with_capacity(head.len() + part.len());
+        joined.extend_from_slice(&head);
+        joined.extend_from_slice(part);
         let publication = Publication {
             topic: Arc::clone(topic),
-            payload: Payload::Parts(vec![head, part]),
+            payload: Payload::Joined(joined),
             kept: Kept::No,
             reply_to: lane.reply_to.cloned(),
         };
@@ -167,18 +171,14 @@ impl Payload {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Whole(bytes) => bytes.len(),
-            Self::Parts(parts) => parts.iter().map(Bytes::len).sum(),
+            Self::Joined(joined) => joined.len(),
         }
     }
 
     pub(crate) fn into_bytes(self) -> Bytes {
         match self {
             Self::Whole(bytes) => bytes,
-            Self::Parts(parts) => {
-                let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
-                parts.iter().for_each(|part| whole.extend_from_slice(part));
-                whole.freeze()
-            }
+            Self::Joined(joined) => joined.freeze(),
         }
     }
 }
@@ -198,7 +198,7 @@ mod tests {
             reply_to: None,
             batch_bytes_max: BATCH,
         };
-        outbox.join(lane, Bytes::from_static(part.as_bytes()), || "|".into())
+        outbox.join(lane, part.as_bytes(), || "|".into())
     }
 
     fn left(outbox: &mut Outbox) -> Vec<String> {

@@ -143,22 +143,20 @@ impl ClientLink for MqttStreamLink {
             shared: &self.shared,
             id,
         };
-        let topic = replies.to_string();
         // Requests of one client are answered by all members in turn.
         let request = Request::of_op(
             op,
             name_hash.wrapping_add(id),
-            encode::<ReplyPlace>(&(topic, id)),
+            encode::<ReplyPlace>(&(&replies, id)),
         );
         let item = match request {
             Ok(request) => Item::Request(request),
             Err(outcome) => return Ok(outcome),
         };
-        let published = Published { stamp: None, item }.encode(self.group);
-        let published = record(&published);
+        let published = record(&Published { stamp: None, item }, self.group);
         let mut sent = false;
         loop {
-            match link.join(&self.ordered, None, published.clone(), Bytes::new) {
+            match link.join(&self.ordered, None, &published, Bytes::new) {
                 Ok(()) => sent = true,
                 Err(PublishError::TooLarge { bytes, bytes_max }) => {
                     let (bytes, bytes_max) = (bytes as u64, bytes_max as u64);

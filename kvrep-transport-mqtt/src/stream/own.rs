@@ -10,6 +10,7 @@ use kvrep_core::protocol::active::{Item, Message, Published};
 use kvrep_core::state_machine::{decode, encode};
 use kvrep_core::stream::StreamMember;
 use kvrep_core::transport::Destination;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The library's own [`Dialect`].
@@ -17,6 +18,8 @@ use std::sync::Arc;
 pub struct OwnDialect {
     config: MqttConfig,
     open: Option<(StreamMember, Topics)>,
+    /// Topics that answers went to lately.
+    answered: BTreeSet<Arc<str>>,
 }
 
 impl OwnDialect {
@@ -26,6 +29,7 @@ impl OwnDialect {
         Self {
             config: config.clone(),
             open: None,
+            answered: BTreeSet::new(),
         }
     }
 
@@ -46,13 +50,15 @@ impl Dialect for OwnDialect {
     }
 
     fn item(&mut self, published: &Published) -> Bytes {
-        record(&published.encode(self.group()))
+        record(published, self.group())
     }
 
     fn read_items(&mut self, payload: &Bytes) -> Vec<Published> {
         let group = self.group();
         let mut rest = payload.clone();
-        let mut items = Vec::new();
+        // As many as there are, if they are like the first.
+        let like = 4 + body_bytes(&rest).unwrap_or(0);
+        let mut items = Vec::with_capacity((1 + rest.len() / like).min(ITEMS_MAX));
         while let Some(body) = take_record(&mut rest) {
             items.push(Published::decode(group, &body));
         }
@@ -104,12 +110,19 @@ impl Dialect for OwnDialect {
     fn answer(&mut self, reply_to: &Bytes, outcome: &Outcome) -> Option<Addressed> {
         let (_, topics) = self.open.as_ref()?;
         let (topic, id): ReplyPlace = decode(reply_to).ok()?;
-        if !topics.takes_replies(&topic) {
-            return None;
-        }
-        let outcome = outcome.clone();
-        let frame = Reply { id, outcome }.to_frame();
-        Some((topic.into(), frame))
+        let topic = match self.answered.get(topic) {
+            Some(topic) => Arc::clone(topic),
+            None if topics.takes_replies(topic) => {
+                if self.answered.len() >= ANSWERED_MAX {
+                    self.answered.clear();
+                }
+                let topic: Arc<str> = topic.into();
+                self.answered.insert(Arc::clone(&topic));
+                topic
+            }
+            None => return None,
+        };
+        Some((topic, Reply::frame_of(id, outcome)))
     }
 
     fn joins_answers(&self) -> bool {
@@ -118,19 +131,26 @@ impl Dialect for OwnDialect {
 }
 
 /// Where an answer goes: the topic, and the call's number there.
-pub(super) type ReplyPlace = (String, u64);
+pub(super) type ReplyPlace<'a> = (&'a str, u64);
 
 /// One item among others in a publication.
-pub(super) fn record(body: &Bytes) -> Bytes {
-    let mut out = BytesMut::with_capacity(4 + body.len());
-    out.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
-    out.put_slice(body);
+pub(super) fn record(published: &Published, group: GroupId) -> Bytes {
+    let mut out = BytesMut::with_capacity(RECORD_BYTES);
+    out.put_u32(0);
+    published.encode_to(group, &mut out);
+    let length = u32::try_from(out.len() - 4).unwrap_or(u32::MAX);
+    out[..4].copy_from_slice(&length.to_be_bytes());
     out.freeze()
 }
 
-fn take_record(rest: &mut Bytes) -> Option<Bytes> {
+/// Of the first record, by its own word.
+fn body_bytes(rest: &[u8]) -> Option<usize> {
     let length = rest.first_chunk().copied().map(u32::from_be_bytes)?;
-    let length = usize::try_from(length).ok()?;
+    usize::try_from(length).ok()
+}
+
+fn take_record(rest: &mut Bytes) -> Option<Bytes> {
+    let length = body_bytes(rest)?;
     if length > rest.len() - 4 {
         return None;
     }
@@ -152,6 +172,12 @@ pub(super) fn requests(config: &MqttConfig, group: GroupId) -> (Topics, Arc<str>
     (topics, stream)
 }
 
+/// Topics that are remembered as ones that answers may go to; forgetting them costs a look at each.
+const ANSWERED_MAX: usize = 4_096;
+/// Items that there is room for before they are read.
+const ITEMS_MAX: usize = 1_024;
+/// Of most records.
+const RECORD_BYTES: usize = 256;
 const VERSION: u8 = 1;
 const MESSAGE_HEAD_BYTES: usize = 1 + 8 + 8 + 4;
 

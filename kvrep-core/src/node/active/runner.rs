@@ -204,7 +204,8 @@ impl Runner {
 
     fn carry_out(&mut self) {
         let mut news = false;
-        for effect in std::mem::take(&mut self.out) {
+        let mut effects = std::mem::take(&mut self.out);
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Publish(published) => self.stream.publish(&published),
                 Effect::Broadcast(message) => self.stream.send(Destination::Group, &message),
@@ -233,6 +234,8 @@ impl Runner {
                 }
             }
         }
+        // (Its memory is used again.)
+        self.out = effects;
         if news {
             self.publish_status();
         }

@@ -118,10 +118,8 @@ impl Debts {
 
     /// Everything that `debtor` has owed since `upto` or earlier is answered.
     pub(super) fn discharge(&mut self, debtor: ReplicaId, upto: Index) {
-        let Some(mut open) = self.open.remove(&Some(debtor)) else {
-            return;
-        };
-        while let Some((since, at)) = open.front().copied()
+        while let Some(open) = self.open.get_mut(&Some(debtor))
+            && let Some((since, at)) = open.front().copied()
             && since <= upto
         {
             open.pop_front();
@@ -129,7 +127,6 @@ impl Debts {
                 logged.discharged = true;
             }
         }
-        self.open.insert(Some(debtor), open);
     }
 
     /// `debtor` owes nothing any more: its debts go to who owns their slots now, since `at`. Returns the positions of those that moved, in order.

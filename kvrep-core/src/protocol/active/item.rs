@@ -191,10 +191,15 @@ impl Published {
     #[must_use]
     pub fn encode(&self, group: GroupId) -> Bytes {
         let mut out = BytesMut::with_capacity(64);
+        self.encode_to(group, &mut out);
+        out.freeze()
+    }
+
+    /// Appends what [`encode`](Self::encode) returns.
+    pub fn encode_to(&self, group: GroupId, out: &mut BytesMut) {
         out.put_u8(VERSION);
         out.put_u64(group.0);
-        out.put_slice(&crate::state_machine::encode(self));
-        out.freeze()
+        crate::scratch::append(self, out);
     }
 
     /// What the bytes say; [`Item::Unreadable`] when they say nothing to this group.
