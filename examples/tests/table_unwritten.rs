@@ -7,7 +7,7 @@ use kvrep_examples::primary_backup_table::network_client::Patience;
 use kvrep_examples::primary_backup_table::pair::{Pair, Seat, WITHIN};
 use std::fs;
 use std::path::PathBuf;
-use table_support::{get, kill, on_record_alone, prepare, put, seen};
+use table_support::{get, kill, on_record_alone, prepare, put, seen, serves, updated};
 
 fn directory(pair: &Pair, seat: &Seat) -> PathBuf {
     pair.directory().join(format!("table-{}.d", seat.port))
@@ -87,4 +87,41 @@ async fn a_directory_that_can_be_written_again_is_written() {
     let again = first.line("is written again", WITHIN).await;
     again.expect("it says so");
     on_record_alone(&pair, &pair.first).await;
+}
+
+/// A1.6: the one with a log has an older table, and the other one could not write down that it went on alone. Nobody serves the older one unasked.
+#[tokio::test]
+async fn where_the_record_could_not_be_written_no_older_table_is_served_unasked() {
+    let pair = prepare(&[]);
+    let logged = pair.second.with(&["--durable"]);
+    let mut first = pair.first.start().await.expect("the primary");
+    let mut second = logged.start().await.expect("the secondary");
+    updated(&mut second).await;
+    let mut client = pair.client(Patience::default());
+    put(&mut client, "k", "old").await;
+    // Nothing can be made where the new record is to be: as on a full disk, what is there can get another name.
+    let new = directory(&pair, &pair.first).join("server.json.new");
+    fs::create_dir(&new).expect("made");
+    kill(&mut second).await;
+    put(&mut client, "k", "new").await;
+    goes_on(&mut first).await;
+    kill(&mut first).await;
+    fs::remove_dir(&new).expect("removed");
+    let mut second = logged.start().await.expect("again");
+    // It may say so before it says that it listens.
+    let mut first = pair.first.launch().expect("again");
+    let told = first.line("could not be written", WITHIN).await;
+    assert!(
+        told.expect("it says so")
+            .contains("may have an older table")
+    );
+    let mut hasty = pair.client(table_support::hasty());
+    let served = hasty.get("k".to_owned().into()).await;
+    assert!(served.is_err(), "{served:?}");
+    // The operator chooses.
+    kill(&mut second).await;
+    let mut second = logged.with(&["--force"]).start().await.expect("forced");
+    serves(&mut second).await;
+    updated(&mut first).await;
+    assert_eq!(get(&mut client, "k").await.as_deref(), Some("old"));
 }
