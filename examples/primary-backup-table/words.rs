@@ -178,7 +178,7 @@ const IN_MEMORY: [(&str, &str); 3] = [
 ];
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 26] = [
+const PHRASES: [(&str, &str); 28] = [
     (
         "its register is empty, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
         "THE WITNESS HAS LOST WHAT THIS TABLE RECORDED, for its register is empty",
@@ -198,6 +198,14 @@ const PHRASES: [(&str, &str); 26] = [
     (
         "knows this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then",
         "has the table of this pair: this server belonged to it before, with another directory or memory; it was started as if for the first time, with an EMPTY table, which it serves no more. The one that has the table goes on with it as soon as a client asks; what was written here since is LOST then",
+    ),
+    (
+        "was forced to begin this group anew, without what this replica has. That is given up, and this replica gets a copy of what is there now",
+        "was started with --force and goes on without what this server has: that is LOST, and this server gets a copy of the table there",
+    ),
+    (
+        "was forced to begin this group anew, without this replica, whose data are those from before. They stay where they are; to join that group, start this replica with an empty storage",
+        "was started with --force and goes on without this server, whose table is an older one and is served no more. What is in its directory stays; to become the secondary there, start this server with another directory (--data) and that server's address",
     ),
     (
         "If the directory that this replica had is there still, stop it and start it with that one",
@@ -279,7 +287,7 @@ mod tests {
     }
 
     /// Sentences as the library says them.
-    const SENTENCES: [&str; 10] = [
+    const SENTENCES: [&str; 12] = [
         "this replica is not in the last in-sync set {n4711} (version 3, decided by n4711 in term 2); one of those must return, or start this one with force (writes may be lost)",
         "no holder of the state remains: [n1] had it and came back without. Restore a copy, or start one replica with force",
         "restarted without a witness: all of {n1, n4711} (version 2, decided by n1 in term 1) must be heard; missing: [n4711]. Start them, or start this replica with force",
@@ -289,6 +297,8 @@ mod tests {
         "n4711 has begun anew, with nothing of what this group had. This replica has that, and takes over as soon as a client asks it for a write or a linearizable read",
         "n4711 has what the group had, and takes over as soon as a client asks for a write or a linearizable read; this replica has nothing that counts, and follows it then",
         "n4711 knows this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one",
+        "n4711 was forced to begin this group anew, without what this replica has. That is given up, and this replica gets a copy of what is there now",
+        "stopped: n4711 was forced to begin this group anew, without this replica, whose data are those from before. They stay where they are; to join that group, start this replica with an empty storage",
         WITNESS_EMPTY,
     ];
     const WITNESS_EMPTY: &str = "the witness has an empty register, but this group was in {n1, n4711} (version 2, decided by n1 in term 1): it was started with another directory than before, and has lost what was recorded. Start it with the directory that it had; if that is lost, start the replica that has most with force, and then the others";

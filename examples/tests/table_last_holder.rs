@@ -124,3 +124,43 @@ async fn whoever_lost_its_log_with_what_it_alone_had_waits_as_well() {
     serves_nobody(&pair, &mut first).await;
     speak_of_servers_only(&[&first, &second]);
 }
+
+/// A1.6: what a server was forced to begin is served on when the one that it was forced over returns, also before anything is written.
+#[tokio::test]
+async fn who_is_forced_is_not_overruled_by_the_older_table_that_it_was_forced_over() {
+    for written in [false, true] {
+        let pair = prepare(&[]);
+        let durable = pair.first.with(&["--durable"]);
+        second_was_last(&durable, &pair.second, &pair).await;
+        let mut second = pair
+            .second
+            .with(&["--force"])
+            .start()
+            .await
+            .expect("forced");
+        serves(&mut second).await;
+        let mut client = pair.client(hasty());
+        if written {
+            put(&mut client, "n", "3").await;
+        }
+        let mut first = durable.start().await.expect("again");
+        updated(&mut first).await;
+        let left: &[&str] = if written {
+            &["n: 3"]
+        } else {
+            &["Nao existem keys!!"]
+        };
+        for server in [&mut first, &mut second] {
+            assert_eq!(seen(server).await.entries, left);
+        }
+        assert!(seen(&mut second).await.is_primary());
+        let without = "goes on without what this server has";
+        assert!(first.printed().iter().any(|line| line.contains(without)));
+        let lost = |line: &String| line.contains("WRITES ARE LOST");
+        assert!(
+            !second.printed().iter().any(lost),
+            "what it acknowledged is kept"
+        );
+        speak_of_servers_only(&[&first, &second]);
+    }
+}

@@ -8,6 +8,7 @@ use super::notes::Notes;
 use super::place::Place;
 use crate::document_store::cli::remote::ask;
 use crate::document_store::wire::Response;
+use kvrep_core::ReplicaId;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -51,6 +52,15 @@ pub(super) async fn may_be_forced(
             "{asked}. The store starts EMPTY, for there is no log here: what others have of an older one is given up when they follow this node"
         )
     })
+}
+
+/// Of the store that a forced node begins, if it has no log: those that it knew belong to it still, so they follow when they return.
+pub(super) fn members(me: ReplicaId, notes: &Notes, nodes_max: usize) -> BTreeSet<ReplicaId> {
+    let known = notes.leader.iter().chain(&notes.nodes);
+    let known = known.filter_map(|node| Place::find(node).ok()?.replica().ok());
+    let others = known.filter(|id| *id != me).collect::<BTreeSet<_>>();
+    let room = nodes_max.saturating_sub(1);
+    others.into_iter().take(room).chain([me]).collect()
 }
 
 /// Who is silent, of these and those that they tell of.

@@ -245,7 +245,11 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
     }
     let builder = match leader {
         _ if args.force => Node::builder(GROUP, me)
-            .group(agreed([me], authority, args.nodes_max))
+            .group(agreed(
+                force::members(me, &notes, args.nodes_max),
+                authority,
+                args.nodes_max,
+            ))
             .forced(),
         Some(leader) => {
             let leader = leader.replica()?;

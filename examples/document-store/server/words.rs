@@ -93,7 +93,7 @@ pub async fn unreachable(place: Place, mine: &Alike, trouble: Unreachable) -> St
 }
 
 /// The library's words, and ours. Longer ones come first.
-const PHRASES: [(&str, &str); 23] = [
+const PHRASES: [(&str, &str); 25] = [
     (
         "its register is empty, so THE WITNESS HAS LOST WHAT THIS GROUP RECORDED",
         "THE WITNESS HAS LOST WHAT THIS STORE RECORDED, for its register is empty",
@@ -113,6 +113,14 @@ const PHRASES: [(&str, &str); 23] = [
     (
         "While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group. Otherwise restore the directory from a copy",
         "If another node has the data, move this node's directory away and start it with that node as its leader: it gets everything from there. Otherwise restore the directory from a copy",
+    ),
+    (
+        "was forced to begin this group anew, without what this replica has. That is given up, and this replica gets a copy of what is there now",
+        "was started with --force and goes on without what this node has: that is given up (it is set aside in the log's directory), and this node gets a copy of the store there",
+    ),
+    (
+        "was forced to begin this group anew, without this replica, whose data are those from before. They stay where they are; to join that group, start this replica with an empty storage",
+        "was started with --force and goes on without this node, whose store is an older one and is served no more. What is in its directory stays; to follow that node, start this one on another path, with that node's HOST:PORT behind its own",
     ),
     (
         "stop it, or start it again to join",
@@ -181,6 +189,8 @@ mod tests {
             format!("this replica is not in the last in-sync set {{{id}}} (version 3, decided by {id} in term 2); one of those must return, or start this one with force (writes may be lost)"),
             format!("restarted without a witness: all of {{{id}}} (version 2, decided by {id} in term 1) must be heard; missing: [{id}]. Start them, or start this replica with force"),
             "the group does not let it in: the group has 64 members, as many as allowed; remove or replace one first".into(),
+            format!("{id} was forced to begin this group anew, without what this replica has. That is given up, and this replica gets a copy of what is there now"),
+            format!("stopped: {id} was forced to begin this group anew, without this replica, whose data are those from before. They stay where they are; to join that group, start this replica with an empty storage"),
             "log/7 is damaged at byte 3: x. While the other replicas have the data, let this one set the damaged files aside (OnCorruption::SetAside) or move the directory away; it then rejoins as a new member and fetches everything from the group. Otherwise restore the directory from a copy".into(),
         ] {
             let told = plainly(place, &sentence);

@@ -100,4 +100,43 @@ async fn a_node_whose_log_is_gone_waits_for_a_leader_and_obeys_force() {
     let told = alone.line("EMPTY", PATIENCE).await.unwrap();
     assert!(told.contains(&at(other)), "{told}");
     stage.leader(&[lost]).await.unwrap();
+    // What the other one has was given up: it follows when it returns, by its usual command.
+    ok(lost, NUMBERS).await;
+    load(&[lost], "numbers", "n", 20..25).await.unwrap();
+    stage.enter(other, Some(lost)).await.unwrap();
+    stage
+        .hears(other, "goes on without what this node has")
+        .await
+        .unwrap();
+    stage.active(&[lost, other]).await.unwrap();
+    assert_eq!(stage.equal(&[lost, other]).await.unwrap().0, 5);
+    let told = alone.printed();
+    let lost = told.iter().find(|line| line.contains("WRITES ARE LOST"));
+    assert_eq!(lost, None, "what was acknowledged since is kept");
+}
+
+/// Both have a log, and both were forced, one after the other, each while the other one was away: the later one's word counts.
+#[tokio::test]
+async fn of_two_nodes_that_were_forced_the_later_one_leads() {
+    let (mut stage, [first, second]) = Stage::with::<2>().await.unwrap();
+    ok(first, NUMBERS).await;
+    load(&[first], "numbers", "n", 0..5).await.unwrap();
+    stage.equal(&[first, second]).await.unwrap();
+    stage.kill(second).await.unwrap();
+    load(&[first], "numbers", "n", 5..10).await.unwrap();
+    stage.kill(first).await.unwrap();
+    let forced = stage.server(second, None).unwrap().arg("--force");
+    stage.enter_as(second, &forced).await.unwrap();
+    stage.leader(&[second]).await.unwrap();
+    load(&[second], "numbers", "n", 10..17).await.unwrap();
+    stage.kill(second).await.unwrap();
+    let forced = stage.server(first, None).unwrap().arg("--force");
+    stage.enter_as(first, &forced).await.unwrap();
+    stage.leader(&[first]).await.unwrap();
+    load(&[first], "numbers", "n", 20..22).await.unwrap();
+    stage.enter(second, None).await.unwrap();
+    stage.hears(second, "LOST").await.unwrap();
+    stage.active(&[first, second]).await.unwrap();
+    assert_eq!(stage.leader(&[first, second]).await, Ok(first));
+    assert_eq!(stage.equal(&[first, second]).await.unwrap().0, 12);
 }

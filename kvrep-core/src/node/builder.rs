@@ -213,6 +213,9 @@ impl NodeBuilder {
     }
 
     /// Serves without the members that never return. **What only they had is lost**; for the operator's hand.
+    ///
+    /// Should they return all the same, they follow, and what they had is set aside: where the group decides by itself, the last force counts, by the clocks of
+    /// the machines. With an empty storage, name them as [members](Self::members): who is not named has no place, and stops when it hears of this.
     #[must_use]
     pub fn forced(mut self) -> Self {
         self.contradicts |= matches!(self.start, Start::Join(_));

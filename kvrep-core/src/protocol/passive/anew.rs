@@ -7,10 +7,12 @@
 //! Invariants:
 //! * whoever knows another origin is not followed, promises nothing here, and is not believed about who belongs: what it shows is not taken over, and it counts
 //!   as a member that has come back with nothing. It is reported, once ([`Event::OtherGroup`]);
-//! * of two such groups at most one yields to the other: one that names a replica which does not name it was begun before that one was, or by others whom that one
-//!   forgot. Where each names the other (a list of founders, of whom one was forced) the one with writes goes on, then the one of the higher rank;
+//! * of two such groups at most one yields to the other. The operator's last word counts first: one that was forced later goes on. (It was forced over what was not
+//!   heard, and what it has acknowledged since is not given up.) Else, one that names a replica which does not name it was begun before that one was, or by others whom that
+//!   one forgot. Where each names the other (a list of founders) the one with writes goes on, then the one of the higher rank;
 //! * who has writes of its own yields only to a replica that has all that its group had; who has none, to anybody. Two groups with writes of which neither knows
 //!   the other go on, both reported: no data are given up unasked;
+//! * who is not named by the one that was forced has no place to yield to: it stops, and what it has stays where it is;
 //! * whoever yields throws its own history away (set aside and reported as lost, where there are writes in it; or it stops, with
 //!   [`OnDivergence::Stop`]) before it takes the other configuration over, and draws another identity: it has promised nothing in the other group, and counts for nothing.
 //!
@@ -29,19 +31,61 @@ use super::message::{Course, MEMBERS_MAX, Message, Posture, Standing, is_plausib
 use super::mutation::Mutation;
 use super::primary::Primary;
 use super::succession::Rest;
-use super::takeover::Seeking;
+use super::takeover::{Seeking, forced_reign};
 use super::{OnDivergence, Part, Passive};
 use crate::id::{Configuration, Incarnation, Index, LogPoint, Origin, ReplicaId};
 use crate::manage::Managed;
 use crate::protocol::{Action, Event, Outbox};
 use crate::time::Time;
 use crate::wire::Envelope;
+use std::cmp::Ordering;
+use std::fmt;
 
 /// A replica of another group of this name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stranger {
     origin: Origin,
     asked_at: Option<Time>,
+}
+
+/// To whom a replica yields.
+enum Yields {
+    /// Who knows a group of this name from before; as a noun.
+    ToKnowing(String),
+    /// Who was forced to begin it anew.
+    ToForced(ReplicaId),
+}
+
+impl fmt::Display for Yields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ToKnowing(who) => write!(
+                f,
+                "{who} knows this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
+                 group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one"
+            ),
+            Self::ToForced(who) => write!(
+                f,
+                "{who} was forced to begin this group anew, without what this replica has. That is given up, and this replica gets a copy of what is there now"
+            ),
+        }
+    }
+}
+
+impl Yields {
+    /// Why a replica stops that is not to give up what it has.
+    fn stopping(&self) -> String {
+        match self {
+            Self::ToKnowing(who) => format!(
+                "stopped: {who} knows a group of this name to which this replica belonged before, with another storage than this one, in which another group was begun since; both have data. If the \
+                 directory that this replica had is there still, start it with that one; to give up what is in this one (it is saved aside), start it with OnDivergence::SaveAndRejoin"
+            ),
+            Self::ToForced(who) => format!(
+                "stopped: {who} was forced to begin this group anew, without what this replica has. To give that up (it is saved aside), start this replica with OnDivergence::SaveAndRejoin; to go on with it \
+                 instead, stop that one, and start this one with force"
+            ),
+        }
+    }
 }
 
 /// What a replica of another group says of itself, as it is to be taken here.
@@ -71,13 +115,26 @@ fn yields(
     else {
         return false;
     };
-    let elder = if own.members.contains_key(&from) {
-        let claim = |c: &Configuration, writes: bool| (writes, c.rank(), c.origin);
-        claim(shown, of.writes) > claim(own, writes)
-    } else {
-        of.writes || !writes
+    let elder = match forced_reign(shown).cmp(&forced_reign(own)) {
+        Ordering::Less => false,
+        Ordering::Greater => true,
+        Ordering::Equal if own.members.contains_key(&from) => {
+            let claim = |c: &Configuration, writes: bool| (writes, c.rank(), c.origin);
+            claim(shown, of.writes) > claim(own, writes)
+        }
+        Ordering::Equal => of.writes || !writes,
     };
     elder && (!writes || shown.has(from, of.store))
+}
+
+/// Whether `from`, which `own` names, was forced later to begin anew, without this replica.
+fn is_left_out(own: &Configuration, me: ReplicaId, from: ReplicaId, of: &Standing) -> bool {
+    own.members.contains_key(&from)
+        && of.configuration.as_ref().is_some_and(|shown| {
+            forced_reign(shown) > forced_reign(own)
+                && !shown.members.contains_key(&me)
+                && shown.has(from, of.store)
+        })
 }
 
 impl Local {
@@ -211,12 +268,26 @@ impl Passive {
             return false;
         };
         let writes = local.log.has_writes();
-        if !local.is_alone() || !self.may_yield() || !yields(own, local.me, writes, from, standing)
-        {
+        if !local.is_alone() || !self.may_yield() {
             return false;
         }
+        if is_left_out(own, local.me, from, standing) {
+            let why = format!(
+                "stopped: {from} was forced to begin this group anew, without this replica, whose data are those from before. They stay where they are; to join that group, start this replica with an empty storage"
+            );
+            self.stop_serving(why, out);
+            return true;
+        }
+        if !yields(own, local.me, writes, from, standing) {
+            return false;
+        }
+        let why = if forced_reign(shown) > forced_reign(own) {
+            Yields::ToForced(from)
+        } else {
+            Yields::ToKnowing(from.to_string())
+        };
         let shown = shown.clone();
-        self.yield_to(now, &format!("{from} knows"), shown, out);
+        self.yield_to(now, &why, shown, out);
         true
     }
 
@@ -233,7 +304,8 @@ impl Passive {
         if !newer || !named || self.forced || !self.may_yield() {
             return false;
         }
-        self.yield_to(now, "the witness knows", register.clone(), out);
+        let why = Yields::ToKnowing("the witness".into());
+        self.yield_to(now, &why, register.clone(), out);
         true
     }
 
@@ -242,29 +314,33 @@ impl Passive {
         !self.local.stopped && !self.local.restoring
     }
 
-    fn yield_to(&mut self, now: Time, who_knows: &str, shown: Configuration, out: &mut Outbox) {
-        if let Part::Primary(primary) =
-            std::mem::replace(&mut self.role, Part::Seeking(Seeking::idle()))
-        {
+    /// It serves no more, and keeps what it has.
+    fn stop_serving(&mut self, why: String, out: &mut Outbox) {
+        self.abdicate(out);
+        let local = &mut self.local;
+        let (first, commit) = (Index::ZERO.next(), local.commit);
+        let writes = local.log.writes(first, commit);
+        local.stop(first, writes, why, out);
+        self.change_role(Part::Seeking(Seeking::idle()), out);
+    }
+
+    fn abdicate(&mut self, out: &mut Outbox) {
+        let before = std::mem::replace(&mut self.role, Part::Seeking(Seeking::idle()));
+        if let Part::Primary(primary) = before {
             primary.abdicate(out);
         }
+    }
+
+    fn yield_to(&mut self, now: Time, to: &Yields, shown: Configuration, out: &mut Outbox) {
+        self.abdicate(out);
         let local = &mut self.local;
         let (first, commit) = (Index::ZERO.next(), local.commit);
         let writes = local.log.writes(first, commit);
         if local.on_divergence == OnDivergence::Stop && local.log.has_writes() {
-            let why = format!(
-                "stopped: {who_knows} a group of this name to which this replica belonged before, with another storage than this one, in which another group was begun since; both have data. If the \
-                 directory that this replica had is there still, start it with that one; to give up what is in this one (it is saved aside), start it with OnDivergence::SaveAndRejoin"
-            );
-            local.stop(first, writes, why, out);
-            self.change_role(Part::Seeking(Seeking::idle()), out);
+            self.stop_serving(to.stopping(), out);
             return;
         }
-        let why = format!(
-            "{who_knows} this group as one to which this replica belonged before, with another storage: this replica began it anew, with nothing, and serves no more. Whoever has what the \
-             group had goes on with it; what was written here since is given up then. If the directory that this replica had is there still, stop it and start it with that one"
-        );
-        out.push(Action::Event(Event::Refused(why)));
+        out.push(Action::Event(Event::Refused(to.to_string())));
         local.report_tail(out);
         if let Some(ticket) = local.leaving.take() {
             let outcome = Managed::Unknown;
@@ -358,6 +434,25 @@ mod tests {
                 assert!(!(here && there), "{mine} {theirs} {number}");
                 let writes_decide = mine != theirs;
                 assert!(!writes_decide || here == theirs, "{mine} {theirs} {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_was_forced_later_yields_to_nobody_who_was_forced_earlier() {
+        let (then, now) = (1_800_000_000_000_000, 1_803_600_000_000_000);
+        for earlier in [1, 1_000, then, then + 1_000] {
+            for (mine, theirs) in [(false, false), (false, true), (true, false), (true, true)] {
+                for (named, names) in [(true, true), (true, false), (false, true)] {
+                    let own = group(11, now, if names { &[ME, OTHER] } else { &[ME] });
+                    let shown = group(10, earlier, if named { &[OTHER, ME] } else { &[OTHER] });
+                    assert!(!outcome(&own, mine, &says(shown.clone(), 10, theirs)));
+                    let here = says(own, 11, mine);
+                    let there = yields(&shown, OTHER, theirs, ME, &here);
+                    assert_eq!(there, names, "{mine} {theirs} {named}");
+                    let left_out = is_left_out(&shown, OTHER, ME, &here);
+                    assert_eq!(left_out, named && !names);
+                }
             }
         }
     }

@@ -455,12 +455,14 @@ impl Local {
         self.stopped = true;
         self.hard.refuted = Some(from);
         self.persist_hard(out);
-        let commit = self.commit;
-        out.push(Action::Event(Event::AcknowledgedWritesLost {
-            from,
-            commit,
-            writes,
-        }));
+        if self.holds_writes() {
+            let commit = self.commit;
+            out.push(Action::Event(Event::AcknowledgedWritesLost {
+                from,
+                commit,
+                writes,
+            }));
+        }
         self.waiting_for = why;
         out.push(Action::Event(Event::Refused(self.waiting_for.clone())));
     }

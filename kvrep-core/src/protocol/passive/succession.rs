@@ -160,6 +160,7 @@ impl Passive {
             round_over: now >= seeking.deadline,
             rounds: seeking.rounds,
             forced: self.forced,
+            incarnation: self.local.incarnation,
             chosen: self.local.chosen,
             home: self.local.home(),
             waits_for_request: self.local.group.takeover == Takeover::OnClientRequest

@@ -15,7 +15,8 @@ use super::hard_state::newest;
 use super::message::{Posture, Standing};
 use crate::config::Authority;
 use crate::id::{
-    Configuration, LogPoint, MemberKind, Nonce, Origin, ReplicaId, StoreId, Term, Version,
+    Configuration, Incarnation, LogPoint, MemberKind, Nonce, Origin, ReplicaId, StoreId, Term,
+    Version,
 };
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +83,8 @@ pub(super) struct Situation<'a> {
     pub(super) round_over: bool,
     pub(super) rounds: u32,
     pub(super) forced: bool,
+    /// This life.
+    pub(super) incarnation: Incarnation,
     /// The last primary chose this replica to succeed it.
     pub(super) chosen: bool,
     /// The fixed primary, where nobody else may serve.
@@ -345,9 +348,9 @@ fn promote(
         .max(heard.unwrap_or_default())
         .max(old.map(|o| o.term).unwrap_or_default());
     if s.forced && s.authority == Authority::Alone {
-        // Those that are not awaited may have had reigns of their own, of which nobody here knows. If they return, it is they that
-        // are refuted, as the operator was told, and not this replica with what it has acknowledged since.
-        above.number = above.number.saturating_add(UNKNOWN_REIGNS);
+        // Those that are not awaited may have had reigns of their own, of which nobody here knows, be it by force. If they return, it is they that
+        // are refuted, as the operator was told, and not this replica with what it has acknowledged since: his last word counts.
+        above.number = (above.number.saturating_add(UNKNOWN_REIGNS)).max(s.incarnation.0);
     }
     Decision::Promote {
         new: Configuration {
@@ -362,8 +365,15 @@ fn promote(
     }
 }
 
-/// More than a member can have begun while the one that is forced knew nothing of it.
+/// More than a member can have begun while the one that is forced knew nothing of it. A forced reign's number is also that of the life in which it was forced,
+/// at least: drivers count lives in microseconds since 1970, so of two forced reigns that know nothing of each other the later one is above the earlier one
+/// and all that followed it.
 const UNKNOWN_REIGNS: u64 = 1 << 20;
+
+/// The term of a group that was forced at some time, as `Alone` counts them.
+pub(super) fn forced_reign(configuration: &Configuration) -> Option<Term> {
+    Some(configuration.term).filter(|term| term.number > UNKNOWN_REIGNS)
+}
 
 /// The one with the most advanced log among this replica and `others`; ties go to the fixed primary, then to the one that the
 /// last primary chose, then to the lowest id.

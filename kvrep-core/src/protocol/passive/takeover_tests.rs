@@ -1,5 +1,5 @@
 use super::*;
-use crate::id::{Departed, Index};
+use crate::id::{Departed, Incarnation, Index};
 
 const fn n(id: u32) -> ReplicaId {
     ReplicaId(id)
@@ -61,6 +61,7 @@ struct Case {
     gone: BTreeSet<ReplicaId>,
     round_over: bool,
     forced: bool,
+    life: u64,
     chosen: bool,
     home: Option<ReplicaId>,
     waits_for_request: bool,
@@ -80,6 +81,7 @@ impl Case {
             gone: BTreeSet::new(),
             round_over: true,
             forced: false,
+            life: 1,
             chosen: false,
             home: None,
             waits_for_request: false,
@@ -111,6 +113,7 @@ impl Case {
             round_over: self.round_over,
             rounds: 5,
             forced: self.forced,
+            incarnation: Incarnation(self.life),
             chosen: self.chosen,
             home: self.home,
             waits_for_request: self.waits_for_request,
@@ -350,6 +353,14 @@ fn a_forced_reign_is_above_those_that_the_missing_may_have_begun_meanwhile() {
     };
     let reigns_of_the_missing = config(1_000, 1, &[3]).term;
     assert!(new.term > reigns_of_the_missing, "{new:?}");
+    // Also one that was forced, an hour earlier, and whatever followed it.
+    let (then, now) = (1_800_000_000_000_000, 1_803_600_000_000_000);
+    case.life = now;
+    let Decision::Promote { new, .. } = case.decide() else {
+        panic!("it is forced");
+    };
+    let forced_before = config(then + 1_000, 1, &[3]).term;
+    assert!(new.term > forced_before, "{new:?}");
 }
 
 #[test]

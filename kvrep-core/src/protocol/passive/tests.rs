@@ -197,9 +197,13 @@ impl Group {
 
     /// The next life of a replica, with everything that was durable. (Not for one that has begun with a snapshot.)
     fn restart(&mut self, id: ReplicaId) {
+        self.restart_as(id, Start::Normal);
+    }
+
+    fn restart_as(&mut self, id: ReplicaId, start: Start) {
         let node = &self.nodes[&id];
         let (store, disk) = (node.store, node.disk.clone());
-        self.start_with(id, store, disk, Start::Normal);
+        self.start_with(id, store, disk, start);
     }
 
     fn start_with(&mut self, id: ReplicaId, store: StoreId, disk: Disk, start: Start) {

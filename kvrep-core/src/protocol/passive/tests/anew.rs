@@ -228,3 +228,127 @@ fn with_a_witness_nobody_begins_beside_its_register() {
     assert_eq!(g.in_sync(), 3);
     assert_eq!(g.read(stray, Read::Local), Some(vec![7]));
 }
+
+/// It is started by force, told of these, and serves.
+fn force(g: &mut Group, id: ReplicaId, told_of: &[ReplicaId], empty: bool) {
+    // Lives are counted by the clock.
+    g.lives += HOUR_MICROS;
+    let before = std::mem::replace(&mut g.config.members, told_of.iter().copied().collect());
+    if empty {
+        g.start_as(id, Start::Forced);
+    } else {
+        g.restart_as(id, Start::Forced);
+    }
+    g.config.members = before;
+    g.pass(SECOND);
+    assert_eq!(serving(g), [id]);
+}
+
+const HOUR_MICROS: u64 = 3_600_000_000;
+
+/// What is lost is told, as far as it is known to have counted.
+fn given_up(e: &Event) -> bool {
+    lost(e)
+        || matches!(
+            e,
+            Event::TailTruncated {
+                writes: Some(_),
+                ..
+            }
+        )
+}
+
+fn outforced(g: &Group, id: ReplicaId) -> bool {
+    told(g, id, "was forced to begin this group anew")
+}
+
+#[test]
+fn whoever_was_forced_to_begin_with_nothing_is_not_overruled_by_what_it_was_forced_over() {
+    for writes in [false, true] {
+        let (forced, older) = (ALL[0], [ALL[1], ALL[2]]);
+        let mut g = three();
+        for id in ALL {
+            g.crash(id);
+        }
+        force(&mut g, forced, &ALL, true);
+        if writes {
+            assert!(matches!(g.write(forced, 8), Some(Outcome::Done { .. })));
+        }
+        for id in older {
+            g.restart(id);
+        }
+        g.pass(3 * SECOND);
+        assert_eq!((g.in_sync(), serving(&g)), (3, vec![forced]));
+        assert_eq!(events(&g, forced, lost), 0);
+        let left = if writes { vec![8] } else { vec![] };
+        assert_eq!(g.read(forced, Read::Linearizable), Some(left.clone()));
+        for id in older {
+            assert!(outforced(&g, id), "{id}");
+            assert_eq!(events(&g, id, given_up), 1, "{id}");
+            assert_eq!(g.read(id, Read::Local), Some(left.clone()));
+        }
+    }
+}
+
+#[test]
+fn whoever_was_forced_without_others_is_not_overruled_by_them_and_they_keep_what_they_have() {
+    let (forced, older) = (ALL[0], [ALL[1], ALL[2]]);
+    for alone in [false, true] {
+        let mut g = three();
+        if alone {
+            // The last one agrees with itself that the others are gone, and serves again as soon as it is started.
+            g.crash(ALL[0]);
+            g.crash(ALL[2]);
+            g.pass(SECOND);
+        }
+        for id in ALL {
+            g.crash(id);
+        }
+        let data = g.nodes[&older[0]].disk.entries.clone();
+        force(&mut g, forced, &[forced], true);
+        assert!(matches!(g.write(forced, 8), Some(Outcome::Done { .. })));
+        for id in older {
+            g.restart(id);
+        }
+        g.pass(3 * SECOND);
+        assert_eq!(serving(&g), [forced], "{alone}");
+        assert_eq!(events(&g, forced, lost), 0);
+        assert_eq!(g.read(forced, Read::Linearizable), Some(vec![8]));
+        let status = g.nodes[&older[0]].engine.status();
+        let why = &status.waiting_for;
+        assert!(
+            why.contains("was forced to begin this group anew, without this replica"),
+            "{why}"
+        );
+        let left = g.nodes[&older[0]].disk.entries.clone();
+        assert_eq!(left[..data.len()], data[..], "its data stay");
+    }
+}
+
+#[test]
+fn of_two_that_were_forced_the_later_one_counts() {
+    for empty in [false, true] {
+        let (first, second) = (ALL[0], ALL[1]);
+        let mut g = three();
+        for id in ALL {
+            g.crash(id);
+        }
+        force(&mut g, first, &ALL, false);
+        for value in [8, 9] {
+            assert!(matches!(g.write(first, value), Some(Outcome::Done { .. })));
+        }
+        g.crash(first);
+        force(&mut g, second, &ALL, empty);
+        assert!(matches!(g.write(second, 10), Some(Outcome::Done { .. })));
+        // It was in sync with nobody, so it serves at once; until it hears of the other one.
+        g.restart(first);
+        g.pass(3 * SECOND);
+        assert_eq!((g.in_sync(), serving(&g)), (2, vec![second]), "{empty}");
+        assert_eq!(events(&g, second, lost), 0);
+        assert_eq!(events(&g, first, given_up), 1);
+        let left = if empty { vec![10] } else { vec![7, 10] };
+        for id in [first, second] {
+            assert_eq!(g.read(id, Read::Local), Some(left.clone()));
+        }
+    }
+}
