@@ -24,7 +24,7 @@ pub(super) struct Peer {
     pub(super) confirmed: Index,
     /// What it said of a position to which this replica has not come yet.
     ahead: Option<(Index, u64, Confirmed)>,
-    /// What it said last that it has, if it does not serve.
+    /// What it said last that it has.
     word: Option<Word>,
     accused: Option<Time>,
     /// Whether it said last that it serves.
@@ -55,9 +55,18 @@ impl Peer {
         now - self.heard > timing.suspect_after
     }
 
+    /// What it says that is confirmed of what it serves, if it serves and was heard lately.
+    pub(super) fn serves_with(&self, now: Time, timing: Timing) -> Option<(Life, Word)> {
+        let word = self
+            .word
+            .filter(|_| self.serving && !self.is_late(now, timing));
+        word.map(|word| (self.life, word))
+    }
+
     /// What it has, if it does not serve and was heard lately.
     pub(super) fn word_at(&self, now: Time, timing: Timing) -> Option<Word> {
-        self.word.filter(|_| !self.is_late(now, timing))
+        self.word
+            .filter(|_| !self.serving && !self.is_late(now, timing))
     }
 }
 
@@ -154,7 +163,7 @@ impl Active {
             origin: heard.origin,
             confirmed: heard.confirmed,
         };
-        peer.word = (!heard.serving).then_some(word);
+        peer.word = Some(word);
         peer.serving = heard.serving;
         peer.apart_since = apart.then(|| peer.apart_since.unwrap_or(now));
         if let Some(join) = self.join.as_mut().filter(|_| heard.serving) {

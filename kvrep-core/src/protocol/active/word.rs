@@ -8,13 +8,16 @@
 //!
 //! * Those who serve give it by agreeing at a mark; those who join, by what they say about a mark after their announcement: from there on they confirm
 //!   nothing any more. A newcomer's own word is always waited for, for the state that it gets replaces what it has.
-//! * If somebody's word tells of something confirmed that is missing here, this replica steps aside ([`Fence::Behind`]), and whoever has it goes on.
+//! * If somebody's word tells of something confirmed that is missing here, this replica steps aside ([`Fence::Behind`]), and whoever has it goes on. So does one that serves with
+//!   fewer than k, where somebody serves with more, whose joining it has missed.
 //! * Where k have nothing, more is lost than the promise allows, or nothing ever was: whoever has most goes on.
 //!
 //! With one confirmation nobody is asked: n − k + 1 would be all of them.
 //!
 //! Caveats: if more than n − k members are gone at once, the others wait for one of them, be it without its state: a replica cannot know by itself that it
-//! has missed nothing. And where k members serve and agree, they ask nobody else; if 2k ≤ n, they may together have missed what k others confirmed.
+//! has missed nothing. And where k members serve and agree, they ask nobody else; if 2k ≤ n, they may together have missed what k others confirmed. One
+//! that has missed how the others joined knows of nothing that was confirmed, and says so: with one that comes back with nothing it may be k, and they go on, if those who know better are not
+//! heard meanwhile.
 
 use super::marks::Agreement;
 use super::message::Confirmed;
@@ -121,6 +124,9 @@ impl Active {
         };
         let serving: Vec<_> = history.ring.serving().collect();
         let most = serving.len() >= self.group.confirmations;
+        if !most && let Some(leave) = self.leave_of_those_apart() {
+            return leave;
+        }
         for own in self.marks.current(history.ring.decisions) {
             let compared = self.marks.compare(&own, self.me, serving.iter().copied());
             if own.at <= announced || compared != Agreement::Yes {
@@ -147,6 +153,30 @@ impl Active {
             }
         }
         Leave::Open
+    }
+
+    /// What those say who serve, and of whom this history does not know that: it may be this replica that has missed something, their joining too. Their
+    /// silence about the newcomers is no word that there is nothing. `None`: nothing that is missing here.
+    fn leave_of_those_apart(&self) -> Option<Leave> {
+        let history = self.history.as_ref()?;
+        let apart = self.peers.iter().filter_map(|(replica, peer)| {
+            let (life, word) = peer.serves_with(self.awake, self.group.timing)?;
+            (!history.ring.serves(*replica, life)).then_some(word)
+        });
+        let mut leave = None;
+        for word in apart {
+            let rivals = history.origin().is_some() && history.origin() != word.origin;
+            let Confirmed { at, chain } = word.confirmed;
+            if word.origin.is_none() || rivals || history.chain_at(at) == Some(chain) {
+                continue;
+            }
+            if at <= history.at {
+                return Some(Leave::Behind);
+            }
+            // It may be on its way.
+            leave = Some(Leave::Open);
+        }
+        leave
     }
 
     /// Whether this replica, which serves nobody, may begin a history with what it has.

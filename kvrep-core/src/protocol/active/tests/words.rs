@@ -146,3 +146,53 @@ fn one_that_serves_alone_finds_out_that_it_hears_nothing() {
         group.reconnects > 0
     });
 }
+
+/// One step, in which the stream loses for `r` that others are ready.
+fn step_without_the_ready(group: &mut Group, r: usize) {
+    group.lagging.insert(r);
+    group.step();
+    while let Some(published) = group.stream.get(group.read[r]).cloned() {
+        group.read[r] += 1;
+        if !matches!(published.item, Item::Ready { .. }) {
+            group.deliver(r, published);
+        }
+    }
+}
+
+#[test]
+fn one_that_missed_how_the_others_joined_does_not_give_away_a_state_that_lacks_what_they_confirmed()
+{
+    let mut group = Group::new(3, 2);
+    for r in 0..3 {
+        group.start(r, 1, None);
+    }
+    while !(group.serves(1) && group.serves(2)) {
+        assert!(
+            group.now < Time::ZERO + Duration::from_secs(60),
+            "they join"
+        );
+        step_without_the_ready(&mut group, 0);
+    }
+    let began = |(r, event): &(usize, Event)| *r == 0 && matches!(event, Event::Began { .. });
+    assert!(group.events.iter().any(began));
+    // To its knowledge it is alone, and nothing was ever confirmed. The others confirm something.
+    cut_off(&mut group, 0);
+    for hash in 0..3 {
+        group.ask(hash, "confirmed by 1 and 2");
+    }
+    group.until("it is answered", |group| {
+        group.answered("confirmed by 1 and 2") > 0
+    });
+    group.run(Duration::from_millis(100));
+    group.read[0] = group.stream.len();
+    back(&mut group);
+    // One of the two comes back with nothing.
+    group.replicas[2] = None;
+    group.run(Duration::from_millis(20));
+    group.start(2, 2, None);
+    group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+    let lost = |(_, event): &(usize, Event)| matches!(event, Event::HistoryLost { acknowledged, .. } if *acknowledged > 0);
+    assert!(!group.events.iter().any(lost));
+    let aside = |(r, event): &(usize, Event)| *r == 0 && matches!(event, Event::Fenced { .. });
+    assert!(group.events.iter().any(aside));
+}
