@@ -43,6 +43,7 @@ mod outbox;
 mod pace;
 mod peers;
 mod reassembly;
+mod replicas;
 mod seen;
 mod socket;
 mod transport;

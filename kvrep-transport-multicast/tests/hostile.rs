@@ -4,11 +4,11 @@ mod common;
 
 use common::{PATIENCE, config, until};
 use kvrep_core::client_wire::{Op, Request};
-use kvrep_core::node::ClientLink;
+use kvrep_core::node::{Client, ClientLink, ClientOptions};
 use kvrep_core::testing::mailbox::Mailbox;
 use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport};
 use kvrep_core::wire::{Envelope, FrameKind, encode_frame};
-use kvrep_core::{GroupId, Incarnation, ReplicaId};
+use kvrep_core::{Fold, GroupId, Incarnation, ReplicaId};
 use kvrep_transport_multicast::{
     GroupSocket, MulticastConfig, MulticastGroupLink, MulticastTransport,
 };
@@ -313,4 +313,50 @@ async fn a_client_is_not_led_away_by_what_is_said_again_from_elsewhere() {
         "it asks elsewhere"
     );
     asking.abort();
+}
+
+/// Such as members that were replaced one after the other, or that somebody has made up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_asks_nobody_who_is_silent_while_another_is_heard() {
+    let config = config();
+    let (replica, dead) = (
+        GroupSocket::open(&config).unwrap(),
+        GroupSocket::open(&config).unwrap(),
+    );
+    let link = Arc::new(MulticastGroupLink::new(GROUP, config.clone()));
+    // It answers no request, so the client looks around.
+    let asking = {
+        let link = Arc::clone(&link);
+        tokio::spawn(async move { link.call(0, Op::Status, Instant::now() + PATIENCE).await })
+    };
+    let mut buffer = [0; 2_048];
+    let heard = timeout(PATIENCE, replica.group().recv_from(&mut buffer)).await;
+    let (_, client) = heard.unwrap().unwrap();
+    let answering = tokio::spawn(async move {
+        let hello = datagram(HELLO, 1, 5, (0, 0, 0, 0), b"");
+        loop {
+            replica.own().send_to(&hello, client).await.unwrap();
+            let _ = replica.group().recv_from(&mut buffer).await;
+        }
+    });
+    until("the one that lives is met", || {
+        link.resolve(ReplicaId(1), None).is_some()
+    })
+    .await;
+    for id in 4..64 {
+        let hello = datagram(HELLO, id, 5, (0, 0, 0, 0), b"");
+        dead.own().send_to(&hello, client).await.unwrap();
+    }
+    until("the others are met, and silent", || {
+        (1..61).all(|target| link.is_silent(target))
+    })
+    .await;
+    asking.abort();
+    let mut options = ClientOptions::default();
+    options.deadline = Duration::from_secs(2);
+    let client = Client::<Fold<i64, i64>>::with_options(link, options);
+    client.execute(1).await.expect_err("nobody answers");
+    let asked = dead.own().try_recv_from(&mut [0; 2_048]);
+    assert!(asked.is_err(), "a dead one is asked");
+    answering.abort();
 }
