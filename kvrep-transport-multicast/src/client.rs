@@ -52,8 +52,7 @@ pub fn connect<S>(group: &str, config: MulticastConfig) -> Client<S> {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let config = MulticastConfig::new("239.255.0.7:47812".parse().unwrap()).interface(Ipv4Addr::LOCALHOST);
-/// let mut options = ClientOptions::default();
-/// options.deadline = Duration::from_millis(50);
+/// let options = ClientOptions::default().deadline(Duration::from_millis(50));
 /// let link = MulticastGroupLink::new("counter", config); // nobody is there
 /// let client = Client::<Fold<i64, i64>>::with_options(link, options);
 /// let error = client.execute(1).await.unwrap_err();

@@ -24,6 +24,8 @@ use tokio::time::Instant;
 pub(super) struct Routes {
     primary: AtomicUsize,
     next: AtomicUsize,
+    /// Every target said last that it never will be.
+    hopeless: AtomicBool,
     any_suspect: AtomicBool,
     suspects: Mutex<Vec<(usize, Instant)>>,
     random: AtomicU64,
@@ -36,10 +38,15 @@ impl Routes {
             primary: AtomicUsize::new(0),
             // Different clients start to read at different replicas.
             next: AtomicUsize::new((seed >> 40) as usize),
+            hopeless: AtomicBool::new(false),
             any_suspect: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             random: AtomicU64::new(seed),
         }
+    }
+
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::Relaxed)
     }
 
     fn suspects(&self) -> MutexGuard<'_, Vec<(usize, Instant)>> {
@@ -188,6 +195,7 @@ impl<'a> Route<'a> {
             let met = self.link.call(self.target, op(), until).await;
             if !matches!(met, Err(LinkError::Hopeless(_))) {
                 self.hopeless.remove(&self.target);
+                self.routes.hopeless.store(false, Ordering::Relaxed);
             }
             let met = match met {
                 Ok(Outcome::NotPrimary { primary, address }) => {
@@ -239,6 +247,7 @@ impl<'a> Route<'a> {
                 Err(error @ LinkError::Hopeless(_)) => {
                     self.hopeless.insert(self.target);
                     if self.hopeless.len() >= self.awake() {
+                        self.routes.hopeless.store(true, Ordering::Relaxed);
                         return Err(GaveUp {
                             maybe_done: self.maybe_done,
                             last: error.to_string(),

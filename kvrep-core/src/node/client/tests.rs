@@ -3,6 +3,7 @@ use crate::Fold;
 use crate::node::link::LinkError;
 use async_trait::async_trait;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Answers as written, to whatever target, and keeps what it was asked.
 #[derive(Default)]
