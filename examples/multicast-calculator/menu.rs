@@ -22,6 +22,8 @@ pub struct Menu {
     group: MulticastConfig,
     patience: Patience,
     outcome: Outcome,
+    /// Expressions have no answer yet.
+    waits: bool,
 }
 
 impl Menu {
@@ -32,25 +34,38 @@ impl Menu {
             group,
             patience,
             outcome: Outcome::Results,
+            waits: false,
         }
     }
 
-    /// One expression after the other, as they were given.
+    /// What became of the requests. One that waits, because its user has waited for long enough, has no answer.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if self.waits {
+            Outcome::Failed
+        } else {
+            self.outcome
+        }
+    }
+
+    /// One expression after the other, as they were given. May be dropped at any time, as when the program is to end.
     ///
     /// # Errors
     /// When nothing can be printed any more.
-    pub async fn given(mut self, expressions: &[String]) -> io::Result<Outcome> {
+    pub async fn given(&mut self, expressions: &[String]) -> io::Result<()> {
+        self.waits = true;
         for expression in expressions {
             self.evaluate(expression).await?;
         }
-        Ok(self.outcome)
+        self.waits = false;
+        Ok(())
     }
 
-    /// Each line of the standard input, until it ends.
+    /// Each line of the standard input, until it ends. May be dropped at any time, too.
     ///
     /// # Errors
     /// When nothing can be read or printed any more.
-    pub async fn typed(mut self) -> io::Result<Outcome> {
+    pub async fn typed(&mut self) -> io::Result<()> {
         let mut prompt = Some(Prompt::new("", OnPipe::Silent, TEXT_BYTES_MAX)?);
         // A read cannot be taken back; it has a thread of its own, so that Ctrl-C ends the program meanwhile.
         while let Some(mut reader) = prompt.take() {
@@ -59,13 +74,17 @@ impl Menu {
             let (typed, reader) = reading.await.map_err(io::Error::other)?;
             match typed? {
                 Typed::Line(line) if line.trim().is_empty() => {}
-                Typed::Line(line) => self.evaluate(line.trim()).await?,
+                Typed::Line(line) => {
+                    self.waits = true;
+                    self.evaluate(line.trim()).await?;
+                    self.waits = false;
+                }
                 Typed::Unfit(why) => self.fail(&why),
                 Typed::End => break,
             }
             prompt = Some(reader);
         }
-        Ok(self.outcome)
+        Ok(())
     }
 
     async fn evaluate(&mut self, expression: &str) -> io::Result<()> {

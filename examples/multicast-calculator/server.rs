@@ -69,6 +69,7 @@ pub async fn serve(settings: Settings, console: Console) -> Result<(), TickConfi
         origin: Instant::now(),
         evaluating: Arc::new(Semaphore::new(EVALUATED_AT_ONCE_MAX)),
         requests_shown: Mutex::new(Shown::new(REQUESTS_SHOWN_MAX)),
+        invalid_shown: Mutex::new(Shown::new(INVALID_SHOWN_MAX)),
         console,
         settings,
     });
@@ -86,6 +87,7 @@ struct Server {
     kept: Mutex<Kept>,
     evaluating: Arc<Semaphore>,
     requests_shown: Mutex<Shown>,
+    invalid_shown: Mutex<Shown>,
     origin: Instant,
     console: Console,
 }
@@ -102,7 +104,7 @@ impl Server {
     }
 
     fn cluster(&self) -> MutexGuard<'_, Cluster> {
-        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.cluster)
     }
 
     /// Joins the groups, and again whenever they are lost.
@@ -194,10 +196,15 @@ impl Server {
                 self.settings.me.0
             ));
         }
-        let hidden = self.requests_shown().take_hidden();
-        if hidden > 0 {
-            self.console
-                .trouble(format!("{hidden} more client messages came than are shown"));
+        for (what, shown) in [
+            ("client messages", &self.requests_shown),
+            ("datagrams that say nothing", &self.invalid_shown),
+        ] {
+            let hidden = locked(shown).take_hidden();
+            if hidden > 0 {
+                self.console
+                    .trouble(format!("{hidden} more {what} came than are shown"));
+            }
         }
         if let (Turn::Mine, Some(sockets)) = (turn, sockets) {
             for request in self.kept().take(now) {
@@ -206,19 +213,13 @@ impl Server {
         }
     }
 
-    fn requests_shown(&self) -> MutexGuard<'_, Shown> {
-        let shown = self.requests_shown.lock();
-        shown.unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether the lines of the request that is looked at now are printed.
     fn shows_request(&self) -> bool {
-        self.requests_shown()
-            .may(self.now(), self.settings.ticks.period)
+        locked(&self.requests_shown).may(self.now(), self.settings.ticks.period)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.kept)
     }
 
     fn tell_updates(&self) {
@@ -238,7 +239,6 @@ impl Server {
     }
 
     async fn listen_to_servers(self: Arc<Self>, sockets: Arc<Sockets>) {
-        let mut shown = Shown::new(INVALID_SHOWN_MAX);
         loop {
             let mut buffer = [0; TEXT_BYTES_MAX + 1];
             let (datagram, from) = receive(sockets.servers.group(), &mut buffer).await;
@@ -248,7 +248,7 @@ impl Server {
                 Heard::Alive => self.tell_updates(),
                 Heard::Late => {}
                 Heard::Invalid => {
-                    if shown.may(now, self.settings.ticks.period) {
+                    if locked(&self.invalid_shown).may(now, self.settings.ticks.period) {
                         self.console.say(words::received_invalid(datagram, from));
                     }
                 }
@@ -326,6 +326,10 @@ impl Server {
             self.console.say(block);
         }
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The next datagram; what does not fit is cut off.

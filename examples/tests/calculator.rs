@@ -452,3 +452,46 @@ async fn c4_7_expressions_that_take_long_delay_no_heartbeat() {
     let dead = |line: &String| line.contains("Server 1 is Unresponsive");
     assert!(!two.printed().iter().any(dead));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r4_19_of_datagrams_that_say_nothing_some_are_shown_and_the_number_of_the_others_is_said() {
+    let groups = Groups::new();
+    let mut server = groups.server(1).start().unwrap();
+    update(&mut server, 1, "Active").await;
+    let voice = GroupSocket::open_own(&Groups::config(groups.servers)).unwrap();
+    for _ in 0..100 {
+        voice.send_to(b"nothing", groups.servers).await.unwrap();
+    }
+    server
+        .line("Received invalid data nothing", WITHIN)
+        .await
+        .unwrap();
+    server
+        .line(
+            "more datagrams that say nothing came than are shown",
+            WITHIN,
+        )
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_interrupted_ends_with_1_while_it_waits_and_with_0_where_nothing_is_asked()
+{
+    let groups = Groups::new();
+    let mut given = groups.client(&["1+1"]).start().unwrap();
+    let mut typed = groups.client(&[]).start().unwrap();
+    typed.type_line("1+1").await.unwrap();
+    for waiting in [&mut given, &mut typed] {
+        waiting.line("Requesting evaluation", WITHIN).await.unwrap();
+        waiting.interrupt().unwrap();
+        let status = waiting.ended(WITHIN).await.unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
+    let mut idle = groups.client(&[]).start().unwrap();
+    idle.line("Type the arithmetic expression: ", WITHIN)
+        .await
+        .unwrap();
+    idle.interrupt().unwrap();
+    assert_eq!(idle.ended(WITHIN).await.unwrap().code(), Some(0));
+}

@@ -4,7 +4,7 @@
 //! - A call is answered or lost at the latest when its deadline passes, and lost sooner if its replica says nothing at all for [`SILENT_AFTER`].
 //! - A request is sent again until it is answered, under the same number: a replica carries it out once, and sends its answer again.
 //! - Whoever is asked for and not known is looked for, and while calls are made the group is asked again and again who is there.
-//! - A replica's address stays for a while although another one is told in the name of the same life, as it does among members.
+//! - Whom of those whom it has heard to ask, and where, [`Replicas`] knows.
 //!
 //! Caveat: that a group is of this name cannot be told from a group that does not run: both are silent.
 
@@ -12,6 +12,7 @@ use crate::config::MulticastConfig;
 use crate::datagram::{Heading, Piece, Said, To, pieces_of};
 use crate::outbox::remedy;
 use crate::reassembly::{Reassembly, Taken};
+use crate::replicas::{Known, Replicas, SILENT_AFTER};
 use crate::socket::own_socket;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -51,8 +52,7 @@ pub fn connect<S>(group: &str, config: MulticastConfig) -> Client<S> {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
 /// let config = MulticastConfig::new("239.255.0.7:47812".parse().unwrap()).interface(Ipv4Addr::LOCALHOST);
-/// let mut options = ClientOptions::default();
-/// options.deadline = Duration::from_millis(50);
+/// let options = ClientOptions::default().deadline(Duration::from_millis(50));
 /// let link = MulticastGroupLink::new("counter", config); // nobody is there
 /// let client = Client::<Fold<i64, i64>>::with_options(link, options);
 /// let error = client.execute(1).await.unwrap_err();
@@ -76,31 +76,19 @@ struct Shared {
     /// Drawn, so that no two clients at one address are taken for one.
     me: Incarnation,
     state: Mutex<State>,
-    /// For how long a replica's address stays.
-    address_kept: Duration,
     /// Somebody was heard.
     heard: Notify,
     /// Somebody is asked for who is not known.
     missed: Notify,
 }
 
-#[derive(Default)]
 struct State {
-    /// In the order in which they were heard first: the numbers of the targets.
-    replicas: Vec<Known>,
+    replicas: Replicas,
     calls: BTreeMap<u64, oneshot::Sender<Outcome>>,
     /// Of requests, and of the frames that carry them.
     next_id: u64,
     /// There were calls since the group was asked last.
     asked: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Known {
-    replica: ReplicaId,
-    incarnation: Incarnation,
-    address: SocketAddr,
-    heard: Instant,
 }
 
 impl MulticastGroupLink {
@@ -110,8 +98,12 @@ impl MulticastGroupLink {
         let shared = Shared {
             group: GroupId::named(group_name),
             me: Incarnation(drawn()),
-            state: Mutex::default(),
-            address_kept: config.timing.address_kept,
+            state: Mutex::new(State {
+                replicas: Replicas::new(config.timing.address_kept),
+                calls: BTreeMap::new(),
+                next_id: 0,
+                asked: false,
+            }),
             heard: Notify::new(),
             missed: Notify::new(),
         };
@@ -169,7 +161,7 @@ impl MulticastGroupLink {
             {
                 let state = self.shared.state();
                 match state.replicas.get(target) {
-                    Some(known) => return Ok(*known),
+                    Some(known) => return Ok(known),
                     None if target > 0 => {
                         return Err(LinkError::NotSent(format!("no target {target}")));
                     }
@@ -197,12 +189,16 @@ impl ClientLink for MulticastGroupLink {
 
     fn resolve(&self, replica: ReplicaId, _: Option<&str>) -> Option<usize> {
         let state = self.shared.state();
-        let known = state.replicas.iter();
-        let target = known.clone().position(|known| known.replica == replica);
-        if target.is_none() {
+        let target = state.replicas.target_of(replica);
+        if target.is_none_or(|target| state.replicas.is_silent(Instant::now(), target)) {
             self.shared.missed.notify_one();
         }
         target
+    }
+
+    fn is_silent(&self, target: usize) -> bool {
+        let state = self.shared.state();
+        state.replicas.is_silent(Instant::now(), target)
     }
 
     async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
@@ -247,7 +243,7 @@ impl ClientLink for MulticastGroupLink {
             if let Ok(answered) = timeout_at(again, &mut outcome).await {
                 return answered.map_err(|_| LinkError::Lost("the link was closed".into()));
             }
-            let now = self.shared.state().replicas.get(target).copied();
+            let now = self.shared.state().replicas.get(target);
             let Some(now) = now.filter(|now| now.incarnation == known.incarnation) else {
                 let why = format!("{} was started anew", known.replica);
                 return Err(LinkError::Lost(why));
@@ -278,9 +274,12 @@ impl Drop for MulticastGroupLink {
 impl fmt::Debug for MulticastGroupLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.shared.state();
-        let replicas: Vec<_> = state.replicas.iter().map(|k| k.replica).collect();
         let (group, at) = (self.shared.group, self.config.group);
-        write!(f, "MulticastGroupLink({group:?} at {at}: {replicas:?})")
+        write!(
+            f,
+            "MulticastGroupLink({group:?} at {at}: {:?})",
+            state.replicas
+        )
     }
 }
 
@@ -314,43 +313,15 @@ impl Shared {
     async fn ask_who_is_there(&self, socket: &UdpSocket, group: SocketAddrV4) -> io::Result<()> {
         let mut hello = BytesMut::with_capacity(Heading::BYTES);
         self.heading(Said::Hello).encode(&mut hello);
-        socket.send_to(&hello, group).await.map(drop)
+        socket.send_to(&hello, group).await?;
+        self.state().replicas.are_asked(Instant::now());
+        Ok(())
     }
 
     /// A replica was heard, from this address.
     fn on_heard(&self, replica: ReplicaId, incarnation: Incarnation, address: SocketAddr) {
-        // The witness has no part in serving.
-        if replica == ReplicaId::WITNESS || replica == ReplicaId::NOBODY {
-            return;
-        }
-        let heard = Known {
-            replica,
-            incarnation,
-            address,
-            heard: Instant::now(),
-        };
-        let mut state = self.state();
-        let replicas = &mut state.replicas;
-        let room = replicas.len() < TARGETS_MAX;
-        match replicas.iter_mut().find(|known| known.replica == replica) {
-            Some(known) if incarnation > known.incarnation => *known = heard,
-            Some(known) => {
-                let may_move = known.heard.elapsed() >= self.address_kept;
-                if incarnation == known.incarnation && (address == known.address || may_move) {
-                    *known = heard;
-                }
-            }
-            None if room => replicas.push(heard),
-            None => {
-                // Its number may be told to nobody any more.
-                let longest = replicas.iter_mut().min_by_key(|known| known.heard);
-                if let Some(gone) = longest.filter(|known| known.heard.elapsed() >= FORGOTTEN_AFTER)
-                {
-                    *gone = heard;
-                }
-            }
-        }
-        drop(state);
+        let life = (replica, incarnation);
+        self.state().replicas.heard(Instant::now(), life, address);
         self.heard.notify_waiters();
     }
 
@@ -376,6 +347,7 @@ async fn hear(shared: Arc<Shared>, socket: Arc<UdpSocket>, config: MulticastConf
     let mut buffer = vec![0; 65_536];
     let mut looking = interval(LOOK_EVERY);
     looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = None;
     loop {
         let received = tokio::select! {
             biased;
@@ -387,7 +359,11 @@ async fn hear(shared: Arc<Shared>, socket: Arc<UdpSocket>, config: MulticastConf
                 continue;
             }
             () = shared.missed.notified() => {
-                look(&shared, &socket, &config).await;
+                // Whoever still misses it says so again.
+                if looked.is_none_or(|at: Instant| at.elapsed() >= RESEND_EVERY) {
+                    looked = Some(Instant::now());
+                    look(&shared, &socket, &config).await;
+                }
                 continue;
             }
             received = socket.recv_from(&mut buffer) => received,
@@ -438,14 +414,7 @@ fn drawn() -> u64 {
 /// How often a request without an answer is sent again.
 const RESEND_EVERY: Duration = Duration::from_millis(100);
 
-/// A replica that says nothing for so long, though asked, is taken for gone.
-const SILENT_AFTER: Duration = Duration::from_secs(1);
-
 /// How often the group is asked who is there, while calls are made.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A replica that was not heard for so long may give its number to another one, where there are too many.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
-
 const CALLS_MAX: usize = 65_536;
-const TARGETS_MAX: usize = 64;

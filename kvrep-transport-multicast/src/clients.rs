@@ -2,7 +2,7 @@
 //!
 //! (Birrell and Nelson: *Implementing Remote Procedure Calls*, ACM TOCS 1984: the last answers are kept, and a call sent again is recognised by its number.)
 //! Invariants: at most [`CLIENTS_MAX`] clients, of each at most [`ANSWERS_MAX`] answers and [`ANSWER_BYTES_MAX`] bytes of them; who was not
-//! heard for longest gives way.
+//! heard for longest gives way. Nobody is remembered for what was not a request.
 
 use crate::seen::Seen;
 use bytes::Bytes;
@@ -40,6 +40,19 @@ pub(crate) enum Asked {
 impl Clients {
     /// Whether this request of it is new.
     pub(crate) fn ask(&mut self, now: Instant, asker: Asker, number: u64) -> Asked {
+        let Some(client) = self.known.get_mut(&asker) else {
+            return Asked::New;
+        };
+        client.heard = now;
+        if client.seen.is_new(number) {
+            return Asked::New;
+        }
+        let answer = client.answers.iter().find(|(of, _)| *of == number);
+        answer.map_or(Asked::Before, |(_, answer)| Asked::Answered(answer.clone()))
+    }
+
+    /// The whole request is here, and is one.
+    pub(crate) fn take(&mut self, now: Instant, asker: Asker, number: u64) {
         if !self.known.contains_key(&asker) && self.known.len() >= CLIENTS_MAX {
             let oldest = self.known.iter().min_by_key(|(_, client)| client.heard);
             if let Some(oldest) = oldest.map(|(asker, _)| *asker) {
@@ -53,18 +66,7 @@ impl Clients {
             answer_bytes: 0,
         });
         client.heard = now;
-        if client.seen.is_new(number) {
-            return Asked::New;
-        }
-        let answer = client.answers.iter().find(|(of, _)| *of == number);
-        answer.map_or(Asked::Before, |(_, answer)| Asked::Answered(answer.clone()))
-    }
-
-    /// The whole request is here.
-    pub(crate) fn take(&mut self, asker: Asker, number: u64) {
-        if let Some(client) = self.known.get_mut(&asker) {
-            client.seen.take(number);
-        }
+        client.seen.take(number);
     }
 
     pub(crate) fn answered(&mut self, asker: Asker, number: u64, answer: &Bytes) {
@@ -95,7 +97,7 @@ mod tests {
         let (mut clients, now) = (Clients::default(), Instant::now());
         let asker = |n: u64| (Incarnation(n), SocketAddr::from(([127, 0, 0, 1], 1)));
         assert_eq!(clients.ask(now, asker(1), 7), Asked::New);
-        clients.take(asker(1), 7);
+        clients.take(now, asker(1), 7);
         assert_eq!(clients.ask(now, asker(1), 7), Asked::Before);
         clients.answered(asker(1), 7, &"seven".into());
         assert_eq!(
@@ -110,7 +112,12 @@ mod tests {
         assert_eq!(clients.ask(now, asker(1), 7), Asked::Before);
         assert_eq!(clients.known[&asker(1)].answers.len(), 2);
         for other in 10..5_000 {
-            clients.ask(now, asker(other), 1);
+            // What is not taken is not remembered either.
+            assert_eq!(clients.ask(now, asker(other), 1), Asked::New);
+        }
+        assert_eq!(clients.known.len(), 1);
+        for other in 10..5_000 {
+            clients.take(now, asker(other), 1);
         }
         assert_eq!(clients.known.len(), CLIENTS_MAX);
     }

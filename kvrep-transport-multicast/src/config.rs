@@ -70,9 +70,10 @@ pub struct MulticastLimits {
 pub struct MulticastTiming {
     /// How often a member says where it reads what is for it alone. 500 ms by default.
     pub hello_every: Duration,
-    /// For how long a member's address stays although another one is told in the name of the same life. 3 s by default.
+    /// For how long a member's address stays although another one is told in the name of the same life. A new frame from another one changes it at once.
+    /// 3 s by default.
     pub address_kept: Duration,
-    /// For how long pieces of a frame wait for the others. 2 s by default.
+    /// For how long pieces of a frame wait for the others; after that the next frame that begins to come in pieces ends their wait. 2 s by default.
     pub pieces_kept: Duration,
 }
 

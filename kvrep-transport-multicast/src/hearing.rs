@@ -177,9 +177,11 @@ impl Hearing {
             Taken::Waits { given_up } => return self.shared.counters.dropped(given_up),
             Taken::Refused => return self.refuse("a piece of a frame", &"it fits none"),
         };
-        self.shared.peers().take(peer, number);
         match wire::decode_datagram(&frame, self.shared.config.limits.frame_bytes_max) {
-            Ok((FrameKind::Peer, body)) => self.deliver(body),
+            Ok((FrameKind::Peer, body)) => {
+                self.shared.peers().take(now, peer, number, from);
+                self.deliver(body);
+            }
             Ok((FrameKind::Request | FrameKind::Reply | FrameKind::Handshake, _)) => {
                 self.refuse("a frame", &"it is of another kind");
             }
@@ -207,9 +209,11 @@ impl Hearing {
             Taken::Waits { given_up } => return self.shared.counters.dropped(given_up),
             Taken::Refused => return self.refuse("a piece of a request", &"it fits none"),
         };
-        self.shared.clients().take(asker, number);
         match wire::decode_datagram(&frame, self.shared.config.limits.frame_bytes_max) {
-            Ok((FrameKind::Request, request)) => self.ask(request, asker, number),
+            Ok((FrameKind::Request, request)) => {
+                self.shared.clients().take(now, asker, number);
+                self.ask(request, asker, number);
+            }
             Ok((FrameKind::Peer | FrameKind::Reply | FrameKind::Handshake, _)) => {
                 self.refuse("a request", &"it is a frame of another kind");
             }

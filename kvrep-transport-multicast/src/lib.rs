@@ -8,6 +8,11 @@
 //! | order | none; each frame arrives at most once |
 //! | loss | any frame may be lost, the larger the likelier; the protocols repair it |
 //! | pace | at most what [`MulticastLimits`] says, for a receiver cannot slow a sender down |
+//! | size | a command, query or response has at most 61,440 bytes, not the 1 MiB of other transports |
+//!
+//! A frame has at most [`frame_bytes_max`](MulticastLimits::frame_bytes_max) bytes, 64 KiB and a header by default, because one lost piece loses all of it; a
+//! command leaves 4 KiB of it to what goes along. A node lowers its [`Limits`](kvrep_core::Limits) to that, and what is larger is refused with
+//! [`TooLarge`](kvrep_core::node::ClientError::TooLarge). For larger ones raise `frame_bytes_max`, to 1 MiB at most, at all members and clients.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +33,9 @@
 //! # }
 //! ```
 //!
-//! Caveats: nobody proves who he is; a host hears its own datagrams even when its link is down, so hearing oneself proves nothing. IPv4 only. Negative
+//! Caveats: nobody proves who he is. All that a life of a member says of where it reads is alike: whoever repeats it from elsewhere is believed when the member
+//! itself was silent for [`address_kept`](MulticastTiming::address_kept), by members until its next frame, by clients as long as the repetition lasts. A
+//! host hears its own datagrams even when its link is down, so hearing oneself proves nothing. IPv4 only. Negative
 //! acknowledgements, IPv6 and authenticated datagrams are not there yet; the version in each datagram leaves their place.
 
 mod client;
@@ -43,6 +50,7 @@ mod outbox;
 mod pace;
 mod peers;
 mod reassembly;
+mod replicas;
 mod seen;
 mod socket;
 mod transport;

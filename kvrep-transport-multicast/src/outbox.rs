@@ -168,17 +168,22 @@ enum Pause {
 /// What to do where a group cannot be reached.
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-            "There is no route for multicast: name an interface, or add one (ip route add 224.0.0.0/4 dev eth0)."
-        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => NO_ROUTE,
         io::ErrorKind::AddrNotAvailable => "No interface has this address.",
         io::ErrorKind::AddrInUse => {
             "Another program has this port for itself: take another one for the group."
         }
         io::ErrorKind::PermissionDenied => "A firewall forbids it.",
+        // What a system without a route says to who joins a group and names no interface. (An address that no interface has is refused before that.)
+        _ if error.raw_os_error() == Some(NO_SUCH_DEVICE) => NO_ROUTE,
         _ => "Look at the interface.",
     }
 }
+
+const NO_ROUTE: &str = "There is no route for multicast: name an interface by its address, or add a route (ip route add 224.0.0.0/4 dev eth0).";
+
+/// ENODEV.
+const NO_SUCH_DEVICE: i32 = 19;
 
 /// How long the last datagram waits for room.
 const LAST_WITHIN: std::time::Duration = std::time::Duration::from_millis(200);
@@ -186,4 +191,17 @@ const LAST_WITHIN: std::time::Duration = std::time::Duration::from_millis(200);
 /// What a datagram counts: the system keeps more than its bytes.
 fn cost(datagram: &Bytes) -> u64 {
     datagram.len() as u64 + 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_route_is_told_whether_sending_or_joining_met_it() {
+        for unreachable in [101, 113, NO_SUCH_DEVICE] {
+            let error = io::Error::from_raw_os_error(unreachable);
+            assert!(remedy(&error).contains("ip route add"), "{error}");
+        }
+    }
 }

@@ -1,7 +1,11 @@
 //! Who is there, in which life, and where each reads what is for it alone.
 //!
 //! Invariants: what an earlier life says, or one that said that it ended, changes nothing and is delivered to nobody; a frame is taken once. At most [`PEERS_MAX`]
-//! are remembered: who was not heard for longest, and for a while, gives way.
+//! are remembered: who was not heard for longest, and for a while, gives way. A frame that is new is no copy: where it came from its sender reads, whatever
+//! hellos say.
+//!
+//! Caveat: hellos of one life are all alike, so a copy of one that is sent from elsewhere cannot be told from it. After a silence of `address_kept` whoever repeats
+//! it has the address, until the next frame of the member itself.
 
 use crate::seen::Seen;
 use kvrep_core::transport::Hint;
@@ -105,10 +109,11 @@ impl Peers {
         known.is_some_and(|known| known.seen.is_new(number))
     }
 
-    /// Its frame is taken.
-    pub(crate) fn take(&mut self, peer: ReplicaId, number: u64) {
+    /// Its frame, which is new, is taken; it came from this address.
+    pub(crate) fn take(&mut self, now: Instant, peer: ReplicaId, number: u64, from: SocketAddr) {
         if let Some(known) = self.known.get_mut(&peer) {
             known.seen.take(number);
+            (known.address, known.heard) = (from, now);
         }
     }
 }
@@ -127,6 +132,26 @@ mod tests {
 
     fn at(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn whoever_repeats_a_hello_loses_the_address_to_the_next_new_frame() {
+        let (mut peers, mut now) = (Peers::default(), Instant::now());
+        let life = (ReplicaId(1), Incarnation(2));
+        peers.heard(now, life, at(1), KEPT);
+        peers.take(now, ReplicaId(1), 1, at(1));
+        now += KEPT;
+        for _ in 0..10 {
+            now += KEPT / 10;
+            peers.heard(now, life, at(9), KEPT);
+            peers.heard(now, life, at(1), KEPT);
+        }
+        assert_eq!(peers.address(ReplicaId(1)), Some(at(9)), "nothing tells");
+        assert!(peers.is_new(ReplicaId(1), 2));
+        peers.take(now, ReplicaId(1), 2, at(1));
+        assert_eq!(peers.address(ReplicaId(1)), Some(at(1)));
+        peers.heard(now + KEPT / 2, life, at(9), KEPT);
+        assert_eq!(peers.address(ReplicaId(1)), Some(at(1)), "for a while");
     }
 
     #[test]

@@ -102,14 +102,11 @@ impl Reassembly {
         done.map_or(Taken::Refused, |frame| Taken::Whole(frame.buffer.freeze()))
     }
 
-    /// Gives up what has waited for too long, and the oldest if there is no room.
+    /// Gives up what has waited for too long, and the oldest if there is no room for another one.
     fn make_room(&mut self, now: Instant) -> u64 {
-        let before = self.incomplete.len();
-        if before >= self.incomplete_max {
-            let kept = self.kept;
-            self.incomplete
-                .retain(|_, frame| now.duration_since(frame.began) < kept);
-        }
+        let (before, kept) = (self.incomplete.len(), self.kept);
+        self.incomplete
+            .retain(|_, frame| now.duration_since(frame.began) < kept);
         if self.incomplete.len() >= self.incomplete_max {
             let oldest = self.incomplete.iter().min_by_key(|(_, frame)| frame.began);
             if let Some(oldest) = oldest.map(|(key, _)| *key) {
@@ -156,6 +153,18 @@ mod tests {
         // The last one is still completed.
         let whole = frames.take(now, sender(), &piece(999, 1_000, 1, 2), &[2; 500]);
         assert!(matches!(whole, Taken::Whole(frame) if frame.len() == 1_000));
+    }
+
+    #[test]
+    fn what_waits_for_too_long_is_given_up_when_another_frame_begins_though_there_is_room() {
+        let kept = Duration::from_secs(1);
+        let mut frames = Reassembly::bounded(64, 1_000, kept);
+        let now = Instant::now();
+        for (at, number, given_up) in [(now, 1, 0), (now + kept / 2, 2, 0), (now + kept, 3, 1)] {
+            let taken = frames.take(at, sender(), &piece(number, 1_000, 0, 2), &[1; 500]);
+            assert_eq!(taken, Taken::Waits { given_up }, "{number}");
+        }
+        assert_eq!(frames.incomplete.len(), 2);
     }
 
     #[test]

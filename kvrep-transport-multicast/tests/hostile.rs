@@ -3,12 +3,12 @@
 mod common;
 
 use common::{PATIENCE, config, until};
-use kvrep_core::client_wire::Op;
-use kvrep_core::node::ClientLink;
+use kvrep_core::client_wire::{Op, Request};
+use kvrep_core::node::{Client, ClientLink, ClientOptions};
 use kvrep_core::testing::mailbox::Mailbox;
 use kvrep_core::transport::{Destination, Hint, InboxEvent, LocalPeer, Transport};
 use kvrep_core::wire::{Envelope, FrameKind, encode_frame};
-use kvrep_core::{GroupId, Incarnation, ReplicaId};
+use kvrep_core::{Fold, GroupId, Incarnation, ReplicaId};
 use kvrep_transport_multicast::{
     GroupSocket, MulticastConfig, MulticastGroupLink, MulticastTransport,
 };
@@ -66,6 +66,8 @@ fn datagram(
 
 const HELLO: u8 = 1;
 const PIECE_FOR_ALL: u8 = 3;
+const PIECE_FOR_ONE: u8 = 4;
+const NOBODY: u32 = ReplicaId::NOBODY.0;
 
 fn frame(number: u64) -> bytes::Bytes {
     let mut body = bytes::BytesMut::new();
@@ -201,6 +203,87 @@ async fn nobody_is_revived_and_what_is_sent_again_is_not_heard_again() {
     one.transport.close().await;
 }
 
+/// A number that is far ahead would make all later frames look like copies.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frame_or_a_request_that_is_none_takes_no_number() {
+    let config = config();
+    let (one, two) = (member(&config, 1, 1).await, member(&config, 2, 1).await);
+    is_heard(&one, &two).await;
+    let attacker = GroupSocket::open(&config).unwrap();
+    let refused = one.transport.counters().refused;
+    let ahead = (1 << 62, 100, 0, 1);
+    let whole = datagram(PIECE_FOR_ALL, 2, 1, ahead, &[0xa5; 100]);
+    let half = |index| datagram(PIECE_FOR_ALL, 2, 1, (1 << 62, 100, index, 2), &[0xa5; 50]);
+    // A frame, but none of a member.
+    let request = encode_frame(FrameKind::Request, b"ask");
+    let (bytes, number) = (request.len() as u32, 1 << 61);
+    let of_another_kind = datagram(PIECE_FOR_ALL, 2, 1, (number, bytes, 0, 1), &request);
+    for garbage in [whole, half(0), half(1), of_another_kind] {
+        let sent = attacker.own().send_to(&garbage, config.group).await;
+        assert_eq!(sent.unwrap(), garbage.len());
+    }
+    until("the garbage is counted", || {
+        one.transport.counters().refused >= refused + 3
+    })
+    .await;
+    two.transport.send(Destination::Group, frame(7));
+    assert!(next_frame(&one, PATIENCE).await.is_some(), "it is cut off");
+
+    // The same number twice: garbage, and then a request of the same client.
+    let op = Op::Status;
+    let asked = Request { id: 5, op }.to_frame();
+    let garbage = vec![0xa5; asked.len()];
+    for piece in [&garbage[..], &asked] {
+        let whole = piece.len() as u32;
+        let mut request = datagram(PIECE_FOR_ONE, NOBODY, 9, (5, whole, 0, 1), piece);
+        request[34..38].copy_from_slice(&1_u32.to_be_bytes());
+        let crc = crc32fast::hash(&request[..54]);
+        request[54..58].copy_from_slice(&crc.to_be_bytes());
+        attacker
+            .own()
+            .send_to(&request, config.group)
+            .await
+            .unwrap();
+    }
+    loop {
+        let event = one.mailbox.next(PATIENCE).await;
+        if let InboxEvent::Client { .. } = event.expect("the request is not heard") {
+            break;
+        }
+    }
+    one.transport.close().await;
+    two.transport.close().await;
+}
+
+/// An address stays for a while; but what is new is said by the member itself.
+#[tokio::test]
+async fn what_is_for_a_member_goes_where_its_last_new_frame_came_from() {
+    let mut config = config();
+    config.timing.address_kept = Duration::from_secs(3_600);
+    let one = member(&config, 1, 1).await;
+    let (thief, two) = (
+        GroupSocket::open(&config).unwrap(),
+        GroupSocket::open(&config).unwrap(),
+    );
+    let hello = datagram(HELLO, 2, 1, (0, 0, 0, 0), b"");
+    thief.own().send_to(&hello, config.group).await.unwrap();
+    let met = one.mailbox.next(PATIENCE).await;
+    assert!(
+        matches!(met, Some(InboxEvent::Hint { hint, .. }) if hint == Hint::Connected),
+        "{met:?}"
+    );
+    let frame_of_two = frame(1);
+    let bytes = frame_of_two.len() as u32;
+    let new = datagram(PIECE_FOR_ALL, 2, 1, (1, bytes, 0, 1), &frame_of_two);
+    two.own().send_to(&new, config.group).await.unwrap();
+    assert!(next_frame(&one, PATIENCE).await.is_some());
+    one.transport.send(Destination::One(ReplicaId(2)), frame(7));
+    let mut buffer = [0; 2_048];
+    let heard = timeout(PATIENCE, two.own().recv_from(&mut buffer)).await;
+    assert!(heard.is_ok(), "it is sent elsewhere");
+    one.transport.close().await;
+}
+
 /// Somebody sends on what a replica has said: a client goes on asking where the replica reads.
 #[tokio::test]
 async fn a_client_is_not_led_away_by_what_is_said_again_from_elsewhere() {
@@ -230,4 +313,50 @@ async fn a_client_is_not_led_away_by_what_is_said_again_from_elsewhere() {
         "it asks elsewhere"
     );
     asking.abort();
+}
+
+/// Such as members that were replaced one after the other, or that somebody has made up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_asks_nobody_who_is_silent_while_another_is_heard() {
+    let config = config();
+    let (replica, dead) = (
+        GroupSocket::open(&config).unwrap(),
+        GroupSocket::open(&config).unwrap(),
+    );
+    let link = Arc::new(MulticastGroupLink::new(GROUP, config.clone()));
+    // It answers no request, so the client looks around.
+    let asking = {
+        let link = Arc::clone(&link);
+        tokio::spawn(async move { link.call(0, Op::Status, Instant::now() + PATIENCE).await })
+    };
+    let mut buffer = [0; 2_048];
+    let heard = timeout(PATIENCE, replica.group().recv_from(&mut buffer)).await;
+    let (_, client) = heard.unwrap().unwrap();
+    let answering = tokio::spawn(async move {
+        let hello = datagram(HELLO, 1, 5, (0, 0, 0, 0), b"");
+        loop {
+            replica.own().send_to(&hello, client).await.unwrap();
+            let _ = replica.group().recv_from(&mut buffer).await;
+        }
+    });
+    until("the one that lives is met", || {
+        link.resolve(ReplicaId(1), None).is_some()
+    })
+    .await;
+    for id in 4..64 {
+        let hello = datagram(HELLO, id, 5, (0, 0, 0, 0), b"");
+        dead.own().send_to(&hello, client).await.unwrap();
+    }
+    until("the others are met, and silent", || {
+        (1..61).all(|target| link.is_silent(target))
+    })
+    .await;
+    asking.abort();
+    let mut options = ClientOptions::default();
+    options.deadline = Duration::from_secs(2);
+    let client = Client::<Fold<i64, i64>>::with_options(link, options);
+    client.execute(1).await.expect_err("nobody answers");
+    let asked = dead.own().try_recv_from(&mut [0; 2_048]);
+    assert!(asked.is_err(), "a dead one is asked");
+    answering.abort();
 }

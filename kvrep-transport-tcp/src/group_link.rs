@@ -72,8 +72,7 @@ pub fn connect<S>(
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// let mut options = ClientOptions::default();
-/// options.deadline = Duration::from_millis(50);
+/// let options = ClientOptions::default().deadline(Duration::from_millis(50));
 /// let link = TcpGroupLink::new("counter", ["127.0.0.1:1"]); // nobody is there
 /// let client = Client::<Fold<i64, i64>>::with_options(link, options);
 /// let error = client.execute(1).await.unwrap_err();

@@ -22,7 +22,8 @@ use tokio::runtime::Builder;
     after_help = "Examples:\n  calc-client\n      asks\n  calc-client '3+5-4/3*4' '2**100'\n      two expressions\n  \
                   calc-client -- '-7//2'\n      one that begins like an option\n  \
                   seq 10 | sed 's/$/**2/' | calc-client --interface 127.0.0.1\n      from a script, without a network\n\n\
-                  Exit code: 0 when every expression had a result, 1 when one was invalid or had no answer, 2 for wrong options."
+                  Exit code: 0 when every expression had a result, 1 when one was invalid or had no answer (also when \
+                  Ctrl-C ended the wait for it), 2 for wrong options."
 )]
 struct Args {
     /// What to evaluate.
@@ -69,7 +70,7 @@ fn group(args: &Args) -> Result<MulticastConfig, String> {
 }
 
 async fn client(args: Args, group: MulticastConfig) -> Result<Outcome, String> {
-    let menu = Menu::new(
+    let mut menu = Menu::new(
         group,
         Patience {
             timeout: Duration::from_millis(args.timeout),
@@ -85,7 +86,8 @@ async fn client(args: Args, group: MulticastConfig) -> Result<Outcome, String> {
         }
     };
     tokio::select! {
-        ended = run => ended.map_err(|error| error.to_string()),
-        () = asked => Ok(Outcome::Results),
+        ended = run => ended.map_err(|error| error.to_string())?,
+        () = asked => {}
     }
+    Ok(menu.outcome())
 }

@@ -54,6 +54,13 @@ pub trait ClientLink: Send + Sync + 'static {
     /// client tries the others in turn.
     fn resolve(&self, replica: ReplicaId, address: Option<&str>) -> Option<usize>;
 
+    /// Whether nothing came from `target` lately although others were heard that were asked in the same way: then it is passed
+    /// over. `false` for links that cannot know it before they call.
+    fn is_silent(&self, target: usize) -> bool {
+        let _ = target;
+        false
+    }
+
     /// Asks `target` and waits for the outcome, at most until `deadline` and a few milliseconds more.
     ///
     /// # Errors
@@ -70,6 +77,10 @@ impl<L: ClientLink + ?Sized> ClientLink for Arc<L> {
 
     fn resolve(&self, replica: ReplicaId, address: Option<&str>) -> Option<usize> {
         (**self).resolve(replica, address)
+    }
+
+    fn is_silent(&self, target: usize) -> bool {
+        (**self).is_silent(target)
     }
 
     async fn call(&self, target: usize, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {

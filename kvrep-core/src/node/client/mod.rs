@@ -12,7 +12,9 @@
 //! * at most [`ClientOptions::window`] numbers are open at once, so that the group's table of answers stays small;
 //! * the [`token`](Client::token) never goes back.
 
+mod error;
 mod numbers;
+mod options;
 mod route;
 
 use super::link::ClientLink;
@@ -23,12 +25,13 @@ use crate::manage::Manage;
 use crate::protocol::ProtocolStatus;
 use crate::state_machine::{Malformed, StateMachine, decode, encode};
 use bytes::Bytes;
+pub use error::ClientError;
 use numbers::{Number, Numbers, Taken};
+pub use options::ClientOptions;
 use route::{GaveUp, Route, Routes, Sends, Start};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -64,102 +67,6 @@ use tokio::time::Instant;
 pub struct Client<S> {
     shared: Arc<Shared>,
     machine: PhantomData<fn() -> S>,
-}
-
-/// How patient a client is.
-///
-/// ```
-/// use kvrep_core::node::ClientOptions;
-/// use std::time::Duration;
-///
-/// let mut patient = ClientOptions::default();
-/// patient.deadline = Duration::from_secs(60); // rather wait than not know
-/// ```
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct ClientOptions {
-    /// How long an operation may take, retries included (default 5 s).
-    pub deadline: Duration,
-    /// How long one attempt waits for an answer before another replica is tried (default 400 ms); doubles with every
-    /// attempt that was not answered. Longer than the group's `Timing::suspect_after`, so that a primary that waits for
-    /// a stopped backup has dropped it, and answers, before it is given up. A read that any replica may answer
-    /// ([`Read::Local`], [`Read::AtLeast`]) begins with an eighth of it.
-    pub attempt: Duration,
-    /// Commands under way at once in the session (default 1,024); more wait. At most the group's
-    /// `Limits::session_window`.
-    pub window: u64,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            deadline: Duration::from_secs(5),
-            attempt: Duration::from_millis(400),
-            window: crate::config::Limits::default().session_window,
-        }
-    }
-}
-
-/// How an operation failed; each says what was done.
-///
-/// ```
-/// use kvrep_core::node::ClientError;
-///
-/// /// Whether the same command may be given again without fear of doing it twice.
-/// fn nothing_was_done(error: &ClientError) -> bool {
-///     matches!(error, ClientError::Unavailable { .. } | ClientError::TooLarge { .. })
-/// }
-/// assert!(nothing_was_done(&ClientError::Unavailable { last: "no primary".into() }));
-/// assert!(!nothing_was_done(&ClientError::SessionExpired));
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// Nobody took it before the deadline; or nobody ever will, as when every address is wrong or belongs to another group: then
-    /// this comes at once. Nothing was done.
-    #[error("nothing was done: no replica took the request ({last})")]
-    Unavailable {
-        /// What the last attempt met.
-        last: String,
-    },
-    /// The command may have been carried out, or may still be; at most once.
-    #[error("outcome unknown: no answer before the deadline ({last})")]
-    Unknown {
-        /// What the last attempt met.
-        last: String,
-    },
-    /// The session expired between two attempts: whether the command was carried out cannot be told. The client goes
-    /// on in a new session.
-    #[error("outcome unknown: the session expired between two attempts")]
-    SessionExpired,
-    /// The group keeps fewer answers a session than the client's window asks for. Nothing was done.
-    #[error(
-        "nothing was done: the client's window is larger than the group's session_window; lower it"
-    )]
-    WindowTooLarge,
-    /// The state machine does not know this command or query. Nothing was done.
-    #[error("nothing was done: {0}")]
-    Malformed(String),
-    /// The group will not do what [`Client::manage`] asked for: why. Nothing was done, unless it says so.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// Larger than the group allows. Nothing was done.
-    #[error("nothing was done: {bytes} bytes; at most {bytes_max} are allowed")]
-    TooLarge {
-        /// Its size.
-        bytes: u64,
-        /// The limit.
-        bytes_max: u64,
-    },
-    /// Carried out, but the response is larger than a reply may be.
-    #[error("carried out, but the response of {bytes} bytes is too large to be sent")]
-    ResponseTooLarge {
-        /// Its size.
-        bytes: u64,
-    },
-    /// Carried out, but the response is not one of this state machine's.
-    #[error("carried out, but the response cannot be read: {0}; run the same version everywhere")]
-    BadResponse(String),
 }
 
 struct Shared {
@@ -339,6 +246,36 @@ impl<S: StateMachine> Client<S> {
     }
 }
 
+/// For links that lie over another group's client.
+impl<S: StateMachine> Client<S> {
+    /// [`execute`](Self::execute) with a deadline of its own.
+    pub(crate) async fn execute_until(
+        &self,
+        deadline: Instant,
+        command: S::Command,
+    ) -> Result<S::Response, ClientError> {
+        let route = self.shared.route_until(Start::Primary, deadline);
+        let executed = self.shared.execute_on(route, encode(&command)).await;
+        read_response(executed?)
+    }
+
+    /// [`query`](Self::query) of any replica, as [`Read::Local`], with a deadline of its own.
+    pub(crate) async fn query_until(
+        &self,
+        deadline: Instant,
+        query: S::Query,
+    ) -> Result<S::Response, ClientError> {
+        let route = self.shared.route_until(Start::Anywhere, deadline);
+        let asked = self.shared.query_on(route, Read::Local, encode(&query));
+        read_response(asked.await?)
+    }
+
+    /// Whether the last operation ended because every target is hopeless.
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.shared.routes.is_hopeless()
+    }
+}
+
 fn read_response<R: serde::de::DeserializeOwned>(bytes: Bytes) -> Result<R, ClientError> {
     decode(&bytes).map_err(|Malformed(why)| ClientError::BadResponse(why))
 }
@@ -359,7 +296,10 @@ impl Shared {
     }
 
     async fn execute(&self, command: Bytes) -> Result<Bytes, ClientError> {
-        let mut route = self.route(Start::Primary);
+        self.execute_on(self.route(Start::Primary), command).await
+    }
+
+    async fn execute_on(&self, mut route: Route<'_>, command: Bytes) -> Result<Bytes, ClientError> {
         loop {
             let number = self.number(&mut route).await?;
             let outcome = route.call(|| Op::Command {
@@ -400,7 +340,15 @@ impl Shared {
             Read::Linearizable => Start::Primary,
             Read::Local | Read::AtLeast(_) => Start::Anywhere,
         };
-        let mut route = self.route(start);
+        self.query_on(self.route(start), read, query).await
+    }
+
+    async fn query_on(
+        &self,
+        mut route: Route<'_>,
+        read: Read,
+        query: Bytes,
+    ) -> Result<Bytes, ClientError> {
         let asked = route.call(|| Op::Query {
             read,
             query: query.clone(),

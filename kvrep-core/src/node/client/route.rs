@@ -3,7 +3,9 @@
 //! One attempt at a time. A redirect is followed at once; a target that did not answer is *suspect* for a moment: it is
 //! passed over, also when redirects lead to it, because those who give them may not have noticed yet. Each target is
 //! tried once without a pause, then pauses grow to [`PAUSE_MAX`]. What is known of the targets is shared by all
-//! operations of a client. When every target is hopeless, the operation ends at once.
+//! operations of a client. When every target is hopeless, the operation ends at once. Who is
+//! [silent](ClientLink::is_silent) while others are heard is not asked at all: a group that has replaced many members would else cost a
+//! wait for each of them.
 //!
 //! What any replica may answer is asked of another one soon (after [`ANYWHERE_PART`] of an attempt): most often nothing must be
 //! waited for there, so silence means a replica that is stopped, not one that is busy deciding.
@@ -22,6 +24,8 @@ use tokio::time::Instant;
 pub(super) struct Routes {
     primary: AtomicUsize,
     next: AtomicUsize,
+    /// Every target said last that it never will be.
+    hopeless: AtomicBool,
     any_suspect: AtomicBool,
     suspects: Mutex<Vec<(usize, Instant)>>,
     random: AtomicU64,
@@ -34,10 +38,15 @@ impl Routes {
             primary: AtomicUsize::new(0),
             // Different clients start to read at different replicas.
             next: AtomicUsize::new((seed >> 40) as usize),
+            hopeless: AtomicBool::new(false),
             any_suspect: AtomicBool::new(false),
             suspects: Mutex::new(Vec::new()),
             random: AtomicU64::new(seed),
         }
+    }
+
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::Relaxed)
     }
 
     fn suspects(&self) -> MutexGuard<'_, Vec<(usize, Instant)>> {
@@ -176,7 +185,7 @@ impl<'a> Route<'a> {
         loop {
             let now = Instant::now();
             self.target %= self.link.targets().max(1);
-            if self.moves == 0 && self.routes.is_suspect(self.target, now) {
+            if self.moves == 0 && self.is_passed_over(self.target, now) {
                 self.turn();
             }
             let until = match self.sends {
@@ -186,6 +195,7 @@ impl<'a> Route<'a> {
             let met = self.link.call(self.target, op(), until).await;
             if !matches!(met, Err(LinkError::Hopeless(_))) {
                 self.hopeless.remove(&self.target);
+                self.routes.hopeless.store(false, Ordering::Relaxed);
             }
             let met = match met {
                 Ok(Outcome::NotPrimary { primary, address }) => {
@@ -236,7 +246,8 @@ impl<'a> Route<'a> {
                 }
                 Err(error @ LinkError::Hopeless(_)) => {
                     self.hopeless.insert(self.target);
-                    if self.hopeless.len() >= self.link.targets() {
+                    if self.hopeless.len() >= self.awake() {
+                        self.routes.hopeless.store(true, Ordering::Relaxed);
                         return Err(GaveUp {
                             maybe_done: self.maybe_done,
                             last: error.to_string(),
@@ -257,7 +268,7 @@ impl<'a> Route<'a> {
                 });
             }
             self.turn();
-            if self.moves >= self.link.targets() {
+            if self.moves >= self.awake() {
                 self.pause(met).await?;
             }
         }
@@ -277,7 +288,7 @@ impl<'a> Route<'a> {
             Some(target)
                 if target != self.target
                     && self.redirects <= REDIRECTS_MAX
-                    && !self.routes.is_suspect(target, now) =>
+                    && !self.is_passed_over(target, now) =>
             {
                 self.redirects += 1;
                 self.moves += 1;
@@ -299,17 +310,35 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// On to the next target, past one that is suspect if there is another.
+    fn is_passed_over(&self, target: usize, now: Instant) -> bool {
+        self.routes.is_suspect(target, now) || self.link.is_silent(target)
+    }
+
+    /// How many targets are not silent.
+    fn awake(&self) -> usize {
+        let targets = 0..self.link.targets();
+        let awake = targets.filter(|target| !self.link.is_silent(*target));
+        awake.count().max(1)
+    }
+
+    /// On to the next target, past one that is suspect or silent if there is another.
     fn turn(&mut self) {
         let targets = self.link.targets().max(1);
         let now = Instant::now();
         self.moves += 1;
-        for _ in 0..targets {
-            self.target = (self.target + 1) % targets;
-            if !self.routes.is_suspect(self.target, now) {
+        let (from, mut suspect) = (self.target, None);
+        for target in (1..=targets).map(|n| (from + n) % targets) {
+            if self.link.is_silent(target) {
+                continue;
+            }
+            if !self.routes.is_suspect(target, now) {
+                self.target = target;
                 return;
             }
+            suspect = Some(target);
         }
+        // All are suspect: this one again, unless it is silent.
+        self.target = suspect.unwrap_or(from);
     }
 
     async fn pause(&mut self, met: String) -> Result<(), GaveUp> {

@@ -3,6 +3,7 @@ use crate::Fold;
 use crate::node::link::LinkError;
 use async_trait::async_trait;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Answers as written, to whatever target, and keeps what it was asked.
 #[derive(Default)]
@@ -139,4 +140,61 @@ async fn a_read_that_anybody_may_answer_waits_only_a_little_for_a_stopped_replic
     let part = ClientOptions::default().attempt / 8;
     assert!(longest <= part + Duration::from_millis(2), "{longest:?}");
     assert_eq!(waited, 1, "then it is passed over");
+}
+
+/// Eight targets, of which all but one are silent. That one is suspect at first, and then sends to one of the others.
+struct OneAwake {
+    asked: Mutex<Vec<usize>>,
+    awake: usize,
+}
+
+#[async_trait]
+impl ClientLink for OneAwake {
+    fn targets(&self) -> usize {
+        8
+    }
+
+    fn resolve(&self, replica: crate::ReplicaId, _: Option<&str>) -> Option<usize> {
+        Some(replica.0 as usize)
+    }
+
+    fn is_silent(&self, target: usize) -> bool {
+        target != self.awake
+    }
+
+    async fn call(&self, target: usize, _: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        let calls = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(target);
+            asked.len()
+        };
+        match calls {
+            _ if target != self.awake => {
+                tokio::time::sleep_until(deadline).await;
+                Err(LinkError::Lost("no reply in time".into()))
+            }
+            1 => Err(LinkError::NotSent("refused".into())),
+            2 => Ok(Outcome::NotPrimary {
+                primary: Some(crate::ReplicaId(1)),
+                address: None,
+            }),
+            _ => done(9),
+        }
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn who_is_silent_is_not_asked_while_another_is_not() {
+    for awake in [0, 3, 7] {
+        let link = Arc::new(OneAwake {
+            asked: Mutex::default(),
+            awake,
+        });
+        let client = Client::<Sum>::shared(link.clone(), ClientOptions::default());
+        let began = Instant::now();
+        assert_eq!(client.execute_at_most_once(4).await, Ok(9));
+        assert_eq!(client.query(Read::Local, ()).await, Ok(9));
+        assert_eq!(*link.asked.lock().unwrap(), [awake; 4]);
+        assert!(began.elapsed() < ClientOptions::default().attempt / 4);
+    }
 }

@@ -2,9 +2,8 @@
 
 use super::sequencer::{CallId, Record, Sequencer};
 use crate::client_wire::{Op, Outcome};
-use crate::config::Read;
 use crate::id::{GroupId, ReplicaId};
-use crate::node::{Client, ClientError, ClientLink, ClientOptions, LinkError};
+use crate::node::{Client, ClientError, ClientLink, LinkError};
 use crate::protocol::active::{Item, Published, Request};
 use crate::state_machine::{decode, encode};
 use crate::stream::repeat_after;
@@ -13,7 +12,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// For [`Client::new`](crate::node::Client::new): reaches the active group of the first name through the log under it, to which `link` leads.
 ///
@@ -30,12 +29,8 @@ impl LogLink {
     /// `group` is the active group's name, and `link` leads to the nodes of its log.
     #[must_use]
     pub fn new(group: &str, link: impl ClientLink) -> Self {
-        let options = ClientOptions {
-            deadline: NEVER,
-            ..ClientOptions::default()
-        };
         Self {
-            log: Client::with_options(link, options),
+            log: Client::new(link),
             group: GroupId::named(group),
             me: RandomState::new().hash_one(0_u8),
             calls: AtomicU64::new(0),
@@ -48,25 +43,50 @@ impl LogLink {
         call: CallId,
         request: &Record,
         repeat: Option<Duration>,
+        deadline: Instant,
     ) -> Result<Outcome, LinkError> {
+        let mut is_there = false;
         loop {
-            match self.log.execute(vec![request.clone()]).await {
-                Ok(_) => {}
+            let put = self.log.execute_until(deadline, vec![request.clone()]);
+            match put.await {
+                Ok(_) => is_there = true,
                 Err(ClientError::TooLarge { bytes, bytes_max }) => {
                     return Ok(Outcome::TooLarge { bytes, bytes_max });
                 }
-                Err(error) => return Err(lost(error)),
+                Err(error) if is_there => return Err(lost(error)),
+                Err(error) => return Err(self.not_put(error)),
             }
-            let again = Instant::now() + repeat.unwrap_or(NEVER);
+            let again = repeat.map_or(deadline, |repeat| deadline.min(Instant::now() + repeat));
             let mut pause = PAUSE_MIN;
-            while Instant::now() < again {
-                sleep(pause).await;
+            loop {
+                sleep_until(again.min(Instant::now() + pause)).await;
                 pause = (pause * 3 / 2).min(PAUSE_MAX);
-                let outcome = self.log.query(Read::Local, call).await.map_err(lost)?;
-                if let Some(outcome) = outcome {
+                let now = Instant::now();
+                if now >= deadline {
+                    let why = "the request is in the log, and no replica has answered it in time";
+                    return Err(LinkError::Lost(why.into()));
+                }
+                if now >= again {
+                    break;
+                }
+                let kept = self.log.query_until(deadline, call).await;
+                if let Some(outcome) = kept.map_err(not_read)? {
                     return decode(&outcome).map_err(|error| LinkError::Lost(error.to_string()));
                 }
             }
+        }
+    }
+
+    /// Why the log does not have a request that was put there once.
+    fn not_put(&self, error: ClientError) -> LinkError {
+        match error {
+            ClientError::Unavailable { last } if self.log.is_hopeless() => {
+                LinkError::Hopeless(format!("the log cannot be reached ({last})"))
+            }
+            ClientError::Unavailable { last } => {
+                LinkError::NotSent(format!("the log took nothing ({last})"))
+            }
+            other => lost(other),
         }
     }
 }
@@ -93,10 +113,24 @@ impl ClientLink for LogLink {
         };
         let item = Item::Request(request);
         let record = Record::Item(Published { stamp: None, item }.encode(self.group));
-        match timeout_at(deadline, self.answered(call, &record, repeat)).await {
+        // A little sooner, so that the reason is here in time.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let sooner = deadline - (left / 8).min(SOONER_MAX);
+        let answered = self.answered(call, &record, repeat, sooner);
+        match timeout_at(deadline, answered).await {
             Ok(outcome) => outcome,
             Err(_) => Err(LinkError::Lost("no answer in time".into())),
         }
+    }
+}
+
+/// Why nobody knows what the answer is, if there is one.
+fn not_read(error: ClientError) -> LinkError {
+    match error {
+        ClientError::Unavailable { last } => LinkError::Lost(format!(
+            "the log took the request, and then nothing ({last})"
+        )),
+        other => lost(other),
     }
 }
 
@@ -112,5 +146,5 @@ impl fmt::Debug for LogLink {
 
 const PAUSE_MIN: Duration = Duration::from_micros(300);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
-/// Longer than any deadline.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
+/// By so much, at most, the log is given up before the call must return.
+const SOONER_MAX: Duration = Duration::from_millis(50);

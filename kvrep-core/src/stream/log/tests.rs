@@ -1,14 +1,19 @@
 //! What goes into the log in one command, and what never will.
 
+use super::LogLink;
 use super::member::{put_batch, trouble_of};
 use super::sequencer::{CallId, Record, Sequencer};
+use crate::client_wire::{Op, Outcome};
 use crate::config::{Limits, Read};
 use crate::id::Index;
-use crate::node::{Client, Feed, LocalLink, Node, NodeEvent};
+use crate::node::{Client, ClientError, ClientLink, Feed, LinkError, LocalLink, Node, NodeEvent};
 use crate::protocol::Event;
 use crate::protocol::active::{Life, Message};
 use crate::stream::StreamEvent;
+use async_trait::async_trait;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 #[test]
 fn what_the_log_loses_is_said_to_its_members_operators() {
@@ -107,4 +112,59 @@ async fn a_piece_of_a_state_that_is_too_large_for_the_log_goes_in_smaller_ones()
         }
     }
     assert_eq!(heard, state);
+}
+
+/// A link to a log that is not there: why, and after how long that is said.
+struct Nowhere(LinkError, Duration);
+
+#[async_trait]
+impl ClientLink for Nowhere {
+    fn targets(&self) -> usize {
+        1
+    }
+
+    fn resolve(&self, _: crate::ReplicaId, _: Option<&str>) -> Option<usize> {
+        None
+    }
+
+    async fn call(&self, _: usize, _: Op, deadline: Instant) -> Result<Outcome, LinkError> {
+        let Self(why, after) = self;
+        tokio::time::sleep_until(deadline.min(Instant::now() + *after)).await;
+        Err(why.clone())
+    }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn why_the_log_is_not_reached_is_said_and_what_never_will_be_ends_at_once() {
+    for after in [Duration::ZERO, Duration::from_secs(60)] {
+        let nobody = LinkError::NotSent("nobody of this group answers".into());
+        // What is lost on the way to the log's session is nothing done.
+        let lost = LinkError::Lost("nobody of this group answers".into());
+        for why in [nobody, lost] {
+            let client = Client::<Sequencer>::new(LogLink::new("group", Nowhere(why, after)));
+            let error = client.execute(Vec::new()).await.unwrap_err();
+            let told = matches!(&error, ClientError::Unavailable { last } if last.contains("nobody of this group"));
+            assert!(told, "{error:?}");
+        }
+    }
+
+    let began = Instant::now();
+    let wrong = LinkError::Hopeless("it is of another group".into());
+    let link = LogLink::new("group", Nowhere(wrong, Duration::ZERO));
+    let error = Client::<Sequencer>::new(link).execute(Vec::new()).await;
+    let told = matches!(&error, Err(ClientError::Unavailable { last }) if last.contains("of another group"));
+    assert!(told, "{error:?}");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// A log that takes what it is given, and whose active group has nobody.
+#[tokio::test]
+async fn that_the_log_has_a_request_which_nobody_answers_is_said() {
+    let node = node(TEXT).await;
+    let options = crate::node::ClientOptions::default().deadline(Duration::from_millis(300));
+    let link = LogLink::new("group", LocalLink::new([&node]));
+    let client = Client::<Sequencer>::with_options(link, options);
+    let error = client.execute_at_most_once(Vec::new()).await.unwrap_err();
+    let told = matches!(&error, ClientError::Unknown { last } if last.contains("in the log"));
+    assert!(told, "{error:?}");
 }
