@@ -10,6 +10,7 @@
 
 pub mod cli;
 pub mod collection;
+pub mod distinct;
 pub mod query;
 pub mod schema;
 pub mod server;

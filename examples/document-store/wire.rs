@@ -8,6 +8,7 @@
 //! is gone for good belongs no more; and `["make-room", "host:port"]`, by which a node that is not let in because the store is full asks for the
 //! place of the one that has been away longest.
 
+use super::distinct::Distinct;
 use super::query::Query;
 use super::schema::Schema;
 use super::store::{Answer, Command, Fields, Look};
@@ -47,7 +48,7 @@ pub enum Response {
 /// What is wrong with it.
 pub fn parse(text: &[u8]) -> Result<Request, String> {
     let text = std::str::from_utf8(text).map_err(|e| format!("a request is UTF-8: {e}"))?;
-    let request: Json =
+    let Distinct(request) =
         serde_json::from_str(text).map_err(|e| format!("a request is JSON: {e}"))?;
     let Json::Array(parts) = request else {
         return Err("a request is a list: [operation, argument, …]".into());
@@ -287,6 +288,10 @@ mod tests {
             (b"[\"ok\"", "JSON"),
             (b"\xff\xfe", "UTF-8"),
             (b"[NaN]", "JSON"),
+            (
+                b"[\"delete\", \"users\", {\"n\":1, \"n\":2}]",
+                "\"n\" is there twice",
+            ),
         ] {
             let told = refusal(text);
             assert!(

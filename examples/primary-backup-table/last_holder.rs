@@ -18,7 +18,7 @@ use super::policy::{CLIENTS_MAX, request_within};
 use super::roll::{Answer, Heard, Roll};
 use super::server::{Options, announce};
 use super::service::Service;
-use super::state_dir::{Durability, Record, StateDir};
+use super::state_dir::{Durability, Record, StateDir, StateDirError};
 use super::told::tell;
 use bytes::BytesMut;
 use kvrep_core::ReplicaId;
@@ -69,27 +69,26 @@ pub(super) enum Why {
 
 impl Held {
     /// Nothing where this server has its table still, or did not have all of it when it ended.
-    pub(super) fn lost(record: &Record, dir: &StateDir) -> Option<Self> {
+    ///
+    /// # Errors
+    /// It has a log that cannot be looked at.
+    pub(super) fn lost(record: &Record, dir: &StateDir) -> Result<Option<Self>, StateDirError> {
         let me = ReplicaId(record.replica);
-        let has_it = record.durable && dir.has_log();
+        let has_it = record.durable && dir.has_log()?;
         let outdated = record.outdated;
         if has_it || !(outdated || record.in_sync.contains(&record.replica)) {
-            return None;
+            return Ok(None);
         }
         let known = record.known();
         let others = record.in_sync.iter().map(|id| ReplicaId(*id));
         // Who had it then may have an older one by now.
         let others = others.filter(|id| *id != me && !outdated);
-        Some(Self {
+        Ok(Some(Self {
             me,
-            durability: if record.durable {
-                Durability::Log
-            } else {
-                Durability::Memory
-            },
+            durability: record.durability(),
             beside: others.map(|id| (id, known.get(&id).cloned())).collect(),
             outdated,
-        })
+        }))
     }
 
     /// What is said of it.
@@ -329,6 +328,7 @@ mod tests {
     fn only_who_had_the_table_as_it_was_last_and_has_it_no_more_has_lost_it() {
         let temporary = tempfile::tempdir().expect("a directory");
         let dir = StateDir::open(temporary.path()).expect("made");
+        let lost = |record: &Record| Held::lost(record, &dir).expect("readable");
         for durability in [Durability::Memory, Durability::Log] {
             let mut record = Record::new(5_001, ReplicaId(ME), durability);
             for (in_sync, is_lost, is_alone) in [
@@ -338,7 +338,7 @@ mod tests {
                 (vec![ME], true, true),
             ] {
                 record.in_sync = in_sync;
-                let held = Held::lost(&record, &dir);
+                let held = lost(&record);
                 assert_eq!(held.is_some(), is_lost, "{record:?}");
                 let alone = held.and_then(|held| held.alone());
                 assert_eq!(alone.is_some(), is_alone, "{record:?}");
@@ -347,11 +347,13 @@ mod tests {
         let mut record = Record::new(5_001, ReplicaId(ME), Durability::Log);
         record.in_sync = vec![ME];
         std::fs::create_dir(dir.log()).expect("made");
-        assert!(Held::lost(&record, &dir).is_some(), "it is empty");
-        std::fs::write(dir.log().join("1"), "entries").expect("written");
-        assert!(Held::lost(&record, &dir).is_none());
+        assert!(lost(&record).is_some(), "it is empty");
+        std::fs::write(dir.log().join("lock"), "").expect("written");
+        assert!(lost(&record).is_some(), "a lock is no log");
+        std::fs::write(dir.log().join("identity"), "damaged").expect("written");
+        assert!(lost(&record).is_none());
         record.durable = false;
-        assert!(Held::lost(&record, &dir).is_some(), "it is not its own");
+        assert!(lost(&record).is_some(), "it is not its own");
     }
 
     #[test]
@@ -384,7 +386,8 @@ mod tests {
         for in_sync in [vec![], vec![1], vec![1, ME]] {
             record.in_sync = in_sync;
             record.outdated = true;
-            let held = Held::lost(&record, &dir).expect("it may have had it");
+            let held = Held::lost(&record, &dir).expect("readable");
+            let held = held.expect("it may have had it");
             assert!(held.alone().is_none(), "that is not known");
             let older = [answer(1, with_table(&[1, ME], false))];
             let older = told(&next(&held, &older));

@@ -1,5 +1,6 @@
 //! Starts a server as [`plan`] says: who it is, whom it asks, with what policies it runs.
 
+use super::itself::{is_strange, refuse_own, refuse_own_peer};
 use super::last_holder::{Held, wait};
 use super::loss::{Last, each, has_nothing, may_serve};
 use super::meeting::{ask_all, meet, whom_to_join};
@@ -23,6 +24,7 @@ use kvrep_core::{Authority, Node, ReplicaId};
 use kvrep_transport_tcp::{TcpConfig, TcpLimits, TcpTiming, TcpTransport};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -54,19 +56,25 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
         Record::new(options.wanted.port, drawn, options.wanted.durability)
     });
     let me = ReplicaId(record.replica);
+    refuse_own_peer(&record, options, &dir)?;
     // Where it had the table last, not where it will have it.
-    let held = Held::lost(&record, &dir);
+    let held = Held::lost(&record, &dir).map_err(|e| e.to_string())?;
+    let had = record.durability();
     record.durable |= options.wanted.durability == Durability::Log;
+    let has_log = record.durable && dir.has_log().map_err(|e| e.to_string())?;
     let alone = held.as_ref().and_then(Held::alone);
     let mut members = vec![me];
     let (mut peer, mut join) = (None, None);
     match plan {
-        Plan::Begin if dir.log().exists() => {}
-        Plan::Begin => tell(&format!(
-            "begins a new table, which is EMPTY, for there is none in {}. If this server had a table before, it was started elsewhere: stop it, and start it there, or with --data and that directory",
-            dir.path().display()
-        )),
-        Plan::Resume if dir.log().exists() => {}
+        Plan::Begin if has_log => {}
+        Plan::Begin => {
+            refuse_unused_log(&dir)?;
+            tell(&format!(
+                "begins a new table, which is EMPTY, for there is none in {}. If this server had a table before, it was started elsewhere: stop it, and start it there, or with --data and that directory",
+                dir.path().display()
+            ));
+        }
+        Plan::Resume if has_log => {}
         Plan::Resume => {
             return Err(format!(
                 "the log of this server, {}, is gone, and nobody else has the table: restore it, or start with --force to begin with an empty one",
@@ -104,7 +112,6 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             peer = Some(asked);
         }
         Plan::Force { peer: known } => {
-            let has_log = record.durable && dir.log().exists();
             let answers = ask_all(me, &record).await;
             for answer in &answers {
                 refuse_if_alive(me, answer, has_log, alone.is_some())?;
@@ -113,7 +120,7 @@ pub(super) async fn start(options: &Options) -> Result<Server, String> {
             let asked = asked(&answers);
             tell(&format!(
                 "FORCED: {}. {asked}",
-                consequence(has_log, &record)
+                consequence(&Left::of(has_log, had, &dir), &record)
             ));
             peer = known;
         }
@@ -149,6 +156,18 @@ enum Enter {
     /// As a founder, or as one that goes on; or as one that joins.
     As(Option<Join>),
     Forced,
+}
+
+/// No table in memory begins where one is in a log of which no record is left.
+fn refuse_unused_log(dir: &StateDir) -> Result<(), String> {
+    match dir.has_log() {
+        Ok(true) => Err(format!(
+            "there is a log in {}, of a server that was started with --durable, and no server.json beside it: put that back, if there is a copy, and add --durable to go on with the log; or choose another directory with --data, where this server begins an EMPTY table. This server was not started",
+            dir.log().display()
+        )),
+        // In memory it needs none.
+        Ok(false) | Err(_) => Ok(()),
+    }
 }
 
 /// Who was asked before force, and what else there may be.
@@ -203,11 +222,7 @@ async fn run(
         listed: peer.clone(),
         transport: OnceLock::new(),
     });
-    let durability = if record.durable {
-        Durability::Log
-    } else {
-        Durability::Memory
-    };
+    let durability = record.durability();
     let ask = Arc::clone(&known);
     let address_of = move |id| ask.of(id);
     let witness = options.witness.as_deref();
@@ -253,7 +268,7 @@ async fn run(
     if !begins {
         notes.begin()?;
     } else if !data.exists() {
-        // A log that is there without a record is not this beginning's.
+        // What is there without a record is not this beginning's, be it a log or what is left of one.
         notes.mark_beginning()?;
     }
     let mut builder = Node::builder(GROUP, me)
@@ -307,30 +322,28 @@ async fn compare_witnesses(options: &Options, answers: &[Answer]) -> Result<(), 
     Ok(())
 }
 
-/// Whether this address is none of those that the directory knows, written in whatever way.
-fn is_strange(address: &str, record: &Record) -> bool {
-    let places = |at: &str| resolved("", at).unwrap_or_default();
-    let given = places(address);
-    let is_given =
-        |known: &String| known == address || places(known).iter().any(|p| given.contains(p));
-    !record.known().values().any(is_given)
+/// What a server that is forced has left of the table.
+enum Left {
+    /// Its log.
+    Log,
+    /// Nothing: the log that it had there is gone.
+    LogGone(PathBuf),
+    /// Nothing: it had it in memory.
+    Memory,
 }
 
-/// A server is no secondary of itself.
-fn refuse_own(address: &str, options: &Options) -> Result<(), String> {
-    for found in resolved("the primary's address", address)? {
-        let here = found.ip().is_loopback() || found.ip() == options.listen;
-        if found.port() == options.wanted.port && here {
-            return Err(format!(
-                "{address} is this server itself; give it the address of the other one"
-            ));
+impl Left {
+    fn of(has_log: bool, had: Durability, dir: &StateDir) -> Self {
+        match had {
+            _ if has_log => Self::Log,
+            Durability::Log => Self::LogGone(dir.log()),
+            Durability::Memory => Self::Memory,
         }
     }
-    Ok(())
 }
 
 /// What force does to the table, and what happens next.
-fn consequence(has_log: bool, record: &Record) -> String {
+fn consequence(left: &Left, record: &Record) -> String {
     let other = record
         .peer_address
         .as_ref()
@@ -341,16 +354,22 @@ fn consequence(has_log: bool, record: &Record) -> String {
         ),
         None => "this server serves alone, until it is given a secondary".into(),
     };
-    if !has_log {
+    let why_empty = match left {
+        Left::Log => None,
+        Left::LogGone(log) => Some(format!(
+            "it was in the log of this server, {}, which is gone (stop this server and put the log back, if there is a copy)",
+            log.display()
+        )),
+        Left::Memory => Some("it was in memory only, so this server has nothing of it".to_owned()),
+    };
+    if let Some(why_empty) = why_empty {
         let lost = match &other {
             Some(other) => format!(
                 "What {other} may still have is given up, and is LOST when it joins this one. "
             ),
             None => String::new(),
         };
-        return format!(
-            "the table starts EMPTY: it was in memory only, so this server has nothing of it. {lost}Next: {next}"
-        );
+        return format!("the table starts EMPTY: {why_empty}. {lost}Next: {next}");
     }
     let other = other.unwrap_or_else(|| "the other server".into());
     let loses = match record.in_sync.as_slice() {
@@ -413,8 +432,12 @@ mod tests {
     #[test]
     fn force_says_that_a_table_in_memory_starts_empty_and_whose_writes_a_log_may_lack() {
         let mut record = Record::new(5_000, ReplicaId(1), Durability::Memory);
-        let empty = consequence(false, &record);
+        let empty = consequence(&Left::Memory, &record);
         assert!(empty.contains("starts EMPTY"), "{empty}");
+        assert!(empty.contains("in memory only"), "{empty}");
+        let gone = consequence(&Left::LogGone("d/log".into()), &record);
+        assert!(gone.contains("starts EMPTY: it was in the log"), "{gone}");
+        assert!(gone.contains("d/log") && !gone.contains("memory"), "{gone}");
         record.durable = true;
         record.peer_address = Some("h:5001".into());
         for (in_sync, loses) in [
@@ -426,22 +449,9 @@ mod tests {
             ),
         ] {
             record.in_sync = in_sync;
-            let told = consequence(true, &record);
+            let told = consequence(&Left::Log, &record);
             assert!(told.contains(loses) && !told.contains("EMPTY"), "{told}");
             assert!(told.contains("becomes its secondary"), "{told}");
         }
-    }
-
-    /// A primary that does not know its secondary is none of this pair.
-    #[test]
-    fn another_primary_is_told_from_one_that_is_known_by_another_name() {
-        let mut record = Record::new(5_001, ReplicaId(9), Durability::Memory);
-        record.peer = Some(1);
-        record.peer_address = Some("127.0.0.1:5000".into());
-        record.hear_of(ReplicaId(7), "127.0.0.1:5002");
-        for known in ["127.0.0.1:5000", "localhost:5000", "127.0.0.1:5002"] {
-            assert!(!is_strange(known, &record), "{known}");
-        }
-        assert!(is_strange("127.0.0.1:6000", &record));
     }
 }

@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod client_console;
 pub mod client_stub;
+mod itself;
 mod keyboard;
 mod last_holder;
 mod launch;

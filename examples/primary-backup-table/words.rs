@@ -58,6 +58,11 @@ impl Words {
         }
         // Which numbers they are says nothing to him.
         if let Some((before, _)) = text.split_once(ANOTHERS_LOG) {
+            // What the library advises beside it, another directory, would be an EMPTY table.
+            let before = before
+                .strip_suffix(" (")
+                .map_or(before.into(), |b| format!("{b}: "));
+            let before = reworded(&before, &PHRASES);
             return format!(
                 "{before}it is the log of this server as it was before server.json beside it was lost, or of another server: put server.json back; if it is lost, and another server has the table, move the directory away and start this server with that one's address"
             );
@@ -331,14 +336,20 @@ mod tests {
     /// The directory has its log and lost its record.
     #[test]
     fn a_log_of_another_number_is_told_without_numbers_and_with_what_to_do() {
-        let why =
-            "cannot use d/log: it belongs to replica n4711 of group 00ff; this is n1 of group 00ff";
+        let why = "d/log is not the data of this replica (it belongs to replica n4711 of group 00ff; this is n1 of group 00ff): choose another directory";
         let told = words(Durability::Log).plainly(why);
         assert!(
-            told.starts_with("cannot use d/log: it is the log"),
+            told.starts_with("d/log is not the data of this server: it is the log"),
             "{told}"
         );
-        for theirs in ["of group", "another server of", "n1"] {
+        for theirs in [
+            "of group",
+            "another server of",
+            "n1",
+            "replica",
+            "(",
+            "choose",
+        ] {
             assert!(!told.contains(theirs), "{told}");
         }
         assert!(told.contains("put server.json back"), "{told}");

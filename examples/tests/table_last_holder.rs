@@ -7,8 +7,8 @@ use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::NoAnswer;
 use kvrep_examples::primary_backup_table::pair::{Pair, Seat, WITHIN};
 use table_support::{
-    get, hangs_up, hasty, kill, on_record_alone, prepare, put, seen, serves, speak_of_servers_only,
-    updated, waits_for,
+    EACH_WAY, get, hangs_up, hasty, kill, lose_log, on_record_alone, prepare, put, said, seen,
+    serves, speak_of_servers_only, updated, waits_for,
 };
 
 /// A pair whose second server has served alone when both have ended: `k` is 1 in the log of the first, and was 2.
@@ -112,17 +112,38 @@ async fn a_last_holder_that_waits_can_be_ended_and_forced() {
 /// The same fault with two logs, one of which is gone.
 #[tokio::test]
 async fn whoever_lost_its_log_with_what_it_alone_had_waits_as_well() {
-    let pair = prepare(&["--durable"]);
-    second_was_last(&pair.first, &pair.second, &pair).await;
-    let log = format!("table-{}.d/log", pair.second.port);
-    std::fs::remove_dir_all(pair.directory().join(log)).expect("a log");
-    let mut second = pair.second.start().await.expect("again");
-    let mut first = pair.first.start().await.expect("again");
-    let older = "has an older table";
-    let told = second.line(older, WITHIN).await.expect("it says so");
-    assert!(told.contains("log, which is gone"), "{told}");
-    serves_nobody(&pair, &mut first).await;
-    speak_of_servers_only(&[&first, &second]);
+    for how in EACH_WAY {
+        let pair = prepare(&["--durable"]);
+        second_was_last(&pair.first, &pair.second, &pair).await;
+        lose_log(&pair, &pair.second, how);
+        let mut second = pair.second.start().await.expect("again");
+        let mut first = pair.first.start().await.expect("again");
+        let older = "has an older table";
+        let told = second.line(older, WITHIN).await.expect("it says so");
+        assert!(told.contains("log, which is gone"), "{how:?}: {told}");
+        serves_nobody(&pair, &mut first).await;
+
+        // By force it begins with nothing, and does not promise more; but not while the other one has something.
+        kill(&mut second).await;
+        let forced = pair.second.with(&["--force"]);
+        let mut refused = forced.launch().expect("started");
+        let why = refused.line("nothing is forced", WITHIN).await;
+        let why = why.expect("why");
+        assert!(why.contains("has more of the table"), "{how:?}: {why}");
+        let ended = refused.ended(WITHIN).await.expect("it ends");
+        assert_eq!(ended.code(), Some(1));
+        kill(&mut first).await;
+        let mut second = forced.start().await.expect("by force");
+        let told = said(&second, "FORCED: ").await;
+        let empty = "the table starts EMPTY: it was in the log of this server";
+        assert!(told.contains(empty), "{how:?}: {told}");
+        for wrong in ["memory", "nothing that was acknowledged is lost"] {
+            assert!(!told.contains(wrong), "{how:?}: {told}");
+        }
+        serves(&mut second).await;
+        assert_eq!(seen(&mut second).await.entries, ["Nao existem keys!!"]);
+        speak_of_servers_only(&[&first, &second]);
+    }
 }
 
 /// A1.6: what a server was forced to begin is served on when the one that it was forced over returns, also before anything is written.

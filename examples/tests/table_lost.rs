@@ -5,9 +5,10 @@ mod table_support;
 use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::{NoAnswer, Patience};
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, WITHIN, dump_when};
+use std::fs;
 use table_support::{
-    Witness, get, hasty, kill, last_words, prepare, put, seen, serves, speak_of_servers_only,
-    updated, wait_for_record, waits_for,
+    EACH_WAY, Witness, directory, get, hasty, kill, last_words, lose_log, prepare, put, said, seen,
+    serves, speak_of_servers_only, updated, wait_for_record, waits_for,
 };
 
 /// C1.7, A1.6: an empty table is not served while somebody has the data, nor without force when nobody has.
@@ -34,9 +35,9 @@ async fn a_server_that_lost_its_table_serves_no_empty_one() {
     kill(&mut first).await;
     let mut first = pair.first.start().await.expect("again");
     let mut second = pair.second.start().await.expect("again");
-    for server in [&mut first, &mut second] {
-        let why = server.line("--force", WITHIN).await.expect("it says why");
-        assert!(why.contains("has the table any more"), "{why}");
+    for server in [&first, &second] {
+        let why = said(server, "has the table any more").await;
+        assert!(why.contains("--force"), "{why}");
     }
     // That nobody lets them in is nothing to act on then: what is to be done stays the last word.
     for (server, seat) in [(&first, &pair.first), (&second, &pair.second)] {
@@ -48,8 +49,7 @@ async fn a_server_that_lost_its_table_serves_no_empty_one() {
     kill(&mut first).await;
     let forced = pair.first.with(&["--force"]);
     let first = forced.start().await.expect("by force");
-    let told = first.printed().join("\n");
-    assert!(told.contains("FORCED: the table starts EMPTY"), "{told}");
+    said(&first, "FORCED: the table starts EMPTY").await;
     put(&mut client, "k", "3").await;
     updated(&mut second).await;
     assert_eq!(seen(&mut second).await.entries, ["k: 3"]);
@@ -115,6 +115,83 @@ async fn force_is_for_when_nobody_has_the_table() {
     assert_eq!(first.ended(WITHIN).await.expect("it ends").code(), Some(1));
 }
 
+/// A1.6: what is left of a log is not taken for one.
+#[tokio::test]
+async fn a_lone_server_whose_log_is_gone_serves_no_empty_table_unasked() {
+    for how in EACH_WAY {
+        let pair = prepare(&["--durable"]);
+        let mut first = pair.first.start().await.expect("the first");
+        serves(&mut first).await;
+        let mut client = pair.client(hasty());
+        put(&mut client, "k", "1").await;
+        kill(&mut first).await;
+        lose_log(&pair, &pair.first, how);
+        let mut first = pair.first.launch().expect("again");
+        let why = ends_with(&mut first, "nobody else has the table").await;
+        assert!(why.contains("is gone") && why.contains("--force"), "{why}");
+        client.size().await.expect_err("nobody serves");
+        let forced = pair.first.with(&["--force"]);
+        let mut first = forced.start().await.expect("by force");
+        let told = said(&first, "FORCED: ").await;
+        let empty = "the table starts EMPTY: it was in the log of this server";
+        assert!(told.contains(empty), "{how:?}: {told}");
+        serves(&mut first).await;
+        assert_eq!(get(&mut client, "k").await, None);
+    }
+}
+
+/// A1.6: what was put into a directory, or taken from it, is refused with what to do, in words of two servers.
+#[tokio::test]
+async fn a_directory_that_is_not_as_it_was_left_is_refused_with_what_to_do() {
+    let pair = prepare(&[]);
+    let own = directory(&pair, &pair.first);
+    let (log, file) = (own.join("log"), own.join("server.json"));
+    fs::create_dir(&own).expect("made");
+    fs::write(&log, "").expect("written");
+    let durable = pair.first.with(&["--durable"]);
+    let mut first = durable.launch().expect("started");
+    ends_with(&mut first, "move away what is there instead").await;
+
+    fs::remove_file(&log).expect("removed");
+    let mut first = durable.start().await.expect("the first");
+    serves(&mut first).await;
+    let mut client = pair.client(hasty());
+    put(&mut client, "k", "1").await;
+    kill(&mut first).await;
+    let record = fs::read_to_string(&file).expect("a record");
+    let json: serde_json::Value = serde_json::from_str(&record).expect("a record");
+    for (peer, at) in [(1, "127.0.0.1:1".into()), (2, pair.first.address())] {
+        let mut wrong = json.clone();
+        wrong["peer"] = peer.into();
+        wrong["peer_address"] = at.into();
+        fs::write(&file, wrong.to_string()).expect("written");
+        for more in [&[][..], &["--force"]] {
+            let mut first = durable.with(more).launch().expect("started");
+            let why = ends_with(&mut first, "that is this server itself").await;
+            assert!(why.contains("peer_address"), "{why}");
+            speak_of_servers_only(&[&first]);
+        }
+    }
+    // Without its record nothing empty begins beside the log, nor is that taken for the log of one that joins.
+    fs::remove_file(&file).expect("removed");
+    let mut first = pair.first.launch().expect("started");
+    ends_with(&mut first, "add --durable to go on with the log").await;
+    let stranger = pair.second.alone(pair.directory(), &[]).expect("built");
+    let mut stranger = stranger.start().await.expect("another table");
+    let joins = durable.with(&[&pair.second.address()]);
+    let mut first = joins.launch().expect("started");
+    let why = ends_with(&mut first, "not the data of this server: ").await;
+    assert!(
+        !why.contains('(') && !why.contains("choose another"),
+        "{why}"
+    );
+    speak_of_servers_only(&[&first]);
+    kill(&mut stranger).await;
+    fs::write(&file, record).expect("written");
+    let _first = durable.start().await.expect("as it was");
+    assert_eq!(get(&mut client, "k").await.as_deref(), Some("1"));
+}
+
 /// A server that gives up, and what it said with this in it.
 async fn ends_with(server: &mut Process, words: &str) -> String {
     let why = server.line(words, WITHIN).await.expect("why");
@@ -173,9 +250,8 @@ async fn nothing_is_said_to_be_lost_nor_forced_while_a_third_server_has_the_tabl
         kill(server).await;
     }
     let forced = pair.second.with(&["--force"]).start().await;
-    let told = forced.expect("by force").printed().join("\n");
+    let told = said(&forced.expect("by force"), "starts EMPTY").await;
     for words in [
-        "starts EMPTY",
         "No answer came from",
         &third_seat.address(),
         "of which this one was never told",

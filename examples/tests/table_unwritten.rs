@@ -4,14 +4,9 @@ mod table_support;
 
 use kvrep_examples::common::processes::Process;
 use kvrep_examples::primary_backup_table::network_client::Patience;
-use kvrep_examples::primary_backup_table::pair::{Pair, Seat, WITHIN};
+use kvrep_examples::primary_backup_table::pair::{Pair, WITHIN};
 use std::fs;
-use std::path::PathBuf;
-use table_support::{get, kill, on_record_alone, prepare, put, seen, serves, updated};
-
-fn directory(pair: &Pair, seat: &Seat) -> PathBuf {
-    pair.directory().join(format!("table-{}.d", seat.port))
-}
+use table_support::{directory, get, kill, on_record_alone, prepare, put, seen, serves, updated};
 
 /// In place of each directory there is nothing, or a file.
 fn take_away(pair: &Pair, by_a_file: bool) {

@@ -7,20 +7,32 @@
 use super::hearing::Hearing;
 use super::notes::Notes;
 use super::place::Place;
+use crate::common::log_dir::has_log;
 use crate::common::operator::Said;
 use crate::document_store::cli::remote::ask;
 use crate::document_store::wire::Response;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-/// Whether the node belonged to a store and its log is gone, or empty.
-pub(super) fn has_lost_its_log(notes: &Notes, log: &Path) -> bool {
-    let is_there = std::fs::read_dir(log).is_ok_and(|mut files| files.next().is_some());
-    !notes.nodes.is_empty() && !is_there
+/// Whether the node has a log, and not only a directory for one.
+///
+/// # Errors
+/// That cannot be seen: what to do.
+pub(super) fn keeps_log(log: &Path) -> Result<bool, String> {
+    has_log(log).map_err(|e| {
+        let what = match e.kind() {
+            ErrorKind::NotADirectory => {
+                "the log is kept in a directory of that name: move away what is there instead, and put the log back if this node had one; or choose another path for the store"
+            }
+            _ => "see to it that this node may read that directory",
+        };
+        format!("cannot read the log, {}: {e}; {what}", log.display())
+    })
 }
 
 /// Asks until a node leads, which is to be joined: where it is.
@@ -101,3 +113,21 @@ async fn asked(known: &BTreeSet<String>) -> Vec<(String, Option<Json>)> {
 const ASKED_EVERY: Duration = Duration::from_secs(1);
 const ASKED_WITHIN: Duration = Duration::from_secs(2);
 const ASKED_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_log_is_told_from_what_cannot_be_read() {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let log = temporary.path().join("log");
+        std::fs::create_dir(&log).expect("made");
+        std::fs::write(log.join("lock"), "").expect("written");
+        assert_eq!(keeps_log(&log), Ok(false));
+        std::fs::write(log.join("identity"), "damaged").expect("written");
+        assert_eq!(keeps_log(&log), Ok(true));
+        let why = keeps_log(&log.join("lock")).expect_err("a file");
+        assert!(why.contains("move away what is there"), "{why}");
+    }
+}

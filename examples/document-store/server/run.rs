@@ -4,7 +4,7 @@ use super::args::Args;
 use super::force;
 use super::group::{GROUP, agreed};
 use super::hearing::Hearing;
-use super::lost::{has_lost_its_log, whom_to_join};
+use super::lost::{keeps_log, whom_to_join};
 use super::newcomer::{NOT_FOUND, waits_there};
 use super::notes::{self, Notes};
 use super::place::Place;
@@ -196,11 +196,11 @@ async fn start(args: &Args, hearing: &Hearing) -> Result<Started, Failed> {
     }
     let mut notes = Notes::consult(&directory, said)?;
     let log = directory.join("log");
-    let has_lost = has_lost_its_log(&notes, &log);
+    let has_log = keeps_log(&log)?;
     if args.force {
-        let has_log = log.exists() && !has_lost;
         hearing.tell(&force::may_be_forced(place, &notes, has_log).await?);
-    } else if has_lost {
+    } else if !has_log && !notes.nodes.is_empty() {
+        // It belonged to a store.
         let leader = whom_to_join(place, &notes, &log, hearing).await?;
         hearing.tell(&format!(
             "the log of this node, {}, is gone: it joins {leader}, which leads, and gets a copy. What only this node had is LOST",

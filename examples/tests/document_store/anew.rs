@@ -1,8 +1,10 @@
 //! A node that is started on an empty directory, and without its leader's address, begins a store; which the others know not to be theirs.
 
 use crate::{NUMBERS, ok};
+use kvrep_examples::common::processes::free_ports;
 use kvrep_examples::document_store::stage::{PATIENCE, Port, Stage, at, load};
 use serde_json::json;
+use std::fs;
 
 /// Three nodes with documents; one of them is dead, and its directory is gone.
 async fn without_its_directory(which: usize) -> (Stage, [Port; 3], Port) {
@@ -13,7 +15,7 @@ async fn without_its_directory(which: usize) -> (Stage, [Port; 3], Port) {
     let stray = all[which];
     stage.kill(stray).await.unwrap();
     let own = stage.directory().join("db").join(stray.to_string());
-    std::fs::remove_dir_all(own).unwrap();
+    fs::remove_dir_all(own).unwrap();
     (stage, all, stray)
 }
 
@@ -73,7 +75,10 @@ async fn a_node_whose_log_is_gone_waits_for_a_leader_and_obeys_force() {
         stage.kill(node).await.unwrap();
     }
     let own = stage.directory().join("db").join(lost.to_string());
-    std::fs::remove_dir_all(own.join("log")).unwrap();
+    fs::remove_dir_all(own.join("log")).unwrap();
+    // A lock is no log.
+    fs::create_dir(own.join("log")).unwrap();
+    fs::write(own.join("log/lock"), "").unwrap();
     let mut waits = stage.server(lost, None).unwrap().start().unwrap();
     let told = waits.line("does not answer", PATIENCE).await.unwrap();
     for part in [at(other).as_str(), "serves nothing", "--force", "EMPTY"] {
@@ -95,7 +100,7 @@ async fn a_node_whose_log_is_gone_waits_for_a_leader_and_obeys_force() {
     // Nobody else is there: it begins with nothing, and says so.
     waits.kill().await.unwrap();
     stage.kill(other).await.unwrap();
-    std::fs::remove_dir_all(own.join("log")).unwrap();
+    fs::remove_dir_all(own.join("log")).unwrap();
     let mut alone = forced.start().unwrap();
     let told = alone.line("EMPTY", PATIENCE).await.unwrap();
     assert!(told.contains(&at(other)), "{told}");
@@ -139,4 +144,46 @@ async fn of_two_nodes_that_were_forced_the_later_one_leads() {
     stage.active(&[first, second]).await.unwrap();
     assert_eq!(stage.leader(&[first, second]).await, Ok(first));
     assert_eq!(stage.equal(&[first, second]).await.unwrap().0, 12);
+}
+
+/// Nobody else had the store: whatever is left of the log, no empty one is served unasked.
+#[tokio::test]
+async fn a_lone_node_whose_log_is_gone_is_not_started_without_force() {
+    for left in [None, Some(&[][..]), Some(&["lock"])] {
+        let (mut stage, [lone]) = Stage::with::<1>().await.unwrap();
+        ok(lone, NUMBERS).await;
+        stage.kill(lone).await.unwrap();
+        let own = stage.directory().join("db").join(lone.to_string());
+        let log = own.join("log");
+        fs::remove_dir_all(&log).unwrap();
+        if let Some(left) = left {
+            fs::create_dir(&log).unwrap();
+            for name in left {
+                fs::write(log.join(name), "").unwrap();
+            }
+        }
+        let program = stage.server(lone, None).unwrap();
+        let mut refused = program.start().unwrap();
+        let told = refused.line("is gone", PATIENCE).await.unwrap();
+        assert!(told.contains("no other node had that"), "{told}");
+        assert_eq!(refused.ended(PATIENCE).await.unwrap().code(), Some(1));
+        let mut forced = program.arg("--force").start().unwrap();
+        forced.line("EMPTY", PATIENCE).await.unwrap();
+        stage.leader(&[lone]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_the_log_is_refused_with_what_to_do() {
+    let mut stage = Stage::empty().unwrap();
+    let [port] = free_ports::<1>().unwrap();
+    let own = stage.directory().join("db").join(port.to_string());
+    fs::create_dir_all(&own).unwrap();
+    fs::write(own.join("log"), "").unwrap();
+    let mut refused = stage.server(port, None).unwrap().start().unwrap();
+    let told = refused.line("cannot read the log", PATIENCE).await.unwrap();
+    assert!(told.contains("move away what is there instead"), "{told}");
+    assert_eq!(refused.ended(PATIENCE).await.unwrap().code(), Some(1));
+    fs::remove_file(own.join("log")).unwrap();
+    stage.enter(port, None).await.unwrap();
 }

@@ -6,6 +6,8 @@ use kvrep_examples::common::processes::{Process, Program};
 use kvrep_examples::primary_backup_table::client_stub::{ClientStub, Outcome};
 use kvrep_examples::primary_backup_table::network_client::{Identity, Patience};
 use kvrep_examples::primary_backup_table::pair::{Dump, Pair, Seat, WITHIN, dump};
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,7 +125,7 @@ async fn on_record(pair: &Pair, seat: &Seat, is_wanted: impl Fn(&serde_json::Val
     let file = pair.directory().join(file);
     let deadline = Instant::now() + WITHIN;
     loop {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let text = fs::read_to_string(&file).unwrap_or_default();
         let record: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         if is_wanted(&record) {
             return;
@@ -133,10 +135,40 @@ async fn on_record(pair: &Pair, seat: &Seat, is_wanted: impl Fn(&serde_json::Val
     }
 }
 
+/// The directory of this server.
+pub(crate) fn directory(pair: &Pair, seat: &Seat) -> PathBuf {
+    pair.directory().join(format!("table-{}.d", seat.port))
+}
+
+/// How a log is lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lost {
+    Directory,
+    Files,
+    /// As when what is damaged is moved away, but for what is not damaged.
+    FilesButTheLock,
+}
+
+pub(crate) const EACH_WAY: [Lost; 3] = [Lost::Directory, Lost::Files, Lost::FilesButTheLock];
+
+/// This server's log is lost.
+pub(crate) fn lose_log(pair: &Pair, seat: &Seat, how: Lost) {
+    let log = directory(pair, seat).join("log");
+    fs::remove_dir_all(&log).expect("a log");
+    match how {
+        Lost::Directory => {}
+        Lost::Files => fs::create_dir(&log).expect("made"),
+        Lost::FilesButTheLock => {
+            fs::create_dir(&log).expect("made");
+            fs::write(log.join("lock"), "").expect("written");
+        }
+    }
+}
+
 /// Hundredths of a second that a process has used.
 pub(crate) fn processor_ticks(id: Option<u32>) -> u64 {
     let id = id.expect("it runs");
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     let fields: Vec<&str> = stat
         .rsplit(')')
         .next()
@@ -210,6 +242,19 @@ pub(crate) async fn waits_for(address: &str, what: &str) {
             return;
         }
         assert!(Instant::now() < deadline, "never {what}: {waits:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What it prints with this in it, be it before it said that it listens: these are two streams, and either may be read first.
+pub(crate) async fn said(server: &Process, what: &str) -> String {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let printed = server.printed();
+        if let Some(said) = printed.iter().find(|line| line.contains(what)) {
+            return said.clone();
+        }
+        assert!(Instant::now() < deadline, "never {what}: {printed:?}");
         sleep(Duration::from_millis(20)).await;
     }
 }
