@@ -25,6 +25,17 @@ pub fn has_log(dir: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
+/// What to do where [`has_log`] fails; `who` has the log, and may choose something else by `elsewhere`.
+#[must_use]
+pub fn advice(error: &io::Error, who: &str, elsewhere: &str) -> String {
+    match error.kind() {
+        ErrorKind::NotADirectory => format!(
+            "the log is kept in a directory of that name: move away what is there instead, and put the log back if {who} had one; or choose {elsewhere}"
+        ),
+        _ => format!("see to it that {who} may read that directory"),
+    }
+}
+
 fn is_part(name: &str) -> bool {
     let numbered = |kind: &str, end: &str| name.starts_with(kind) && name.ends_with(end);
     name == IDENTITY || numbered("log-", ".wal") || numbered("snap-", ".snap")

@@ -5,7 +5,7 @@
 //!
 //! Where a later one cannot be written, it gets another name ([`StateDir::mark_outdated`]), which takes no room on a full disk.
 
-use crate::common::log_dir::has_log;
+use crate::common::log_dir::{self, has_log};
 use kvrep_core::{Configuration, ReplicaId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -69,16 +69,6 @@ fn advice(source: &io::Error) -> &'static str {
     }
 }
 
-/// What to do about a log that cannot be looked at.
-fn advice_on_log(source: &io::Error) -> &'static str {
-    match source.kind() {
-        ErrorKind::NotADirectory => {
-            "the log is kept in a directory of that name: move away what is there instead, and put the log back if this server had one; or choose another directory with --data"
-        }
-        _ => "see to it that this server may read that directory",
-    }
-}
-
 /// Why a directory cannot be used. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,7 +82,7 @@ pub enum StateDirError {
         source: io::Error,
     },
     /// Whether there is a log in it is not known.
-    #[error("cannot read the log, {}: {source}; {}. This server was not started", .path.display(), advice_on_log(source))]
+    #[error("cannot read the log, {}: {source}; {}. This server was not started", .path.display(), log_dir::advice(source, "this server", "another directory with --data"))]
     Log {
         /// The log's directory.
         path: PathBuf,

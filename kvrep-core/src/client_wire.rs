@@ -173,13 +173,13 @@ impl Reply {
     /// Never: it is plain data.
     #[must_use]
     pub fn frame_of(id: u64, outcome: &Outcome) -> Bytes {
-        // (As a structure of these two is encoded.)
         let response = match outcome {
             Outcome::Done { response, .. } => response.len(),
             _ => 0,
         };
         let mut out = BytesMut::with_capacity(FRAME_BYTES + response);
         let start = wire::begin_frame(&mut out, FrameKind::Reply);
+        // (As a structure of these two is encoded.)
         crate::scratch::append(&(id, outcome), &mut out);
         wire::end_frame(&mut out, start);
         out.freeze()

@@ -24,9 +24,29 @@ impl Scratch {
             len: 0,
             spilled: Vec::new(),
         };
-        postcard::serialize_with_flavor(value, Writer(&mut scratch))
+        postcard::serialize_with_flavor(value, To(|bytes: &[u8]| scratch.extend(bytes)))
             .expect("plain data serialises");
         scratch
+    }
+
+    #[inline]
+    fn extend(&mut self, bytes: &[u8]) {
+        let Self {
+            inline,
+            len,
+            spilled,
+        } = self;
+        if spilled.is_empty() {
+            let end = *len + bytes.len();
+            if let Some(room) = inline.get_mut(*len..end) {
+                room.copy_from_slice(bytes);
+                *len = end;
+                return;
+            }
+            spilled.reserve(2 * end);
+            spilled.extend_from_slice(&inline[..*len]);
+        }
+        spilled.extend_from_slice(bytes);
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -51,12 +71,14 @@ impl Scratch {
 /// # Panics
 /// When the value's `Serialize` fails.
 pub(crate) fn append<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) {
-    postcard::serialize_with_flavor(value, Appender(out)).expect("plain data serialises");
+    postcard::serialize_with_flavor(value, To(|bytes: &[u8]| out.extend_from_slice(bytes)))
+        .expect("plain data serialises");
 }
 
-struct Appender<'a>(&'a mut BytesMut);
+/// Hands on what is serialised.
+struct To<F>(F);
 
-impl Flavor for Appender<'_> {
+impl<F: FnMut(&[u8])> Flavor for To<F> {
     type Output = ();
 
     #[inline]
@@ -66,43 +88,7 @@ impl Flavor for Appender<'_> {
 
     #[inline]
     fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
-struct Writer<'a>(&'a mut Scratch);
-
-impl Flavor for Writer<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.try_extend(&[byte])
-    }
-
-    #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        let Scratch {
-            inline,
-            len,
-            spilled,
-        } = &mut *self.0;
-        if spilled.is_empty() {
-            let end = *len + bytes.len();
-            if let Some(room) = inline.get_mut(*len..end) {
-                room.copy_from_slice(bytes);
-                *len = end;
-                return Ok(());
-            }
-            spilled.reserve(2 * end);
-            spilled.extend_from_slice(&inline[..*len]);
-        }
-        spilled.extend_from_slice(bytes);
+        (self.0)(bytes);
         Ok(())
     }
 

@@ -7,13 +7,12 @@
 use super::hearing::Hearing;
 use super::notes::Notes;
 use super::place::Place;
-use crate::common::log_dir::has_log;
+use crate::common::log_dir::{advice, has_log};
 use crate::common::operator::Said;
 use crate::document_store::cli::remote::ask;
 use crate::document_store::wire::Response;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -25,12 +24,7 @@ use tokio::time::{Instant, sleep};
 /// That cannot be seen: what to do.
 pub(super) fn keeps_log(log: &Path) -> Result<bool, String> {
     has_log(log).map_err(|e| {
-        let what = match e.kind() {
-            ErrorKind::NotADirectory => {
-                "the log is kept in a directory of that name: move away what is there instead, and put the log back if this node had one; or choose another path for the store"
-            }
-            _ => "see to it that this node may read that directory",
-        };
+        let what = advice(&e, "this node", "another path for the store");
         format!("cannot read the log, {}: {e}; {what}", log.display())
     })
 }

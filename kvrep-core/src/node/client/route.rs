@@ -195,7 +195,9 @@ impl<'a> Route<'a> {
             let met = self.link.call(self.target, op(), until).await;
             if !matches!(met, Err(LinkError::Hopeless(_))) {
                 self.hopeless.remove(&self.target);
-                self.routes.hopeless.store(false, Ordering::Relaxed);
+                if self.routes.is_hopeless() {
+                    self.routes.hopeless.store(false, Ordering::Relaxed);
+                }
             }
             let met = match met {
                 Ok(Outcome::NotPrimary { primary, address }) => {
