@@ -393,7 +393,7 @@ async fn hear(shared: Arc<Shared>, socket: Arc<UdpSocket>, config: MulticastConf
                     shared.on_reply(&frame, bytes_max);
                 }
             }
-            Said::Gone | Said::Piece(_) => {}
+            Said::Gone | Said::Later { .. } | Said::Piece(_) => {}
         }
     }
 }

@@ -5,7 +5,7 @@
 //!  | KVRU  | version | kind | group | from | incarnation | config hash | to | number | whole | index | count | crc | piece …
 //! ```
 //!
-//! Integers are big-endian. The CRC-32 (IEEE) covers the first 54 bytes; a frame has one of its own. Invariants: a heading that was read is of
+//! A word about a later life of somebody says in *to* whose, and in *number* its incarnation. Integers are big-endian. The CRC-32 (IEEE) covers the first 54 bytes; a frame has one of its own. Invariants: a heading that was read is of
 //! this version, its index is below its count, and its piece has just the length that index, count and whole give it.
 //!
 //! Caveat: nobody proves who he is (a place for that is the version). Run groups in networks that are trusted.
@@ -30,6 +30,11 @@ pub(crate) enum Said {
     Hello,
     /// Its sender has ended.
     Gone,
+    /// To one who said hello: a later life of that replica was heard here. That one says it to nobody, if it has ended.
+    Later {
+        of: ReplicaId,
+        incarnation: Incarnation,
+    },
     /// A piece of a frame.
     Piece(Piece),
 }
@@ -72,12 +77,13 @@ impl Heading {
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         let start = out.len();
-        let (kind, piece) = match self.said {
-            Said::Hello => (HELLO, None),
-            Said::Gone => (GONE, None),
+        let (kind, to, number, piece) = match self.said {
+            Said::Hello => (HELLO, ReplicaId::NOBODY, 0, None),
+            Said::Gone => (GONE, ReplicaId::NOBODY, 0, None),
+            Said::Later { of, incarnation } => (LATER, of, incarnation.0, None),
             Said::Piece(piece) => match piece.to {
-                To::All => (PIECE_FOR_ALL, Some(piece)),
-                To::One(_) => (PIECE_FOR_ONE, Some(piece)),
+                To::All => (PIECE_FOR_ALL, ReplicaId::NOBODY, piece.number, Some(piece)),
+                To::One(to) => (PIECE_FOR_ONE, to, piece.number, Some(piece)),
             },
         };
         out.put_slice(MAGIC);
@@ -87,12 +93,8 @@ impl Heading {
         out.put_u32(self.from.0);
         out.put_u64(self.incarnation.0);
         out.put_u64(self.config_hash);
-        let to = match piece.map(|piece| piece.to) {
-            Some(To::One(to)) => to,
-            Some(To::All) | None => ReplicaId::NOBODY,
-        };
         out.put_u32(to.0);
-        out.put_u64(piece.map_or(0, |piece| piece.number));
+        out.put_u64(number);
         out.put_u32(piece.map_or(0, |piece| piece.whole));
         out.put_u16(piece.map_or(0, |piece| piece.index));
         out.put_u16(piece.map_or(0, |piece| piece.count));
@@ -132,12 +134,16 @@ impl Heading {
         let said = match kind {
             HELLO => Said::Hello,
             GONE => Said::Gone,
+            LATER => Said::Later {
+                of: to,
+                incarnation: Incarnation(number),
+            },
             PIECE_FOR_ALL => Said::Piece(piece(To::All)),
             PIECE_FOR_ONE => Said::Piece(piece(To::One(to))),
             _ => return Err(DatagramError::Senseless),
         };
         let fits = match said {
-            Said::Hello | Said::Gone => rest.is_empty(),
+            Said::Hello | Said::Gone | Said::Later { .. } => rest.is_empty(),
             Said::Piece(piece) => piece
                 .place()
                 .is_some_and(|(start, end)| rest.len() == end - start),
@@ -208,6 +214,7 @@ const HELLO: u8 = 1;
 const GONE: u8 = 2;
 const PIECE_FOR_ALL: u8 = 3;
 const PIECE_FOR_ONE: u8 = 4;
+const LATER: u8 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -255,7 +262,11 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_a_cut_and_an_addition_are_refused() {
-        for said in [Said::Hello, Said::Gone] {
+        let later = Said::Later {
+            of: ReplicaId(6),
+            incarnation: Incarnation(7),
+        };
+        for said in [Said::Hello, Said::Gone, later] {
             let bytes = encoded(&heading(said), b"");
             assert_eq!(Heading::decode(&bytes), Ok((heading(said), b"".as_slice())));
             for cut in 0..bytes.len() {

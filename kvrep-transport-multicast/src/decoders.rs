@@ -20,7 +20,11 @@ pub fn datagram(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn valid_datagrams() -> Vec<Vec<u8>> {
     let mut valid = Vec::new();
-    for said in [Said::Hello, Said::Gone] {
+    let later = Said::Later {
+        of: ReplicaId(5),
+        incarnation: Incarnation(9),
+    };
+    for said in [Said::Hello, Said::Gone, later] {
         let mut out = BytesMut::new();
         heading(said).encode(&mut out);
         valid.push(out.to_vec());

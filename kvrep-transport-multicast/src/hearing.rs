@@ -7,10 +7,10 @@ use crate::peers::Met;
 use crate::reassembly::{Reassembly, Taken};
 use crate::transport::Shared;
 use bytes::Bytes;
-use kvrep_core::ReplicaId;
 use kvrep_core::client_wire::{Outcome, Reply, Request};
 use kvrep_core::transport::{Hint, InboxEvent, ReplyTo};
 use kvrep_core::wire::{self, FrameKind};
+use kvrep_core::{Incarnation, ReplicaId};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -113,12 +113,8 @@ impl Hearing {
             return self.on_client(&heading, data, from);
         }
         if peer == me.replica {
-            if incarnation > me.incarnation {
-                warn!(me = %peer, "a later life of this replica runs: {incarnation}");
-                self.hint(peer, Hint::Superseded);
-            }
-            // What this one said itself, or a life of it that is over.
-            return;
+            // Else it is what this one said itself, or a life of it that is over.
+            return self.on_own_life(peer, incarnation);
         }
         if !self.shared.fits(heading.config_hash) {
             let why = format!(
@@ -145,13 +141,37 @@ impl Hearing {
                 self.hint(peer, hint);
             }
             Met::Over => {
+                debug!(%peer, "it has ended");
+                return self.shared.counters.refused();
+            }
+            Met::Earlier(later) => {
                 debug!(%peer, "of a life that is over");
+                if heading.said == Said::Hello {
+                    // Not believed, but told: it may run, with a clock that is behind.
+                    let (of, incarnation) = (peer, later);
+                    self.shared.say(Said::Later { of, incarnation }, from);
+                }
                 return self.shared.counters.refused();
             }
             Met::TooMany => return self.refuse("a replica", &"there are too many already"),
         }
-        if let Said::Piece(piece) = heading.said {
-            self.on_piece(now, &heading, (piece, data), from);
+        match heading.said {
+            Said::Piece(piece) => self.on_piece(now, &heading, (piece, data), from),
+            Said::Later { of, incarnation } if of == self.shared.me.replica => {
+                self.on_own_life(peer, incarnation);
+            }
+            Said::Hello | Said::Gone | Said::Later { .. } => {}
+        }
+    }
+
+    /// Somebody, or this replica's own name, tells of a life of this replica.
+    fn on_own_life(&mut self, told_by: ReplicaId, incarnation: Incarnation) {
+        let me = &self.shared.me;
+        if incarnation > me.incarnation {
+            if self.said.insert("a later life") {
+                warn!(me = %me.replica, %told_by, "a later life of this replica was heard: {incarnation}");
+            }
+            self.hint(told_by, Hint::Superseded);
         }
     }
 
@@ -194,7 +214,9 @@ impl Hearing {
         let piece = match heading.said {
             Said::Hello => return self.shared.say(Said::Hello, from),
             Said::Piece(piece) if piece.to == To::One(self.shared.me.replica) => piece,
-            Said::Gone | Said::Piece(_) => return self.shared.counters.refused(),
+            Said::Gone | Said::Later { .. } | Said::Piece(_) => {
+                return self.shared.counters.refused();
+            }
         };
         let (now, asker, number) = (Instant::now(), (heading.incarnation, from), piece.number);
         let asked = self.shared.clients().ask(now, asker, number);

@@ -34,8 +34,10 @@ struct Peer {
 pub(crate) enum Met {
     Known,
     News(Hint),
-    /// It is of a life that is over.
+    /// It has said that it ends.
     Over,
+    /// It is of an earlier life than this one, which was heard.
+    Earlier(Incarnation),
     TooMany,
 }
 
@@ -67,7 +69,10 @@ impl Peers {
             *known = new;
             return Met::News(Hint::Connected);
         }
-        if incarnation < known.incarnation || !known.here {
+        if incarnation < known.incarnation {
+            return Met::Earlier(known.incarnation);
+        }
+        if !known.here {
             return Met::Over;
         }
         if address == known.address || now.duration_since(known.heard) >= address_kept {
@@ -167,7 +172,10 @@ mod tests {
         assert_eq!(peers.address(one), Some(at(1)));
         assert_eq!(peers.heard(now + KEPT, life(2), at(9), KEPT), Met::Known);
         assert_eq!(peers.address(one), Some(at(9)));
-        assert_eq!(peers.heard(now, life(1), at(1), KEPT), Met::Over);
+        assert_eq!(
+            peers.heard(now, life(1), at(1), KEPT),
+            Met::Earlier(Incarnation(2))
+        );
         assert_eq!(peers.gone(one, Incarnation(1)), Met::Over);
         assert_eq!(peers.gone(one, Incarnation(2)), Met::News(Hint::Gone));
         assert_eq!(peers.heard(now, life(2), at(9), KEPT), Met::Over);

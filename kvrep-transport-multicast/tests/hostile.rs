@@ -12,8 +12,10 @@ use kvrep_core::{Fold, GroupId, Incarnation, ReplicaId};
 use kvrep_transport_multicast::{
     GroupSocket, MulticastConfig, MulticastGroupLink, MulticastTransport,
 };
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 const GROUP: &str = "attacked";
@@ -64,9 +66,23 @@ fn datagram(
     out
 }
 
+/// What `from` says of a later life of another one.
+fn later_life(from: u32, incarnation: u64, (of, later): (u32, u64)) -> Vec<u8> {
+    let mut word = datagram(LATER, from, incarnation, (later, 0, 0, 0), b"");
+    address_to(of, &mut word);
+    word
+}
+
+fn address_to(to: u32, datagram: &mut [u8]) {
+    datagram[34..38].copy_from_slice(&to.to_be_bytes());
+    let crc = crc32fast::hash(&datagram[..54]);
+    datagram[54..58].copy_from_slice(&crc.to_be_bytes());
+}
+
 const HELLO: u8 = 1;
 const PIECE_FOR_ALL: u8 = 3;
 const PIECE_FOR_ONE: u8 = 4;
+const LATER: u8 = 5;
 const NOBODY: u32 = ReplicaId::NOBODY.0;
 
 fn frame(number: u64) -> bytes::Bytes {
@@ -203,6 +219,47 @@ async fn nobody_is_revived_and_what_is_sent_again_is_not_heard_again() {
     one.transport.close().await;
 }
 
+/// A clock may be behind what it was at the last start, and the later life says nothing any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_starts_behind_its_last_life_is_told_and_who_lives_is_not() {
+    let config = config();
+    let one = member(&config, 1, 1).await;
+    let later = member(&config, 2, 5).await;
+    is_heard(&one, &later).await;
+    // Another process shows an earlier life while this one runs.
+    let spy = GroupSocket::open(&config).unwrap();
+    let hello = datagram(HELLO, 2, 3, (0, 0, 0, 0), b"");
+    spy.own().send_to(&hello, config.group).await.unwrap();
+    let mut buffer = [0; 2_048];
+    let told = timeout(PATIENCE, spy.own().recv_from(&mut buffer)).await;
+    let (bytes, _) = told.unwrap().unwrap();
+    assert_eq!(buffer[..bytes], later_life(1, 1, (2, 5))[..]);
+    later.transport.close().await;
+
+    let behind = member(&config, 2, 3).await;
+    let told = async |member: &Member, patience: Duration| {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match member.mailbox.next(left).await? {
+                InboxEvent::Hint { peer, hint } if hint == Hint::Superseded => return Some(peer),
+                _ => {}
+            }
+        }
+    };
+    assert_eq!(told(&behind, PATIENCE).await, Some(ReplicaId(1)));
+    behind.transport.close().await;
+    // Of this very life, of an earlier one, and of somebody else's.
+    let newest = member(&config, 2, 6).await;
+    for of in [(2, 6), (2, 5), (3, 9)] {
+        let word = later_life(1, 1, of);
+        spy.own().send_to(&word, config.group).await.unwrap();
+    }
+    assert_eq!(told(&newest, Duration::from_millis(300)).await, None);
+    newest.transport.close().await;
+    one.transport.close().await;
+}
+
 /// A number that is far ahead would make all later frames look like copies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_or_a_request_that_is_none_takes_no_number() {
@@ -236,9 +293,7 @@ async fn a_frame_or_a_request_that_is_none_takes_no_number() {
     for piece in [&garbage[..], &asked] {
         let whole = piece.len() as u32;
         let mut request = datagram(PIECE_FOR_ONE, NOBODY, 9, (5, whole, 0, 1), piece);
-        request[34..38].copy_from_slice(&1_u32.to_be_bytes());
-        let crc = crc32fast::hash(&request[..54]);
-        request[54..58].copy_from_slice(&crc.to_be_bytes());
+        address_to(1, &mut request);
         attacker
             .own()
             .send_to(&request, config.group)
@@ -284,6 +339,22 @@ async fn what_is_for_a_member_goes_where_its_last_new_frame_came_from() {
     one.transport.close().await;
 }
 
+/// A client that asks for ever, and where it reads, as this replica hears it.
+async fn asking_client(
+    config: &MulticastConfig,
+    replica: &GroupSocket,
+) -> (Arc<MulticastGroupLink>, JoinHandle<()>, SocketAddr) {
+    let link = Arc::new(MulticastGroupLink::new(GROUP, config.clone()));
+    let asks = Arc::clone(&link);
+    let asking = tokio::spawn(async move {
+        drop(asks.call(0, Op::Status, Instant::now() + PATIENCE).await);
+    });
+    let mut buffer = [0; 2_048];
+    let heard = timeout(PATIENCE, replica.group().recv_from(&mut buffer)).await;
+    let (_, client) = heard.unwrap().unwrap();
+    (link, asking, client)
+}
+
 /// Somebody sends on what a replica has said: a client goes on asking where the replica reads.
 #[tokio::test]
 async fn a_client_is_not_led_away_by_what_is_said_again_from_elsewhere() {
@@ -292,14 +363,8 @@ async fn a_client_is_not_led_away_by_what_is_said_again_from_elsewhere() {
         GroupSocket::open(&config).unwrap(),
         GroupSocket::open(&config).unwrap(),
     );
-    let link = Arc::new(MulticastGroupLink::new(GROUP, config.clone()));
-    let asking = {
-        let link = Arc::clone(&link);
-        tokio::spawn(async move { link.call(0, Op::Status, Instant::now() + PATIENCE).await })
-    };
+    let (_, asking, client) = asking_client(&config, &replica).await;
     let mut buffer = [0; 2_048];
-    let heard = timeout(PATIENCE, replica.group().recv_from(&mut buffer)).await;
-    let (_, client) = heard.unwrap().unwrap();
     let hello = datagram(HELLO, 1, 5, (0, 0, 0, 0), b"");
     replica.own().send_to(&hello, client).await.unwrap();
     for _ in 0..5 {
@@ -323,15 +388,9 @@ async fn a_client_asks_nobody_who_is_silent_while_another_is_heard() {
         GroupSocket::open(&config).unwrap(),
         GroupSocket::open(&config).unwrap(),
     );
-    let link = Arc::new(MulticastGroupLink::new(GROUP, config.clone()));
     // It answers no request, so the client looks around.
-    let asking = {
-        let link = Arc::clone(&link);
-        tokio::spawn(async move { link.call(0, Op::Status, Instant::now() + PATIENCE).await })
-    };
+    let (link, asking, client) = asking_client(&config, &replica).await;
     let mut buffer = [0; 2_048];
-    let heard = timeout(PATIENCE, replica.group().recv_from(&mut buffer)).await;
-    let (_, client) = heard.unwrap().unwrap();
     let answering = tokio::spawn(async move {
         let hello = datagram(HELLO, 1, 5, (0, 0, 0, 0), b"");
         loop {

@@ -266,7 +266,7 @@ impl Passive {
         let me = self.local.me;
         self.local.stopped = true;
         self.local.waiting_for = format!(
-            "stopped: {told_by} has heard a later life of {me}, so another process runs as {me}, too. Stop one of the two; a replica of its own needs an id of its own"
+            "stopped: {told_by} has heard a later life of {me}. Either another process runs as {me}, too: stop one of the two; a replica of its own needs an id of its own. Or this one's storage is a new one, and the clock here is behind its last start: set it right, and start again"
         );
         let why = self.local.waiting_for.clone();
         out.push(Action::Event(Event::Refused(why)));
