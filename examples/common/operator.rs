@@ -318,6 +318,10 @@ pub fn active_sentence(event: &ActiveEvent) -> Option<String> {
             "waits for word of one of {}, be it without its state",
             list(missing)
         )),
+        ActiveEvent::Protocol(active::Event::ClockBehind { by }) => Some(format!(
+            "this machine's clock is {} s behind this replica's last start: it goes on as a later start than that one, and loses nothing by it",
+            by.div_ceil(1_000_000)
+        )),
         ActiveEvent::Protocol(active::Event::Superseded { at }) => Some(format!(
             "another process was started later with this replica's number: this one answers no more, and keeps its state (up to position {}) until one that serves has it",
             at.0

@@ -246,6 +246,10 @@ fn sentence(event: &ActiveEvent, confirmations: usize) -> String {
             "escuta por {} ms se outro processo já tem o número deste servidor",
             wait.as_millis()
         ),
+        ActiveEvent::Protocol(Event::ClockBehind { by }) => format!(
+            "o relógio desta máquina está {} s atrás do último início deste servidor: ele segue como início posterior a esse, e nada se perde",
+            by.div_ceil(1_000_000)
+        ),
         ActiveEvent::Protocol(Event::Superseded { at }) => format!(
             "outro processo foi iniciado depois com o número deste servidor: este não responde mais, e guarda o estado (até a posição {}) até que um servidor que serve o tenha",
             at.0

@@ -119,7 +119,8 @@ impl ActiveBuilder {
         self
     }
 
-    /// This life of the replica, which must be above every earlier one. Without it, the microseconds since 1970.
+    /// This life of the replica, which must be above every earlier one. Without it, the microseconds since 1970. Where the others remember a later
+    /// one, the replica goes on as one after that ([`Event::ClockBehind`](crate::protocol::active::Event::ClockBehind)).
     #[must_use]
     pub fn incarnation(mut self, incarnation: Incarnation) -> Self {
         self.incarnation = Some(incarnation);

@@ -72,7 +72,7 @@ pub struct ActiveIdentity {
     pub group: String,
     /// The replica.
     pub replica: ReplicaId,
-    /// This life of it.
+    /// This life of it, as it was started; [`Status::life`] is the one that counts.
     pub incarnation: Incarnation,
 }
 

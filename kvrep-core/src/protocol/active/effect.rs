@@ -71,6 +71,12 @@ pub enum Event {
         /// How long; a little longer, where something is heard.
         wait: Duration,
     },
+    /// Others remember a later life of this replica: the clock that names its lives is behind where it was at its last start. It goes on as a life after that
+    /// one, and loses nothing by it.
+    ClockBehind {
+        /// By how much, in microseconds, if its lives are named by the clock.
+        by: u64,
+    },
     /// A later process was started under this replica's number. This one answers nothing any more. It keeps its state until one that serves is
     /// heard with it, and gives it to those who join while nobody serves.
     Superseded {

@@ -141,6 +141,40 @@ impl Active {
         out.push(Effect::Event(Event::Superseded { at }));
     }
 
+    /// Those who serve remember a later life of this number, which has failed: nothing of an earlier one counts with them. Who has no state yet goes on as a later
+    /// one still. (A machine without a clock of its own knows no better time at its start.)
+    pub(super) fn outlive(
+        &mut self,
+        now: Time,
+        failed: &[(ReplicaId, Life)],
+        out: &mut Vec<Effect>,
+    ) {
+        let own = self.life.incarnation;
+        let mine = failed.iter().filter(|(replica, _)| *replica == self.me);
+        let known = mine.map(|(_, life)| life.incarnation).max();
+        let Some(known) = known.filter(|known| *known > own) else {
+            return;
+        };
+        // Of two processes that are told the same, each becomes another life.
+        let later = Incarnation(known.0.saturating_add(1 + own.0 % APART));
+        let begins = matches!(self.stage, Stage::Listening(_) | Stage::Living);
+        if self.history.is_some() || !begins || later <= known {
+            return;
+        }
+        self.life = Life {
+            incarnation: later,
+            attempt: 0,
+        };
+        out.push(Effect::Event(Event::ClockBehind {
+            by: known.0 - own.0,
+        }));
+        // What was published before does not count.
+        self.echo.restart(now);
+        if self.join.is_some() {
+            self.announce(now, out);
+        }
+    }
+
     fn end_superseded(&mut self, out: &mut Vec<Effect>) {
         self.answers.clear();
         self.transfers.clear();
@@ -299,3 +333,5 @@ impl Active {
 
 /// For so many heartbeats one that starts listens: a living one is heard in any of them.
 const HEARTBEATS: u32 = 2;
+/// Within so many lives after the known one, by its own number.
+const APART: u64 = 1_000_000;

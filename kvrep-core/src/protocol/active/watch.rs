@@ -146,6 +146,9 @@ impl Active {
         if replica == self.me {
             return;
         }
+        if heard.serving {
+            self.outlive(now, &heard.failed, out);
+        }
         let wall = self.clock;
         let apart = self.serves_apart(heard);
         let peer = self

@@ -123,6 +123,7 @@ impl World {
                         self.reported_lost += acknowledged;
                     }
                     Event::Listening { .. }
+                    | Event::ClockBehind { .. }
                     | Event::Superseded { .. }
                     | Event::LastStateGone { .. }
                     | Event::Serving { .. }

@@ -171,3 +171,37 @@ fn a_state_that_another_history_has_replaced_is_set_aside_and_reported() {
     };
     assert!(group.events.iter().any(lost), "{:?}", group.events);
 }
+
+#[test]
+fn who_starts_with_a_clock_behind_its_last_life_serves_all_the_same() {
+    // It is told while it listens; or, where nobody was heard before, when it has announced itself already.
+    for deaf in [false, true] {
+        let mut group = Group::serving(3, None);
+        group.replicas[1] = None;
+        group.start(1, 1_000_000_000, None);
+        group.until("its second life serves", |group| group.serves(1));
+        group.replicas[1] = None;
+        group.until("it is known to be dead", |group| {
+            matches!(group.status(0).ring[1].1, Standing::Failed { .. })
+        });
+        if deaf {
+            group.lost.extend([(0, 1), (2, 1)]);
+        }
+        group.start(1, 7, None);
+        group.run(Duration::from_millis(500));
+        assert_eq!(group.serves(1), !deaf);
+        group.lost.clear();
+        group.until("it serves", |group| group.serves(1));
+        let behind = Event::ClockBehind { by: 999_999_993 };
+        let told = group.events.iter().filter(|(r, e)| (*r, e) == (1, &behind));
+        assert_eq!(told.count(), 1);
+        assert_eq!(group.reconnects, 0);
+        group.ask(1, "who is there?");
+        group.run(Duration::from_millis(100));
+        assert_eq!(group.answered("who is there?"), 1);
+        // Who comes after it, with the right time, is a later life again.
+        group.replicas[1] = None;
+        group.start(1, 2_000_000_000, None);
+        group.until("it serves again", |group| group.serves(1));
+    }
+}
