@@ -5,7 +5,8 @@
 //!
 //! Where a later one cannot be written, it gets another name ([`StateDir::mark_outdated`]), which takes no room on a full disk.
 
-use crate::common::log_dir::{self, has_log};
+use crate::common::log_dir;
+use kvrep_core::storage::wal::has_log;
 use kvrep_core::{Configuration, ReplicaId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

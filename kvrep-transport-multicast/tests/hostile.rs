@@ -242,7 +242,10 @@ async fn who_starts_behind_its_last_life_is_told_and_who_lives_is_not() {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match member.mailbox.next(left).await? {
-                InboxEvent::Hint { peer, hint } if hint == Hint::Superseded => return Some(peer),
+                InboxEvent::Hint {
+                    peer,
+                    hint: Hint::Superseded,
+                } => return Some(peer),
                 _ => {}
             }
         }

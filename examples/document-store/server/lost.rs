@@ -7,10 +7,11 @@
 use super::hearing::Hearing;
 use super::notes::Notes;
 use super::place::Place;
-use crate::common::log_dir::{advice, has_log};
+use crate::common::log_dir::advice;
 use crate::common::operator::Said;
 use crate::document_store::cli::remote::ask;
 use crate::document_store::wire::Response;
+use kvrep_core::storage::wal::has_log;
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::path::Path;

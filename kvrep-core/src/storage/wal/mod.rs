@@ -28,6 +28,7 @@
 mod aside;
 #[cfg(feature = "testing")]
 pub(crate) mod decoders;
+mod found;
 mod identity;
 mod live;
 mod record;
@@ -41,6 +42,7 @@ mod snapshots;
 mod tests;
 
 pub use aside::read_aside;
+pub use found::has_log;
 
 use super::fs::{Fs, OsFs};
 use super::{Durability, Recovered, SnapshotStore, Storage, StorageError, StorageEvent, StorageOp};
