@@ -241,12 +241,11 @@ async fn who_starts_behind_its_last_life_is_told_and_who_lives_is_not() {
         let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match member.mailbox.next(left).await? {
-                InboxEvent::Hint {
-                    peer,
-                    hint: Hint::Superseded,
-                } => return Some(peer),
-                _ => {}
+            let event = member.mailbox.next(left).await?;
+            if let InboxEvent::Hint { peer, hint } = event
+                && hint == Hint::Superseded
+            {
+                return Some(peer);
             }
         }
     };
