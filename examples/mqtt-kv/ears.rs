@@ -115,7 +115,7 @@ fn read(payload: &[u8]) -> Option<Echo> {
 const WORD: &str = "eco";
 /// So often it says something in silence, and so it has said something lately when somebody is late.
 const SAID_PER_TIMEOUT: u32 = 4;
-/// So many timeouts without hearing itself make a monitor deaf, as they do a server. Many: a broker that is behind is not broken.
+/// So many timeouts without hearing itself make a monitor deaf. Many: a broker that is behind is not broken.
 const DEAF_AFTER: u32 = 10;
 
 /// Words that are remembered.

@@ -339,10 +339,13 @@ impl Open {
                 // Only who has more to publish than that needs to know.
                 self.slowness = limits.slowness();
                 self.connected = true;
-                if self.connected_before && !session_resumed {
-                    // What waits would overtake what has to be sent again.
-                    self.link.discard();
-                    self.unacknowledged.all_again();
+                if self.connected_before {
+                    if !session_resumed {
+                        // What waits would overtake what has to be sent again.
+                        self.link.discard();
+                        self.unacknowledged.all_again();
+                    }
+                    // Also of a session that it kept a broker may have thrown away what did not fit into its queue, and it tells nobody.
                     self.tell(StreamEvent::Reset);
                 }
                 info!(session_resumed, "connected to the broker");

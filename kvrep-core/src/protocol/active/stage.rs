@@ -215,9 +215,8 @@ impl Active {
             superseded.silent_since = now;
             superseded.words.remove(&heard.replica);
             if !heard.holding {
-                superseded
-                    .ahead
-                    .insert(heard.replica, (heard.at, heard.chain));
+                // The first of what it says stays until this one has come there: one that has missed something would never come where they are now.
+                (superseded.ahead.entry(heard.replica)).or_insert((heard.at, heard.chain));
             }
         } else {
             let word = Word {

@@ -74,7 +74,8 @@ impl Active {
     /// Says where this replica is.
     pub(super) fn beat(&mut self, out: &mut Vec<Effect>) {
         // (Whoever hears nothing answers nothing: let others do it.)
-        if !matches!(self.stage, Stage::Living) || self.echo.is_deaf() {
+        let deaf = self.echo.is_deaf() || self.hears_nothing(self.awake);
+        if !matches!(self.stage, Stage::Living) || deaf {
             return;
         }
         self.settled();
@@ -328,6 +329,13 @@ impl Active {
         }
     }
 
+    /// Whether the stream has carried nothing here for so long, not even what this replica published, that it must be taken for failed. Else others would leave to it what
+    /// it never hears of, until that expires. (Where a broker is only behind, something comes.)
+    pub(super) fn hears_nothing(&self, now: Time) -> bool {
+        let patience = self.group.timing.suspect_after * UNHEARD_AFTER;
+        self.echo.silent_for(now) > patience && self.echo.missing_for(now) > patience
+    }
+
     /// One who does not hear itself for long gets another connection.
     pub(super) fn reconnect_if_deaf(&mut self, now: Time, out: &mut Vec<Effect>) {
         if self.echo.missing_for(now) > self.group.timing.suspect_after * DEAF_AFTER {
@@ -397,3 +405,6 @@ const SILENT_AFTER: u32 = 5;
 /// So many times [`Timing::suspect_after`](super::Timing::suspect_after) without hearing itself makes a replica deaf. Large: a stream
 /// that is behind, because there is much to deliver, is not broken.
 const DEAF_AFTER: u32 = 10;
+
+/// So many times [`Timing::suspect_after`](super::Timing::suspect_after) without hearing anything at all make it say nothing more. Few: what it owes expires meanwhile.
+const UNHEARD_AFTER: u32 = 3;

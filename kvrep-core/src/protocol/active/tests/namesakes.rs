@@ -205,3 +205,25 @@ fn who_starts_with_a_clock_behind_its_last_life_serves_all_the_same() {
         group.until("it serves again", |group| group.serves(1));
     }
 }
+
+#[test]
+fn one_that_is_superseded_and_has_missed_something_ends_while_there_is_always_more() {
+    let mut group = Group::serving(3, None);
+    group.stopped.insert(1);
+    let place = group.start_beside(1, 2, None);
+    group.until("it serves", |group| group.serves(place));
+    for _ in 0..100 {
+        group.ask(0, "missed");
+        group.lose(1);
+    }
+    group.run(Duration::from_millis(50));
+    // What they say of themselves while it was stopped, it does not hear either.
+    group.waiting.clear();
+    group.resume(1);
+    let end = group.now + Timing::default().suspect_after * 10;
+    while group.now < end && group.ends.is_empty() {
+        group.ask(0, "more");
+        group.step();
+    }
+    assert_eq!(group.ends, [(1, End::Superseded)]);
+}

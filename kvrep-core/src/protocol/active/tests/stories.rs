@@ -459,3 +459,40 @@ fn a_beginning_to_which_one_who_serves_objects_is_given_up_before_anybody_is_hea
         group.events.contains(&(0, Event::Fenced { why })) && !group.serves(0)
     });
 }
+
+/// What it says arrives everywhere, so it would be waited for until what it owes has expired.
+#[test]
+fn who_hears_nothing_is_soon_taken_for_failed_and_everything_is_answered() {
+    let mut group = Group::serving(3, None);
+    let timing = Timing::default();
+    group.run(timing.keep_requests);
+    group.lagging.insert(1);
+    let asked = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for name in asked {
+        group.ask(1, name);
+        group.run(Duration::from_millis(50));
+    }
+    group.run(timing.keep_requests);
+    for name in asked {
+        assert_eq!(group.answered(name), 1, "{name}");
+    }
+    group.lagging.clear();
+    group.until("it serves again", |group| group.serves(1));
+    assert_eq!(group.reconnects, 0);
+}
+
+/// A broker that stands still for a while carries nothing to anybody.
+#[test]
+fn nobody_is_taken_for_failed_because_all_heard_nothing() {
+    let mut group = Group::serving(3, None);
+    let wait = Timing::default().suspect_after * 8;
+    group.ask(1, "before");
+    group.lagging.extend(0..3);
+    group.run(wait);
+    group.events.clear();
+    group.lagging.clear();
+    group.until("it is answered", |group| group.answered("before") == 1);
+    group.run(wait);
+    let failed = |(_, event): &&(usize, Event)| matches!(event, Event::Failed(_));
+    assert_eq!(group.events.iter().find(failed), None);
+}
