@@ -271,7 +271,9 @@ impl World {
         if !theirs.engine.as_ref().is_none_or(reigns) {
             return None;
         }
-        let (theirs, own) = (theirs.disk.shadow(), self.nodes[n].disk.shadow());
+        // Nor is on its own disk what it has, if it has followed another one a moment ago.
+        let own = Some(&self.nodes[n].disk).filter(|disk| disk.is_settled())?;
+        let (theirs, own) = (theirs.disk.shadow(), own.shadow());
         let pair = |at: Index| own.at(at).zip(theirs.at(at));
         let agree = pair(from).filter(|(own, theirs)| own == theirs);
         let differ = pair(from.prev()).filter(|(own, theirs)| own != theirs);
