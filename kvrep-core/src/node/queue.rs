@@ -15,7 +15,7 @@ use crate::config::Read;
 use crate::id::ReplicaId;
 use crate::state_machine::Look;
 use crate::time::Time;
-use crate::transport::{Hint, InboxEvent, InboxSink, ReplyTo};
+use crate::transport::{Hint, InboxEvent, InboxSink, ReplyTo, Shipment};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -27,6 +27,7 @@ use tokio::sync::{Notify, oneshot};
 /// What peers (and the transport about them) say.
 pub(super) enum FromPeer {
     Frame(Bytes),
+    Shipment(Shipment),
     Hint { peer: ReplicaId, hint: Hint },
 }
 
@@ -287,6 +288,8 @@ impl InboxSink for Mailbox {
                 Refusal::Full(FromPeer::Frame(body)) | Refusal::Closed(FromPeer::Frame(body)) => {
                     InboxEvent::Peer(body)
                 }
+                Refusal::Full(FromPeer::Shipment(shipment))
+                | Refusal::Closed(FromPeer::Shipment(shipment)) => InboxEvent::Shipment(shipment),
                 Refusal::Full(FromPeer::Hint { peer, hint })
                 | Refusal::Closed(FromPeer::Hint { peer, hint }) => InboxEvent::Hint { peer, hint },
             }),
@@ -309,6 +312,10 @@ impl InboxSink for Mailbox {
         };
         taken.is_some()
     }
+
+    fn takes_shipments(&self) -> bool {
+        true
+    }
 }
 
 enum Sorted {
@@ -319,6 +326,7 @@ enum Sorted {
 fn sort(event: InboxEvent) -> Sorted {
     match event {
         InboxEvent::Peer(body) => Sorted::Peer(FromPeer::Frame(body)),
+        InboxEvent::Shipment(shipment) => Sorted::Peer(FromPeer::Shipment(shipment)),
         InboxEvent::Hint { peer, hint } => Sorted::Peer(FromPeer::Hint { peer, hint }),
         InboxEvent::Client { request, reply } => Sorted::Request(Asked::Remote { request, reply }),
     }
@@ -349,7 +357,9 @@ mod tests {
     fn heard(mail: &mut Mail) -> Vec<u8> {
         let heard = mail.taken.peers.drain(..).map(|said| match said {
             FromPeer::Frame(body) => body[0],
-            FromPeer::Hint { .. } => unreachable!("no hint was sent"),
+            FromPeer::Shipment(_) | FromPeer::Hint { .. } => {
+                unreachable!("only frames were sent")
+            }
         });
         heard.collect()
     }

@@ -201,6 +201,9 @@ impl Core {
         for event in events.drain(..events.len().min(GULP)) {
             match event {
                 FromPeer::Frame(body) => self.engine.on_frame(now, body, &mut self.host),
+                FromPeer::Shipment(shipment) => {
+                    self.engine.on_shipment(now, shipment, &mut self.host);
+                }
                 FromPeer::Hint { peer, hint } => {
                     tracing::debug!(%peer, ?hint, "hint");
                     self.engine.on_hint(now, peer, hint, &mut self.host);
