@@ -8,9 +8,10 @@
 //! * peers and requests are bounded; a full queue gives back what it does not take, or makes its sender wait.
 
 use super::StateDigest;
+use super::answer::Reply;
 use super::copy::CopyReply;
 use super::runner::Control;
-use crate::client_wire::{Op, Outcome};
+use crate::client_wire::Op;
 use crate::config::Read;
 use crate::id::ReplicaId;
 use crate::state_machine::Look;
@@ -36,7 +37,7 @@ pub(super) enum Asked {
     Here {
         op: Op,
         deadline: Time,
-        reply: oneshot::Sender<Outcome>,
+        reply: Reply,
     },
     Remote {
         request: Bytes,
@@ -45,7 +46,7 @@ pub(super) enum Asked {
     Look {
         read: Read,
         look: Look,
-        reply: oneshot::Sender<Outcome>,
+        reply: Reply,
     },
     Copy {
         directory: PathBuf,

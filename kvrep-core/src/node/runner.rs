@@ -4,6 +4,7 @@
 //! free what waits), then peers, then requests, all of one gulp in one call of the engine, so that they are proposed,
 //! shipped and synced together; then time. The more there is to do, the larger the batches, and the less each costs.
 
+use super::answer;
 use super::copy::CopyReply;
 use super::host::{ReadPiece, TokioHost, Written};
 use super::linger::Linger;
@@ -26,7 +27,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 /// What is told to the runner besides frames and requests.
@@ -281,7 +282,7 @@ impl Core {
         &mut self,
         now: Time,
         (read, look): (Read, Look),
-        reply: oneshot::Sender<Outcome>,
+        reply: answer::Reply,
         stopping: bool,
     ) {
         let waiter = Waiter::Here(reply);
@@ -454,7 +455,7 @@ impl Core {
 fn refuse(asked: Asked) {
     match asked {
         Asked::Here { reply, .. } | Asked::Look { reply, .. } => {
-            drop(reply.send(Outcome::Busy));
+            reply.send(Outcome::Busy);
         }
         Asked::Remote { request, reply } => {
             if let Ok(Request { id, .. }) = Request::from_body(&request) {
