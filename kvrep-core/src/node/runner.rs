@@ -133,7 +133,7 @@ async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop,
         linger.on(woken).await;
         // Only requests are worth standing back for: what peers send has been under way long enough.
         if !mail.taken.requests.is_empty() && gathering.is_worth_it() {
-            gather(mail, &mut gathering).await;
+            gather(&mut core, mail, &mut gathering).await;
         }
         let now = core.now();
         while let Some(event) = mail.taken.control.pop_front() {
@@ -158,16 +158,24 @@ async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop,
 }
 
 /// Lets others run as long as that brings requests to be proposed with those that are there.
-async fn gather(mail: &mut Mail, gathering: &mut Gathering) {
+///
+/// What peers say meanwhile is handled at once: whoever is answered by it may ask again, and then stands in this batch. (Else the
+/// clients would part into groups, each proposed while the one before is under way, and stay so.)
+async fn gather(core: &mut Core, mail: &mut Mail, gathering: &mut Gathering) {
     gathering.begin();
-    let (came, mut before) = (mail.taken.requests.len(), 0);
-    while mail.taken.requests.len() > before
-        && mail.taken.requests.len() < GULP
-        && gathering.has_time()
-    {
-        before = mail.taken.requests.len();
+    let came = mail.taken.requests.len();
+    loop {
+        let (before, waiting) = (mail.taken.requests.len(), core.host.pending.len());
+        if before >= GULP || !gathering.has_time() {
+            break;
+        }
         tokio::task::yield_now().await;
         mail.take_more_requests(GULP);
+        let comes = mail.taken.requests.len() > before;
+        core.on_peers(core.now(), &mut mail.taken.peers);
+        if !comes && core.host.pending.len() == waiting {
+            break;
+        }
     }
     gathering.gathered(mail.taken.requests.len() - came);
 }
