@@ -374,7 +374,7 @@ impl Engine {
     /// Everything up to `token` is durable.
     pub fn on_persisted(&mut self, now: Time, token: PersistToken, host: &mut dyn Host) {
         self.protocol.on_persisted(now, token, &mut self.out);
-        let mut said = self.out.take();
+        let mut said = self.out.take_for(std::mem::take(&mut self.actions));
         while let Some((held, _)) = self.held.front()
             && *held <= token
             && let Some((_, mut rest)) = self.held.pop_front()
@@ -382,6 +382,7 @@ impl Engine {
             self.carry_out(now, &mut rest, host);
         }
         self.carry_out(now, &mut said, host);
+        self.actions = said;
         self.run(now, host);
     }
 
