@@ -92,7 +92,7 @@ use crate::session::{Applied, Envelope as Command, Machine};
 use crate::state_machine::{FrozenState, Look, Malformed};
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::time::{Time, Timestamp};
-use crate::transport::{Destination, Hint};
+use crate::transport::{Destination, Hint, Shipment};
 use crate::wire::Envelope;
 use bytes::Bytes;
 pub(crate) use outcome::of_applied as outcome_of;
@@ -106,6 +106,14 @@ use std::collections::{BTreeMap, VecDeque};
 pub trait Host {
     /// Send a frame.
     fn send(&mut self, to: Destination, frame: Bytes);
+    /// Whether [`ship`](Self::ship) is to be called for entries; else they come as frames like any other. Asked at the start.
+    fn takes_shipments(&self) -> bool {
+        false
+    }
+    /// Send entries that are not encoded.
+    fn ship(&mut self, to: ReplicaId, shipment: Shipment) {
+        self.send(Destination::One(to), shipment.frame());
+    }
     /// Carry out storage operations; then, once durable, [`Engine::on_persisted`], in order of the tokens.
     fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>);
     /// Answer a request.
@@ -257,6 +265,7 @@ impl Engine {
 
     /// Starts the protocol. Once, first.
     pub fn start(&mut self, now: Time, host: &mut dyn Host) {
+        self.out.set_ships(host.takes_shipments());
         self.protocol.start(now, &mut self.out);
         self.run(now, host);
     }
@@ -267,6 +276,20 @@ impl Engine {
             Ok(envelope) if self.is_for_me(&envelope) => {
                 self.protocol
                     .on_message(now, &envelope, body, &mut self.out);
+                self.run(now, host);
+            }
+            Ok(_) | Err(_) => self.dropped += 1,
+        }
+    }
+
+    /// A peer frame's body came, with the entries as they are in the sender's memory.
+    pub fn on_shipment(&mut self, now: Time, shipment: Shipment, host: &mut dyn Host) {
+        let (mut body, entries) = shipment.into_parts();
+        match Envelope::decode(&mut body) {
+            Ok(envelope) if self.is_for_me(&envelope) => {
+                let shipment = Shipment::new(body, entries);
+                self.protocol
+                    .on_shipment(now, &envelope, shipment, &mut self.out);
                 self.run(now, host);
             }
             Ok(_) | Err(_) => self.dropped += 1,
@@ -351,7 +374,7 @@ impl Engine {
     /// Everything up to `token` is durable.
     pub fn on_persisted(&mut self, now: Time, token: PersistToken, host: &mut dyn Host) {
         self.protocol.on_persisted(now, token, &mut self.out);
-        let mut said = self.out.take();
+        let mut said = self.out.take_for(std::mem::take(&mut self.actions));
         while let Some((held, _)) = self.held.front()
             && *held <= token
             && let Some((_, mut rest)) = self.held.pop_front()
@@ -359,6 +382,7 @@ impl Engine {
             self.carry_out(now, &mut rest, host);
         }
         self.carry_out(now, &mut said, host);
+        self.actions = said;
         self.run(now, host);
     }
 
@@ -550,12 +574,13 @@ impl Engine {
                     host.persist(token, ops);
                     gate = Some(token);
                 }
-                (action @ (Action::Send { .. } | Action::Restore(_)), Some(token)) => {
-                    match self.held.back_mut() {
-                        Some((held, rest)) if *held == token => rest.push(action),
-                        Some(_) | None => self.held.push_back((token, vec![action])),
-                    }
-                }
+                (
+                    action @ (Action::Send { .. } | Action::Ship { .. } | Action::Restore(_)),
+                    Some(token),
+                ) => match self.held.back_mut() {
+                    Some((held, rest)) if *held == token => rest.push(action),
+                    Some(_) | None => self.held.push_back((token, vec![action])),
+                },
                 (action, _) => self.perform(now, action, host),
             }
         }
@@ -565,6 +590,7 @@ impl Engine {
         match action {
             Action::Persist { token, ops } => host.persist(token, ops),
             Action::Send { to, frame } => host.send(to, frame),
+            Action::Ship { to, shipment } => host.ship(to, shipment),
             Action::Apply(entries) => self.apply(now, &entries, host),
             Action::ReadReady { ticket, token } => self.answer_read(ticket, token, host),
             Action::ReadFailed { ticket, error } => {

@@ -173,6 +173,11 @@ impl Entry {
         Ok(entry)
     }
 
+    /// Whether its hash is what it must be behind an entry with this hash.
+    fn is_behind(&self, prev_hash: u64) -> bool {
+        self.hash == self.chain(prev_hash)
+    }
+
     fn header(&self) -> [u8; Self::HEADER_BYTES] {
         let mut header = [0; Self::HEADER_BYTES];
         let mut out = &mut header[..];

@@ -139,6 +139,7 @@ pub mod protocol;
 pub mod random;
 mod scratch;
 pub mod session;
+mod shipment;
 pub mod state_machine;
 pub mod storage;
 pub mod stream;

@@ -52,6 +52,8 @@
 #[cfg(feature = "runtime")]
 pub mod memory;
 
+pub use crate::shipment::Shipment;
+
 use crate::id::{GroupId, Incarnation, ReplicaId};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -110,6 +112,9 @@ pub struct Capabilities {
 pub enum InboxEvent {
     /// A peer frame's body (envelope and message), already checked.
     Peer(Bytes),
+    /// A peer frame's body whose entries are the sender's own memory. Only for a sink that
+    /// [takes shipments](InboxSink::takes_shipments).
+    Shipment(Shipment),
     /// Something seen about a peer; only ever a hint.
     Hint {
         /// About whom.
@@ -177,6 +182,7 @@ impl fmt::Debug for InboxEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(body) => write!(f, "Peer({} bytes)", body.len()),
+            Self::Shipment(shipment) => write!(f, "{shipment:?}"),
             Self::Hint { peer, hint } => write!(f, "Hint({peer}, {hint:?})"),
             Self::Client { request, .. } => write!(f, "Client({} bytes)", request.len()),
         }
@@ -194,6 +200,11 @@ pub trait InboxSink: Send + Sync {
 
     /// Waits for room. Returns whether the node still runs. For transports that can make a sender wait (TCP).
     async fn deliver(&self, event: InboxEvent) -> bool;
+
+    /// Whether it takes [`InboxEvent::Shipment`]; else a transport puts the frame's body together.
+    fn takes_shipments(&self) -> bool {
+        false
+    }
 }
 
 /// Where a transport delivers to.
@@ -217,6 +228,12 @@ impl Inbox {
     /// See [`InboxSink::deliver`].
     pub async fn deliver(&self, event: InboxEvent) -> bool {
         self.0.deliver(event).await
+    }
+
+    /// See [`InboxSink::takes_shipments`].
+    #[must_use]
+    pub fn takes_shipments(&self) -> bool {
+        self.0.takes_shipments()
     }
 }
 
@@ -321,6 +338,17 @@ pub trait Transport: Send + Sync + 'static {
     /// Sends a frame (whole, header included). Never blocks; drops and counts what does not fit.
     fn send(&self, to: Destination, frame: Bytes);
 
+    /// Whether entries need not be encoded, because peers share this process's memory: then [`ship`](Self::ship) is called. A
+    /// transport that wraps another one, and looks at what is sent, leaves it as it is.
+    fn shares_memory(&self) -> bool {
+        false
+    }
+
+    /// Sends entries that are not encoded yet, as [`send`](Self::send) does with a frame.
+    fn ship(&self, to: ReplicaId, shipment: Shipment) {
+        self.send(Destination::One(to), shipment.frame());
+    }
+
     /// What this transport promises.
     fn capabilities(&self) -> Capabilities;
 
@@ -344,6 +372,14 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
 
     fn send(&self, to: Destination, frame: Bytes) {
         (**self).send(to, frame);
+    }
+
+    fn shares_memory(&self) -> bool {
+        (**self).shares_memory()
+    }
+
+    fn ship(&self, to: ReplicaId, shipment: Shipment) {
+        (**self).ship(to, shipment);
     }
 
     fn capabilities(&self) -> Capabilities {

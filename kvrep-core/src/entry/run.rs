@@ -1,6 +1,7 @@
 //! Consecutive entries, shared: the log, the storage, the state machine and whoever ships them hold the same memory.
 
 use super::Entry;
+use crate::id::LogPoint;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -42,6 +43,26 @@ impl Run {
             start: self.start + range.start,
             end: self.start + range.end,
         }
+    }
+
+    /// Whether it is the same stretch of the same memory.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entries, &other.entries)
+            && (self.start, self.end) == (other.start, other.end)
+    }
+
+    /// Whether its entries continue a log that ends at `prev`. Of those that this process has made consecutive, and so hashed,
+    /// the first is hashed again.
+    pub(crate) fn follows(&self, prev: LogPoint) -> bool {
+        let Some((first, last)) = self.first().zip(self.last()) else {
+            return true;
+        };
+        let indices = prev.index.0.checked_add(self.len() as u64);
+        indices == Some(last.index.0)
+            && prev.index.0 + 1 == first.index.0
+            && prev.term <= first.term
+            && first.term <= last.term
+            && first.is_behind(prev.hash)
     }
 
     /// Forgets the entries from position `len` on.

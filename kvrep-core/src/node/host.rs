@@ -16,7 +16,7 @@ use crate::id::{LogPoint, PersistToken, ReplicaId, Ticket};
 use crate::protocol::{Event, SnapshotPiece};
 use crate::state_machine::FrozenState;
 use crate::storage::{SnapshotMeta, SnapshotStore, Storage, StorageOp};
-use crate::transport::{Destination, Transport};
+use crate::transport::{Destination, Shipment, Transport};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(super) enum Log {
 
 pub(super) struct TokioHost {
     pub(super) transport: Arc<dyn Transport>,
+    /// Whether the transport takes entries as they are.
+    shares_memory: bool,
     pub(super) log: Log,
     pub(super) snapshots: Arc<dyn SnapshotStore>,
     pub(super) pending: Pending,
@@ -72,6 +74,7 @@ impl TokioHost {
         mailbox: Mailbox,
     ) -> Self {
         Self {
+            shares_memory: transport.shares_memory(),
             transport,
             log,
             snapshots,
@@ -139,6 +142,16 @@ impl Host for TokioHost {
     fn send(&mut self, to: Destination, frame: Bytes) {
         if self.fatal.is_none() {
             self.transport.send(to, frame);
+        }
+    }
+
+    fn takes_shipments(&self) -> bool {
+        self.shares_memory
+    }
+
+    fn ship(&mut self, to: ReplicaId, shipment: Shipment) {
+        if self.fatal.is_none() {
+            self.transport.ship(to, shipment);
         }
     }
 

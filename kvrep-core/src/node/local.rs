@@ -1,6 +1,7 @@
 //! Requests from within the process.
 
 use super::Node;
+use super::answer::{Answer, answer};
 use super::link::{ClientLink, LinkError};
 use super::queue::{Asked, Mailbox, Refusal};
 use crate::client_wire::{Op, Outcome};
@@ -8,8 +9,9 @@ use crate::id::ReplicaId;
 use crate::time::Time;
 use async_trait::async_trait;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::{PoisonError, RwLock};
-use tokio::sync::oneshot;
+use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 /// The way into a node's queue. Does not keep the node alive.
@@ -22,7 +24,7 @@ pub(super) struct Requests {
 impl Requests {
     /// Puts a request in the queue: its answer, or *busy* when the queue is full.
     fn submit(&self, op: Op, deadline: Instant) -> Result<Submitted, LinkError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = answer();
         let asked = Asked::Here {
             op,
             deadline: Time::ZERO + deadline.saturating_duration_since(self.origin),
@@ -35,8 +37,13 @@ impl Requests {
         }
     }
 
-    pub(super) async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
-        self.submit(op, deadline)?.outcome().await
+    /// Submits the request when it is first polled.
+    pub(super) fn call(&self, op: Op, deadline: Instant) -> Call<'_> {
+        Call::Unsent {
+            requests: self,
+            op,
+            deadline,
+        }
     }
 
     pub(super) async fn ask(&self, asked: Asked) -> Option<()> {
@@ -45,19 +52,58 @@ impl Requests {
 }
 
 enum Submitted {
-    Waiting(oneshot::Receiver<Outcome>),
+    Waiting(Answer),
     QueueFull,
 }
 
 impl Submitted {
     async fn outcome(self) -> Result<Outcome, LinkError> {
         match self {
-            // The node itself answers at the deadline: no timer is needed here.
-            Self::Waiting(answer) => answer
-                .await
-                .map_err(|_| LinkError::Lost("the node stopped".into())),
+            Self::Waiting(answer) => outcome(answer.await),
             Self::QueueFull => Ok(Outcome::Busy),
         }
+    }
+}
+
+fn outcome(answer: Option<Outcome>) -> Result<Outcome, LinkError> {
+    answer.ok_or_else(|| LinkError::Lost("the node stopped".into()))
+}
+
+/// A call under way. By hand: a task that calls again and again keeps the request and its answer in one place, not in one for each
+/// function that they pass.
+pub(super) enum Call<'a> {
+    Unsent {
+        requests: &'a Requests,
+        op: Op,
+        deadline: Instant,
+    },
+    /// The node itself answers at the deadline: no timer is needed here.
+    Waiting(Answer),
+    Ended,
+}
+
+impl Future for Call<'_> {
+    type Output = Result<Outcome, LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Self::Unsent { .. } = &*self
+            && let Self::Unsent {
+                requests,
+                op,
+                deadline,
+            } = std::mem::replace(&mut *self, Self::Ended)
+        {
+            match requests.submit(op, deadline)? {
+                Submitted::Waiting(answer) => *self = Self::Waiting(answer),
+                Submitted::QueueFull => return Poll::Ready(Ok(Outcome::Busy)),
+            }
+        }
+        let Self::Waiting(answer) = &mut *self else {
+            panic!("a call that has ended is not polled again");
+        };
+        let answer = ready!(Pin::new(answer).poll(context));
+        *self = Self::Ended;
+        Poll::Ready(outcome(answer))
     }
 }
 

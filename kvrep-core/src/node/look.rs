@@ -8,6 +8,7 @@
 //! compute elsewhere.
 
 use super::Node;
+use super::answer::answer;
 use super::queue::Asked;
 use crate::client_wire::Outcome;
 use crate::config::{Read, Token};
@@ -87,13 +88,13 @@ impl Node {
         closure: impl FnOnce(&M) -> R + Send + 'static,
     ) -> Result<(R, Token), LocalReadError> {
         let (look, seen) = look_at(closure);
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = answer();
         let asked = Asked::Look { read, look, reply };
         self.requests
             .ask(asked)
             .await
             .ok_or(LocalReadError::Stopped)?;
-        let token = match answer.await.map_err(|_| LocalReadError::Stopped)? {
+        let token = match answer.await.ok_or(LocalReadError::Stopped)? {
             Outcome::Done { token, .. } => token,
             Outcome::NotPrimary { primary, .. } => {
                 return Err(LocalReadError::NotPrimary { primary });

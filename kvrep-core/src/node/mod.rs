@@ -41,6 +41,7 @@
 
 mod absent;
 pub mod active;
+mod answer;
 mod builder;
 pub mod client;
 mod copy;
@@ -261,8 +262,12 @@ impl Node {
     ///
     /// # Errors
     /// When the node has stopped; see [`LinkError`].
-    pub async fn call(&self, op: Op, deadline: Instant) -> Result<Outcome, LinkError> {
-        self.requests.call(op, deadline).await
+    pub fn call(
+        &self,
+        op: Op,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Outcome, LinkError>> + Send + use<'_> {
+        self.requests.call(op, deadline)
     }
 
     /// Asks this replica to change how the group runs. Only the primary can; use [`Client::manage`] to find it.

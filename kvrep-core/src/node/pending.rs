@@ -4,15 +4,15 @@
 //! finds nobody. Deadlines cost nothing while they are kept: the slab is only searched when the earliest deadline
 //! ever put in since the last search has passed.
 
-use crate::client_wire::{Outcome, Reply};
+use super::answer::Reply;
+use crate::client_wire::{Outcome, Reply as ReplyFrame};
 use crate::id::Ticket;
 use crate::time::Time;
 use crate::transport::ReplyTo;
-use tokio::sync::oneshot;
 
 /// Who waits.
 pub(super) enum Waiter {
-    Here(oneshot::Sender<Outcome>),
+    Here(Reply),
     Remote { id: u64, reply: ReplyTo },
 }
 
@@ -20,8 +20,8 @@ impl Waiter {
     /// Answers. Whoever does not wait any more is passed over.
     pub(super) fn answer(self, outcome: Outcome) {
         match self {
-            Self::Here(reply) => drop(reply.send(outcome)),
-            Self::Remote { id, reply } => reply.send(Reply { id, outcome }.to_frame()),
+            Self::Here(reply) => reply.send(outcome),
+            Self::Remote { id, reply } => reply.send(ReplyFrame { id, outcome }.to_frame()),
         }
     }
 }
@@ -143,7 +143,10 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answer::answer;
     use super::*;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     fn at(ms: u64) -> Time {
@@ -153,12 +156,14 @@ mod tests {
     #[test]
     fn a_request_given_up_at_its_deadline_is_not_answered_again() {
         let mut pending = Pending::new();
-        let (reply, mut answer) = oneshot::channel();
+        let (reply, mut told) = answer();
         let old = pending.insert(Waiter::Here(reply), at(5), AtDeadline::Unknown);
         assert_eq!(pending.expire(at(4)), 0);
         assert_eq!(pending.expire(at(5)), 1);
-        assert_eq!(answer.try_recv().unwrap(), Outcome::Unknown);
-        let (reply, _answer) = oneshot::channel();
+        let mut context = Context::from_waker(Waker::noop());
+        let told = Pin::new(&mut told).poll(&mut context);
+        assert_eq!(told, Poll::Ready(Some(Outcome::Unknown)));
+        let (reply, _answer) = answer();
         let new = pending.insert(Waiter::Here(reply), at(9), AtDeadline::Behind);
         assert!(pending.remove(old).is_none(), "the slot has another tenant");
         assert!(pending.remove(new).is_some());
@@ -170,8 +175,8 @@ mod tests {
         let mut pending = Pending::new();
         let mut waiters = Vec::new();
         for ms in [30, 10, 20] {
-            let (reply, answer) = oneshot::channel();
-            waiters.push(answer);
+            let (reply, waits) = answer();
+            waiters.push(waits);
             pending.insert(Waiter::Here(reply), at(ms), AtDeadline::Behind);
         }
         assert_eq!(pending.next_deadline(), Some(at(10)));

@@ -8,14 +8,15 @@
 //! * peers and requests are bounded; a full queue gives back what it does not take, or makes its sender wait.
 
 use super::StateDigest;
+use super::answer::Reply;
 use super::copy::CopyReply;
 use super::runner::Control;
-use crate::client_wire::{Op, Outcome};
+use crate::client_wire::Op;
 use crate::config::Read;
 use crate::id::ReplicaId;
 use crate::state_machine::Look;
 use crate::time::Time;
-use crate::transport::{Hint, InboxEvent, InboxSink, ReplyTo};
+use crate::transport::{Hint, InboxEvent, InboxSink, ReplyTo, Shipment};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, oneshot};
 /// What peers (and the transport about them) say.
 pub(super) enum FromPeer {
     Frame(Bytes),
+    Shipment(Shipment),
     Hint { peer: ReplicaId, hint: Hint },
 }
 
@@ -35,7 +37,7 @@ pub(super) enum Asked {
     Here {
         op: Op,
         deadline: Time,
-        reply: oneshot::Sender<Outcome>,
+        reply: Reply,
     },
     Remote {
         request: Bytes,
@@ -44,7 +46,7 @@ pub(super) enum Asked {
     Look {
         read: Read,
         look: Look,
-        reply: oneshot::Sender<Outcome>,
+        reply: Reply,
     },
     Copy {
         directory: PathBuf,
@@ -287,6 +289,8 @@ impl InboxSink for Mailbox {
                 Refusal::Full(FromPeer::Frame(body)) | Refusal::Closed(FromPeer::Frame(body)) => {
                     InboxEvent::Peer(body)
                 }
+                Refusal::Full(FromPeer::Shipment(shipment))
+                | Refusal::Closed(FromPeer::Shipment(shipment)) => InboxEvent::Shipment(shipment),
                 Refusal::Full(FromPeer::Hint { peer, hint })
                 | Refusal::Closed(FromPeer::Hint { peer, hint }) => InboxEvent::Hint { peer, hint },
             }),
@@ -309,6 +313,10 @@ impl InboxSink for Mailbox {
         };
         taken.is_some()
     }
+
+    fn takes_shipments(&self) -> bool {
+        true
+    }
 }
 
 enum Sorted {
@@ -319,6 +327,7 @@ enum Sorted {
 fn sort(event: InboxEvent) -> Sorted {
     match event {
         InboxEvent::Peer(body) => Sorted::Peer(FromPeer::Frame(body)),
+        InboxEvent::Shipment(shipment) => Sorted::Peer(FromPeer::Shipment(shipment)),
         InboxEvent::Hint { peer, hint } => Sorted::Peer(FromPeer::Hint { peer, hint }),
         InboxEvent::Client { request, reply } => Sorted::Request(Asked::Remote { request, reply }),
     }
@@ -349,7 +358,9 @@ mod tests {
     fn heard(mail: &mut Mail) -> Vec<u8> {
         let heard = mail.taken.peers.drain(..).map(|said| match said {
             FromPeer::Frame(body) => body[0],
-            FromPeer::Hint { .. } => unreachable!("no hint was sent"),
+            FromPeer::Shipment(_) | FromPeer::Hint { .. } => {
+                unreachable!("only frames were sent")
+            }
         });
         heard.collect()
     }

@@ -4,6 +4,7 @@
 //! free what waits), then peers, then requests, all of one gulp in one call of the engine, so that they are proposed,
 //! shipped and synced together; then time. The more there is to do, the larger the batches, and the less each costs.
 
+use super::answer;
 use super::copy::CopyReply;
 use super::host::{ReadPiece, TokioHost, Written};
 use super::linger::Linger;
@@ -26,7 +27,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 /// What is told to the runner besides frames and requests.
@@ -132,7 +133,7 @@ async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop,
         linger.on(woken).await;
         // Only requests are worth standing back for: what peers send has been under way long enough.
         if !mail.taken.requests.is_empty() && gathering.is_worth_it() {
-            gather(mail, &mut gathering).await;
+            gather(&mut core, mail, &mut gathering).await;
         }
         let now = core.now();
         while let Some(event) = mail.taken.control.pop_front() {
@@ -157,16 +158,24 @@ async fn serve(mut core: Box<Core>, mail: &mut Mail) -> (Box<Core>, Result<Stop,
 }
 
 /// Lets others run as long as that brings requests to be proposed with those that are there.
-async fn gather(mail: &mut Mail, gathering: &mut Gathering) {
+///
+/// What peers say meanwhile is handled at once: whoever is answered by it may ask again, and then stands in this batch. (Else the
+/// clients would part into groups, each proposed while the one before is under way, and stay so.)
+async fn gather(core: &mut Core, mail: &mut Mail, gathering: &mut Gathering) {
     gathering.begin();
-    let (came, mut before) = (mail.taken.requests.len(), 0);
-    while mail.taken.requests.len() > before
-        && mail.taken.requests.len() < GULP
-        && gathering.has_time()
-    {
-        before = mail.taken.requests.len();
+    let came = mail.taken.requests.len();
+    loop {
+        let (before, waiting) = (mail.taken.requests.len(), core.host.pending.len());
+        if before >= GULP || !gathering.has_time() {
+            break;
+        }
         tokio::task::yield_now().await;
         mail.take_more_requests(GULP);
+        let comes = mail.taken.requests.len() > before;
+        core.on_peers(core.now(), &mut mail.taken.peers);
+        if !comes && core.host.pending.len() == waiting {
+            break;
+        }
     }
     gathering.gathered(mail.taken.requests.len() - came);
 }
@@ -201,6 +210,9 @@ impl Core {
         for event in events.drain(..events.len().min(GULP)) {
             match event {
                 FromPeer::Frame(body) => self.engine.on_frame(now, body, &mut self.host),
+                FromPeer::Shipment(shipment) => {
+                    self.engine.on_shipment(now, shipment, &mut self.host);
+                }
                 FromPeer::Hint { peer, hint } => {
                     tracing::debug!(%peer, ?hint, "hint");
                     self.engine.on_hint(now, peer, hint, &mut self.host);
@@ -278,7 +290,7 @@ impl Core {
         &mut self,
         now: Time,
         (read, look): (Read, Look),
-        reply: oneshot::Sender<Outcome>,
+        reply: answer::Reply,
         stopping: bool,
     ) {
         let waiter = Waiter::Here(reply);
@@ -451,7 +463,7 @@ impl Core {
 fn refuse(asked: Asked) {
     match asked {
         Asked::Here { reply, .. } | Asked::Look { reply, .. } => {
-            drop(reply.send(Outcome::Busy));
+            reply.send(Outcome::Busy);
         }
         Asked::Remote { request, reply } => {
             if let Ok(Request { id, .. }) = Request::from_body(&request) {

@@ -71,7 +71,7 @@ use crate::id::{
 use crate::manage::{Manage, Managed};
 use crate::storage::SnapshotMeta;
 use crate::time::{Time, Timestamp};
-use crate::transport::Hint;
+use crate::transport::{Hint, Shipment};
 use crate::wire::Envelope;
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -85,6 +85,17 @@ pub trait Protocol: Send + 'static {
 
     /// A message came. `body` is what follows the envelope: unchecked bytes of a peer.
     fn on_message(&mut self, now: Time, envelope: &Envelope, body: Bytes, out: &mut Outbox);
+
+    /// A message came from a peer that shares this process's memory, with its entries. What it says besides is unchecked.
+    fn on_shipment(
+        &mut self,
+        now: Time,
+        envelope: &Envelope,
+        shipment: Shipment,
+        out: &mut Outbox,
+    ) {
+        self.on_message(now, envelope, shipment.body(), out);
+    }
 
     /// The time of [`next_deadline`](Self::next_deadline) has come (or passed).
     fn on_tick(&mut self, now: Time, out: &mut Outbox);

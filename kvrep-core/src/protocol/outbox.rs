@@ -11,8 +11,9 @@ use crate::entry::Run;
 use crate::error::ReadError;
 use crate::id::{GroupId, Incarnation, Index, PersistToken, Ticket};
 use crate::manage::Managed;
+use crate::shipment::Encoded;
 use crate::storage::{SnapshotMeta, StorageOp};
-use crate::transport::Destination;
+use crate::transport::{Destination, Shipment};
 use crate::wire::{self, Envelope, FrameKind};
 use bytes::{Bytes, BytesMut};
 
@@ -34,6 +35,14 @@ pub enum Action {
         to: Destination,
         /// The whole frame.
         frame: Bytes,
+    },
+    /// Send entries that need not be encoded: what is said of a [`Send`](Self::Send) holds for it. Only for a driver that
+    /// [wants it](Outbox::set_ships).
+    Ship {
+        /// To whom.
+        to: ReplicaId,
+        /// A message, and the entries that follow it.
+        shipment: Shipment,
     },
     /// Apply decided entries, consecutive and in order; then call [`on_applied`](super::Protocol::on_applied).
     Apply(Run),
@@ -109,6 +118,8 @@ pub struct Outbox {
     incarnation: Incarnation,
     actions: Vec<Action>,
     next_token: PersistToken,
+    ships: bool,
+    encoded: Encoded,
 }
 
 impl Outbox {
@@ -121,6 +132,8 @@ impl Outbox {
             incarnation,
             actions: Vec::new(),
             next_token: PersistToken(1),
+            ships: false,
+            encoded: Encoded::default(),
         }
     }
 
@@ -147,6 +160,31 @@ impl Outbox {
         self.send_frame(Destination::One(to), to_incarnation, body);
     }
 
+    /// Whether entries are sent as [`Action::Ship`]; else they are encoded, as a part of an [`Action::Send`].
+    pub fn set_ships(&mut self, ships: bool) {
+        self.ships = ships;
+    }
+
+    /// Adds a message to `to`, written by `head` behind the envelope, and entries behind it.
+    pub fn ship(
+        &mut self,
+        to: ReplicaId,
+        to_incarnation: Incarnation,
+        entries: Run,
+        head: impl FnOnce(&mut BytesMut),
+    ) {
+        let mut bytes = BytesMut::with_capacity(HEAD_BYTES);
+        self.envelope(to_incarnation).encode(&mut bytes);
+        head(&mut bytes);
+        let shipment = Shipment::new(bytes.freeze(), entries);
+        self.actions.push(if self.ships {
+            Action::Ship { to, shipment }
+        } else {
+            let (to, frame) = (Destination::One(to), self.encoded.frame(&shipment));
+            Action::Send { to, frame }
+        });
+    }
+
     /// Adds a message to all others, in whichever life they are.
     pub fn send_to_group(&mut self, body: impl FnOnce(&mut BytesMut)) {
         self.send_frame(Destination::Group, Incarnation(0), body);
@@ -158,21 +196,24 @@ impl Outbox {
         to_incarnation: Incarnation,
         body: impl FnOnce(&mut BytesMut),
     ) {
-        let mut frame = BytesMut::with_capacity(256);
+        let mut frame = BytesMut::with_capacity(HEAD_BYTES);
         let start = wire::begin_frame(&mut frame, FrameKind::Peer);
-        Envelope {
-            group: self.group,
-            from: self.from,
-            incarnation: self.incarnation,
-            to_incarnation,
-        }
-        .encode(&mut frame);
+        self.envelope(to_incarnation).encode(&mut frame);
         body(&mut frame);
         wire::end_frame(&mut frame, start);
         self.actions.push(Action::Send {
             to,
             frame: frame.freeze(),
         });
+    }
+
+    fn envelope(&self, to_incarnation: Incarnation) -> Envelope {
+        Envelope {
+            group: self.group,
+            from: self.from,
+            incarnation: self.incarnation,
+            to_incarnation,
+        }
     }
 
     /// Takes everything out.
@@ -192,3 +233,6 @@ impl Outbox {
         self.actions.is_empty()
     }
 }
+
+/// Of most frames, but for entries and pieces of snapshots.
+const HEAD_BYTES: usize = 256;

@@ -378,6 +378,7 @@ impl TestGroup {
         loop {
             match self.mailbox(at).next(patience).await? {
                 InboxEvent::Peer(body) => return Some(body),
+                InboxEvent::Shipment(shipment) => return Some(shipment.body()),
                 InboxEvent::Hint { .. } => {}
                 InboxEvent::Client { .. } => panic!("a client that nobody started"),
             }

@@ -1,7 +1,8 @@
 //! A network inside one process: a frame goes straight into the addressee's inbox.
 //!
 //! For tests, benchmarks and groups that live in one program. A send looks the addressee up and puts the frame's body
-//! into its inbox: no task, no copy, no lock held while delivering.
+//! into its inbox: no task, no copy, no lock held while delivering. Entries are not even encoded: a node takes them over as
+//! they are in the sender's log ([`Shipment`]).
 //!
 //! What holds: frames between two replicas arrive in the order of the `send` calls; a full inbox, an absent addressee
 //! or a cut link drops the frame and counts it at the sender. A transport that starts is told who is there and they
@@ -12,7 +13,7 @@
 
 use crate::id::{GroupId, ReplicaId};
 use crate::transport::{
-    Capabilities, Destination, Hint, Inbox, InboxEvent, LocalPeer, Order, Transport,
+    Capabilities, Destination, Hint, Inbox, InboxEvent, LocalPeer, Order, Shipment, Transport,
     TransportCounters, TransportError,
 };
 use crate::wire::{self, FrameKind, HEADER_BYTES};
@@ -193,7 +194,7 @@ pub struct MemoryTransport {
 }
 
 impl MemoryTransport {
-    fn deliver(&self, table: &Table, me: &LocalPeer, to: ReplicaId, body: Bytes) {
+    fn deliver(&self, table: &Table, me: &LocalPeer, to: ReplicaId, body: InboxEvent) {
         let port = table.ports.get(&(me.group, to));
         let Some(port) = port.filter(|_| table.carries(me.replica, to)) else {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
@@ -202,12 +203,22 @@ impl MemoryTransport {
         if !port.accepts(me.config_hash) {
             port.counters.refused.fetch_add(1, Ordering::Relaxed);
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
-        } else if port.inbox.try_deliver(InboxEvent::Peer(body)).is_ok() {
+        } else if port.inbox.try_deliver(body).is_ok() {
             self.counters.sent.fetch_add(1, Ordering::Relaxed);
             port.counters.received.fetch_add(1, Ordering::Relaxed);
         } else {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Who this is, while it is on the network; else what it sends is dropped.
+    fn joined(&self) -> Option<&LocalPeer> {
+        let me = self.me.get();
+        let me = me.filter(|_| !self.closed.load(Ordering::Acquire));
+        if me.is_none() {
+            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        me
     }
 
     fn leave(&self) {
@@ -269,20 +280,40 @@ impl Transport for MemoryTransport {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        let me = self.me.get();
-        let Some(me) = me.filter(|_| !self.closed.load(Ordering::Acquire)) else {
-            self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+        let Some(me) = self.joined() else {
             return;
         };
         let table = self.hub.table();
         match to {
-            Destination::One(peer) => self.deliver(&table, me, peer, body),
+            Destination::One(peer) => self.deliver(&table, me, peer, InboxEvent::Peer(body)),
             Destination::Group => {
                 for (peer, _) in table.others(me).filter(|(p, _)| *p != ReplicaId::WITNESS) {
-                    self.deliver(&table, me, peer, body.clone());
+                    self.deliver(&table, me, peer, InboxEvent::Peer(body.clone()));
                 }
             }
         }
+    }
+
+    fn shares_memory(&self) -> bool {
+        true
+    }
+
+    fn ship(&self, to: ReplicaId, shipment: Shipment) {
+        if shipment.frame_bytes() > self.hub.frame_bytes_max {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let Some(me) = self.joined() else {
+            return;
+        };
+        let table = self.hub.table();
+        let port = table.ports.get(&(me.group, to));
+        let body = if port.is_some_and(|port| port.inbox.takes_shipments()) {
+            InboxEvent::Shipment(shipment)
+        } else {
+            InboxEvent::Peer(shipment.body())
+        };
+        self.deliver(&table, me, to, body);
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 struct Kept {
     events: Mutex<Vec<InboxEvent>>,
     room: usize,
+    takes_shipments: bool,
 }
 
 #[async_trait]
@@ -23,6 +24,10 @@ impl InboxSink for Kept {
     async fn deliver(&self, event: InboxEvent) -> bool {
         self.try_deliver(event).is_ok()
     }
+
+    fn takes_shipments(&self) -> bool {
+        self.takes_shipments
+    }
 }
 
 impl Kept {
@@ -30,6 +35,7 @@ impl Kept {
         Arc::new(Self {
             events: Mutex::default(),
             room,
+            takes_shipments: room == SHIPMENTS,
         })
     }
 
@@ -38,6 +44,9 @@ impl Kept {
         events.iter().map(|event| format!("{event:?}")).collect()
     }
 }
+
+/// Room of an inbox that takes shipments.
+const SHIPMENTS: usize = 7;
 
 fn peer(replica: u32, config_hash: u64) -> LocalPeer {
     LocalPeer {
@@ -162,4 +171,44 @@ mod suite {
     }
 
     crate::transport_suite!(InMemory(MemoryNetwork::new()));
+}
+
+#[tokio::test]
+async fn entries_go_over_as_they_are_to_whom_takes_them_so_and_encoded_to_others() {
+    let network = MemoryNetwork::with_frame_bytes_max(100);
+    let (one, _) = started(&network, peer(1, 7), 100).await;
+    let (_two, at_two) = started(&network, peer(2, 7), 100).await;
+    let (_three, at_three) = started(&network, peer(3, 7), SHIPMENTS).await;
+    assert!(one.shares_memory());
+    at_two.take();
+    at_three.take();
+    let entry = |bytes| {
+        let (term, kind) = (crate::Term::ZERO, crate::EntryKind::Command);
+        let payload = vec![0; bytes].into();
+        let (prev, time) = (crate::LogPoint::ZERO, crate::Timestamp(0));
+        crate::Entry::following(prev, term, time, 0, kind, payload)
+    };
+    let shipment = Shipment::new("head".into(), vec![entry(1)].into());
+    one.ship(ReplicaId(2), shipment.clone());
+    one.ship(ReplicaId(3), shipment.clone());
+    one.ship(ReplicaId(4), shipment.clone());
+    one.ship(
+        ReplicaId(3),
+        Shipment::new("head".into(), vec![entry(100)].into()),
+    );
+    let InboxEvent::Peer(body) = at_two.events.lock().unwrap().pop().unwrap() else {
+        panic!("it does not take shipments");
+    };
+    let framed = wire::own_body(&shipment.frame(), FrameKind::Peer);
+    assert_eq!((&body, Some(&body)), (&shipment.body(), framed.as_ref()));
+    let InboxEvent::Shipment(shipped) = at_three.events.lock().unwrap().pop().unwrap() else {
+        panic!("it takes shipments");
+    };
+    assert!(
+        shipped.entries().is_same(shipment.entries()),
+        "the same memory"
+    );
+    let counters = one.counters();
+    assert_eq!((counters.frames_sent, counters.frames_dropped), (2, 1));
+    assert_eq!(counters.refused, 1, "what is too large is so either way");
 }

@@ -251,6 +251,7 @@ fn run(passive: &mut Passive, now: Time, out: &mut Outbox) {
                 }
                 Action::Restore(meta) => passive.on_restored(now, meta, out),
                 Action::Send { .. }
+                | Action::Ship { .. }
                 | Action::Release(_)
                 | Action::ReadReady { .. }
                 | Action::ReadFailed { .. }

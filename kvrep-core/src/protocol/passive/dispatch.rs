@@ -11,12 +11,31 @@ use super::primary::{Primary, Reign};
 use super::succession::Rest;
 use super::takeover::Seeking;
 use super::{Part, Passive};
+use crate::entry::Run;
 use crate::id::{Configuration, Incarnation, LogPoint, Nonce, ReplicaId, Term, Version};
 use crate::membership::Membership;
 use crate::protocol::Outbox;
+use crate::state_machine::Malformed;
 use crate::time::Time;
 use crate::wire::Envelope;
 use bytes::Bytes;
+
+/// What stands behind a message.
+pub(super) struct Behind {
+    /// The rest of its frame.
+    pub(super) raw: Bytes,
+    /// Entries, where the sender shares this process's memory.
+    pub(super) shared: Option<Run>,
+}
+
+/// The entries behind an append. They are consecutive and follow `prev`.
+fn entries_behind(raw: Bytes, shared: Option<Run>, prev: LogPoint) -> Result<Run, Malformed> {
+    match shared {
+        None => message::decode_entries(raw, prev),
+        Some(run) if raw.is_empty() && run.follows(prev) => Ok(run),
+        Some(_) => Err(Malformed("entries that do not follow each other".into())),
+    }
+}
 
 impl Passive {
     /// Whether a message may be looked at: from a member, of its newest life, to this one.
@@ -78,7 +97,7 @@ impl Passive {
         now: Time,
         from: ReplicaId,
         message: Message,
-        raw: Bytes,
+        Behind { raw, shared }: Behind,
         out: &mut Outbox,
     ) {
         match message {
@@ -101,7 +120,7 @@ impl Passive {
                 last,
                 commit,
                 round,
-            } => match message::decode_entries(raw, prev) {
+            } => match entries_behind(raw, shared, prev) {
                 Ok(entries) if entries.last().is_none_or(|e| e.term <= term) => {
                     let append = Append {
                         term,

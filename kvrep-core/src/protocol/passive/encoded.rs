@@ -1,4 +1,4 @@
-//! The run of entries that was shipped last, encoded: peers that are equally far get the same bytes.
+//! A stretch of the log that is not one run, encoded: peers that are equally far get the same bytes.
 
 use super::log::Log;
 use crate::entry::Entry;

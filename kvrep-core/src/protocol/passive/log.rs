@@ -109,9 +109,12 @@ impl Log {
         if index <= self.base.index || index > self.last.index {
             return None;
         }
-        let near = self.chunks.iter().rev().take(NEAR_CHUNKS);
-        if let Some(back) = near.into_iter().position(|chunk| index >= chunk.first) {
-            return Some(self.chunks.len() - 1 - back);
+        let (len, mut at) = (self.chunks.len(), self.chunks.len());
+        while at > len.saturating_sub(NEAR_CHUNKS) {
+            at -= 1;
+            if index >= self.chunks[at].first {
+                return Some(at);
+            }
         }
         Some(self.chunks.partition_point(|c| c.first <= index) - 1)
     }

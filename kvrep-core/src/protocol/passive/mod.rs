@@ -67,6 +67,7 @@ pub use repair::Health;
 use super::{Action, Outbox, Protocol, ProtocolStatus, SnapshotPiece};
 use crate::config::{GroupConfig, Read, Takeover, Visibility};
 use crate::detector::{FailureDetector, fixed::FixedDetector};
+use crate::entry::Run;
 use crate::error::{ProposeError, ReadError};
 use crate::id::{Index, LogPoint, Nonce, PersistToken, ReplicaId, Ticket};
 use crate::manage::Manage;
@@ -75,12 +76,13 @@ use crate::random::Rng;
 use crate::state_machine::Malformed;
 use crate::storage::{Recovered, SnapshotMeta};
 use crate::time::{Time, Timestamp};
-use crate::transport::Hint;
+use crate::transport::{Hint, Shipment};
 use crate::wire::Envelope;
 use authority::Change;
 use awake::Awake;
 use backup::{Again, Backup};
 use bytes::Bytes;
+use dispatch::Behind;
 use durable::Durable;
 use hard_state::HardState;
 use local::Local;
@@ -335,6 +337,35 @@ impl Passive {
         }
     }
 
+    /// A message came, with its raw part behind it or with entries of this process's memory.
+    fn on_received(
+        &mut self,
+        now: Time,
+        envelope: &Envelope,
+        (mut body, shared): (Bytes, Option<Run>),
+        out: &mut Outbox,
+    ) {
+        self.notice_sleep(now, out);
+        let Ok(message) = self.heard.decode(&mut body) else {
+            self.local.dropped += 1;
+            return;
+        };
+        match self.screen(now, envelope, message, out) {
+            Some(message) if self.admit(now, envelope, &message, out) => {
+                self.dispatch(
+                    now,
+                    envelope.from,
+                    message,
+                    Behind { raw: body, shared },
+                    out,
+                );
+                self.pump(now, out);
+            }
+            Some(_) => self.local.dropped += 1,
+            None => self.pump(now, out),
+        }
+    }
+
     fn on_view_changed(&mut self, now: Time, out: &mut Outbox) {
         self.local.refresh_view(now);
         self.consider(now, out);
@@ -362,20 +393,19 @@ impl Protocol for Passive {
         self.seek(now, Rest::None, out);
     }
 
-    fn on_message(&mut self, now: Time, envelope: &Envelope, mut body: Bytes, out: &mut Outbox) {
-        self.notice_sleep(now, out);
-        let Ok(message) = self.heard.decode(&mut body) else {
-            self.local.dropped += 1;
-            return;
-        };
-        match self.screen(now, envelope, message, out) {
-            Some(message) if self.admit(now, envelope, &message, out) => {
-                self.dispatch(now, envelope.from, message, body, out);
-                self.pump(now, out);
-            }
-            Some(_) => self.local.dropped += 1,
-            None => self.pump(now, out),
-        }
+    fn on_message(&mut self, now: Time, envelope: &Envelope, body: Bytes, out: &mut Outbox) {
+        self.on_received(now, envelope, (body, None), out);
+    }
+
+    fn on_shipment(
+        &mut self,
+        now: Time,
+        envelope: &Envelope,
+        shipment: Shipment,
+        out: &mut Outbox,
+    ) {
+        let (head, entries) = shipment.into_parts();
+        self.on_received(now, envelope, (head, Some(entries)), out);
     }
 
     fn on_tick(&mut self, now: Time, out: &mut Outbox) {

@@ -97,14 +97,19 @@ impl Primary {
         let Some(prev) = local.log.point(peer.next.prev()) else {
             return;
         };
-        let (entries, sent) = match fill {
-            Fill::Entries => {
-                let room = local.group.limits.frame_bytes_max / 2;
-                self.encoded
-                    .run(&local.log, (peer.next, shippable(local)), room)
+        let range = (peer.next, shippable(local));
+        let room = local.group.limits.frame_bytes_max / 2;
+        let (mut run, mut raw, mut sent) = (None, &[][..], None);
+        if fill == Fill::Entries {
+            let mut runs = local.log.runs(range.0, range.1, room as u64);
+            run = runs.next();
+            if runs.next().is_none() {
+                sent = run.as_ref().and_then(|run| run.last()).map(|e| e.index);
+            } else {
+                run = None;
+                (raw, sent) = self.encoded.run(&local.log, range, room);
             }
-            Fill::Nothing => (&[][..], None),
-        };
+        }
         let reign = Reign {
             term: self.term,
             configuration: Arc::clone(&self.configuration),
@@ -116,9 +121,15 @@ impl Primary {
             round: self.round,
         };
         let said = &mut self.said;
-        out.send(id, peer.incarnation, |body| {
-            said.encode(&reign, advance, entries, body);
-        });
+        match run {
+            // What is new, mostly: one proposal, as it is in the log.
+            Some(run) => out.ship(id, peer.incarnation, run, |head| {
+                said.encode(&reign, advance, raw, head);
+            }),
+            None => out.send(id, peer.incarnation, |body| {
+                said.encode(&reign, advance, raw, body);
+            }),
+        }
         peer.sent_at = now;
         if matches!(peer.pace, Pace::Streaming)
             && let Some(last) = sent

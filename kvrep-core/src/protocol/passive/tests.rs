@@ -56,6 +56,7 @@ impl StateMachine for Journal {
 /// What a node wants done.
 enum Todo {
     Frame(ReplicaId, Bytes),
+    Shipment(ReplicaId, Shipment),
     Persist(PersistToken, Vec<StorageOp>),
     Write(LogPoint, FrozenState),
     Piece(ReplicaId, u64, usize),
@@ -67,6 +68,8 @@ struct Effects {
     todo: VecDeque<Todo>,
     replies: BTreeMap<Ticket, Outcome>,
     events: Vec<Event>,
+    /// Entries that were sent; every other time as it is done within a process.
+    shipped: u64,
 }
 
 impl Host for Effects {
@@ -75,6 +78,17 @@ impl Host for Effects {
             panic!("the passive scheme says to each what is for him");
         };
         self.todo.push_back(Todo::Frame(to, frame));
+    }
+    fn takes_shipments(&self) -> bool {
+        true
+    }
+    fn ship(&mut self, to: ReplicaId, shipment: Shipment) {
+        self.shipped += 1;
+        self.todo.push_back(if self.shipped.is_multiple_of(2) {
+            Todo::Shipment(to, shipment)
+        } else {
+            Todo::Frame(to, shipment.frame())
+        });
     }
     fn persist(&mut self, token: PersistToken, ops: Vec<StorageOp>) {
         self.todo.push_back(Todo::Persist(token, ops));
@@ -280,6 +294,7 @@ impl Group {
                 } = node;
                 match todo {
                     Todo::Frame(to, frame) => self.deliver(id, to, &frame),
+                    Todo::Shipment(to, shipment) => self.deliver_shipment(id, to, shipment),
                     Todo::Persist(..) if self.stuck.contains(&id) => {}
                     Todo::Persist(token, ops) => {
                         disk.write(&ops);
@@ -339,6 +354,21 @@ impl Group {
         }
         if let Some(node) = self.nodes.get_mut(&to).filter(|n| n.up) {
             node.engine.on_frame(self.now, body, &mut node.effects);
+        }
+    }
+
+    fn deliver_shipment(&mut self, from: ReplicaId, to: ReplicaId, shipment: Shipment) {
+        if self.tamper.is_some() {
+            self.deliver(from, to, &shipment.frame());
+            return;
+        }
+        self.sent += 1;
+        if self.cut.contains(&(from, to)) {
+            return;
+        }
+        if let Some(node) = self.nodes.get_mut(&to).filter(|n| n.up) {
+            node.engine
+                .on_shipment(self.now, shipment, &mut node.effects);
         }
     }
 
