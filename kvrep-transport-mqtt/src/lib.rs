@@ -91,6 +91,7 @@ mod embedded;
 mod heading;
 mod hearing;
 mod link;
+mod names;
 pub mod ordered;
 mod presence;
 mod shared;
@@ -104,6 +105,7 @@ pub use config::Tls;
 pub use config::{Login, MqttConfig, MqttLimits, MqttTiming};
 #[cfg(feature = "embedded-broker")]
 pub use embedded::EmbeddedBroker;
+pub use names::check_topic;
 pub use transport::{MqttTransport, Standing};
 
 /// A number that no other process draws.

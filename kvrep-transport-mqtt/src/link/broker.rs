@@ -210,7 +210,7 @@ pub(super) fn is_refusal(reason: PubAckReason) -> bool {
 
 const MQTT_PACKET_BYTES_MAX: usize = 268_435_455;
 /// Header, length, packet id, lengths of topic and properties; the properties that we send.
-const PACKET_OVERHEAD_BYTES: usize = 1 + 4 + 2 + 2 + 4 + 3 + crate::config::TOPIC_BYTES_MAX;
+const PACKET_OVERHEAD_BYTES: usize = 1 + 4 + 2 + 2 + 4 + 3 + crate::names::TOPIC_BYTES_MAX;
 /// Fewer publications in flight make a broker slow over any network.
 const FEW_IN_FLIGHT: u16 = 64;
 

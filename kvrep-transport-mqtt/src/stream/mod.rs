@@ -61,11 +61,12 @@ pub use dialect::{Addressed, Dialect, Heard, StreamTopics};
 pub use own::OwnDialect;
 pub use trouble::Trouble;
 
-use crate::config::{MqttConfig, check_topic};
+use crate::config::MqttConfig;
 use crate::link::{
     self, AckToken, Event, Kept, Limit, Link, Payload, Publication, PublishError, Reader,
     Rejection, Report, Session, Spec,
 };
+use crate::names::check_topic;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use kvrep_core::client_wire::Outcome;
