@@ -185,8 +185,10 @@ impl Client {
                 Event::Abandoned(id) if under_way == Some(id) => {
                     under_way = Some(self.publish(&payload)?);
                 }
-                Event::Rejected(Rejection::Publication { id, why }) if under_way == Some(id) => {
-                    return Err(Failed::Refused(why));
+                Event::Rejected(rejection @ Rejection::Publication { id, .. })
+                    if under_way == Some(id) =>
+                {
+                    return Err(Failed::Refused(words::refused_by(&self.broker, &rejection)));
                 }
                 Event::Delivered {
                     topic: came_on,
@@ -255,6 +257,8 @@ impl Client {
                 self.said.well();
             }
             Event::Disconnected { .. } => self.connected = false,
+            // It ends the request, and is told then.
+            Event::Rejected(Rejection::Publication { .. }) => return Ok(()),
             _ => {}
         }
         let Some(why) = trouble(&self.broker, event) else {

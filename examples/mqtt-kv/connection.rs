@@ -113,7 +113,7 @@ pub fn trouble(broker: &str, event: &Event) -> Option<String> {
             Some(not_reached(broker, &words::lost(why), *retry_in))
         }
         Event::Rejected(rejection) => {
-            Some(format!("o broker {broker} {}", words::refused(rejection)))
+            Some(words::refused_by(&format!("o broker {broker}"), rejection))
         }
         _ => None,
     }
@@ -129,7 +129,9 @@ pub fn is_final(attempts: Attempts, event: &Event) -> bool {
             ..
         })
     );
-    credentials || attempts == Attempts::Once
+    // What becomes of one publication, whoever made it is told.
+    let of_one = matches!(event, Event::Rejected(Rejection::Publication { .. }));
+    credentials || (attempts == Attempts::Once && !of_one)
 }
 
 fn not_reached(broker: &str, why: &str, retry_in: Duration) -> String {

@@ -61,7 +61,8 @@ use kvrep_core::transport::TransportError;
 use std::sync::Arc;
 
 pub use crate::link::{
-    AckToken, BrokerLimits, Event, Limit, Loss, PublicationId, PublishError, Refusal, Rejection,
+    AckToken, BrokerLimits, Event, Limit, Loss, Objection, PublicationId, PublishError, Refusal,
+    Rejection,
 };
 
 /// Settings of an ordered stream. See the [module](self).

@@ -63,8 +63,8 @@ pub use trouble::Trouble;
 
 use crate::config::MqttConfig;
 use crate::link::{
-    self, AckToken, Event, Kept, Limit, Link, Payload, Publication, PublishError, Reader,
-    Rejection, Report, Session, Spec,
+    self, AckToken, Event, Kept, Limit, Link, Objection, Payload, Publication, PublishError,
+    Reader, Rejection, Report, Session, Spec,
 };
 use crate::names::check_topic;
 use async_trait::async_trait;
@@ -77,7 +77,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use tracing::{debug, info, warn};
-use unacknowledged::{Outgoing, Unacknowledged};
+use unacknowledged::{Carried, Outgoing, Unacknowledged};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One member's end of an ordered stream through a broker.
@@ -101,7 +101,9 @@ struct Open {
     ack: Option<AckToken>,
     unacknowledged: Unacknowledged,
     /// Answers that leave together, by topic.
-    joined: BTreeMap<Arc<str>, (BytesMut, Vec<AnswerNumber>)>,
+    joined: BTreeMap<Arc<str>, (BytesMut, Vec<Carried>)>,
+    /// What the broker does not take, for its size: the answers in it are yet to be given otherwise.
+    oversized: Vec<Outgoing>,
     joined_answers: usize,
     connected_before: bool,
     connected: bool,
@@ -169,6 +171,7 @@ impl OrderedStream for MqttStream {
             ack: None,
             unacknowledged: Unacknowledged::default(),
             joined: BTreeMap::new(),
+            oversized: Vec::new(),
             joined_answers: 0,
             connected_before: false,
             connected: false,
@@ -185,6 +188,7 @@ impl OrderedStream for MqttStream {
         let Self { dialect, open, .. } = self;
         let open = open.as_mut()?;
         loop {
+            open.answer_oversized(dialect.as_mut());
             match open.ready.pop_front() {
                 Some(Ready::Event(event)) => return Some(event),
                 Some(Ready::Trouble(trouble)) => {
@@ -229,22 +233,12 @@ impl OrderedStream for MqttStream {
         let Some(open) = &mut self.open else {
             return;
         };
-        let addressed = self.dialect.answer(reply_to, outcome);
-        let Some((topic, payload)) = addressed.filter(|(topic, _)| check_topic(topic).is_ok())
-        else {
-            debug!("a request whose answer can go nowhere");
-            open.tell(StreamEvent::Answered(number));
-            return;
-        };
-        if self.dialect.joins_answers() {
-            open.join(topic, &payload, number);
-        } else {
-            let answers = vec![number];
-            open.publish(Outgoing {
-                topic,
-                payload,
-                answers,
-            });
+        let answer = (number, reply_to);
+        match self.dialect.answer(reply_to, outcome) {
+            Some((topic, payload)) if payload.len() > open.link.payload_bytes_max(&topic) => {
+                open.say_too_large(&topic, payload.len(), answer, self.dialect.as_mut());
+            }
+            addressed => open.put(addressed, answer, self.dialect.as_ref()),
         }
     }
 
@@ -358,9 +352,14 @@ impl Open {
                 self.trouble(Trouble::Lost(why));
             }
             Event::Rejected(rejection) => {
-                if let Rejection::Publication { id, .. } = &rejection {
+                if let Rejection::Publication { id, why, .. } = &rejection {
                     let sent = self.unacknowledged.acknowledged(*id);
-                    self.told(sent);
+                    match why {
+                        Objection::TooLarge { .. } | Objection::FoundTooLarge { .. } => {
+                            self.oversized.extend(sent);
+                        }
+                        _ => self.told(sent),
+                    }
                 }
                 self.trouble(Trouble::Refused(rejection));
             }
@@ -396,12 +395,92 @@ impl Open {
     }
 
     fn told(&mut self, sent: Option<Outgoing>) {
-        for number in sent.into_iter().flat_map(|sent| sent.answers) {
-            self.tell(StreamEvent::Answered(number));
+        for answer in sent.into_iter().flat_map(|sent| sent.answers) {
+            self.tell(StreamEvent::Answered(answer.number));
         }
     }
 
-    fn join(&mut self, topic: Arc<str>, payload: &Bytes, number: AnswerNumber) {
+    /// Publishes an answer, by itself or with others.
+    fn put(
+        &mut self,
+        addressed: Option<Addressed>,
+        (number, reply_to): (AnswerNumber, &Bytes),
+        dialect: &dyn Dialect,
+    ) {
+        let Some((topic, payload)) = addressed.filter(|(topic, _)| check_topic(topic).is_ok())
+        else {
+            debug!("a request whose answer can go nowhere");
+            self.tell(StreamEvent::Answered(number));
+            return;
+        };
+        let answer = |end| Carried {
+            number,
+            reply_to: reply_to.clone(),
+            end,
+        };
+        if dialect.joins_answers() {
+            self.join(topic, &payload, answer);
+        } else {
+            let answers = vec![answer(payload.len())];
+            self.publish(Outgoing {
+                topic,
+                payload,
+                answers,
+            });
+        }
+    }
+
+    /// In place of an answer of so many bytes, which the broker does not take, its client is told so; if that is no smaller, the operator.
+    fn say_too_large(
+        &mut self,
+        topic: &Arc<str>,
+        bytes: usize,
+        answer: (AnswerNumber, &Bytes),
+        dialect: &mut dyn Dialect,
+    ) {
+        let outcome = Outcome::ResponseTooLarge {
+            bytes: bytes as u64,
+        };
+        let said = dialect.answer(answer.1, &outcome);
+        let said = said.filter(|(_, said)| said.len() < bytes);
+        if said.is_none() {
+            let bytes_max = self.link.payload_bytes_max(topic);
+            let why = PublishError::TooLarge { bytes, bytes_max };
+            let topic = Arc::clone(topic);
+            self.trouble(Trouble::GivenUp { topic, why });
+        }
+        self.put(said, answer, dialect);
+    }
+
+    fn answer_oversized(&mut self, dialect: &mut dyn Dialect) {
+        for Outgoing {
+            topic,
+            payload,
+            answers,
+        } in std::mem::take(&mut self.oversized)
+        {
+            let bytes_max = self.link.payload_bytes_max(&topic);
+            let mut from = 0;
+            for Carried {
+                number,
+                reply_to,
+                end,
+            } in answers
+            {
+                let part = payload.slice(from..end);
+                from = end;
+                // What was too large may have been several answers.
+                if part.len() <= bytes_max {
+                    let addressed = Some((Arc::clone(&topic), part));
+                    self.put(addressed, (number, &reply_to), dialect);
+                } else {
+                    self.say_too_large(&topic, part.len(), (number, &reply_to), dialect);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, topic: Arc<str>, payload: &Bytes, answer: impl FnOnce(usize) -> Carried) {
         let bytes_max = self
             .batch_bytes_max
             .min(self.link.payload_bytes_max(&topic));
@@ -414,7 +493,7 @@ impl Open {
         }
         let (joined, answers) = self.joined.entry(topic).or_default();
         joined.extend_from_slice(payload);
-        answers.push(number);
+        answers.push(answer(joined.len()));
         self.joined_answers += 1;
         if joined.len() >= bytes_max || self.joined_answers >= JOINED_MAX {
             self.flush();
@@ -452,9 +531,17 @@ impl Open {
                     return;
                 }
                 Err(error @ (PublishError::TooLarge { .. } | PublishError::Topic)) => {
+                    let given_up = self.unacknowledged.give_up();
+                    if matches!(error, PublishError::TooLarge { .. })
+                        && let Some(answers) =
+                            given_up.as_ref().filter(|out| !out.answers.is_empty())
+                    {
+                        debug!(%error, %topic, answers = answers.answers.len(), "given otherwise");
+                        self.oversized.extend(given_up);
+                        continue;
+                    }
                     warn!(%error, %topic, "cannot be published");
                     self.trouble(Trouble::GivenUp { topic, why: error });
-                    let given_up = self.unacknowledged.give_up();
                     self.told(given_up);
                 }
             }
