@@ -50,6 +50,7 @@
 //! - Retained messages on the ordered topic are ignored: each member would find them at another place.
 //! - A member whose process comes back is a new one to the broker; what was published meanwhile it gets from the others.
 
+mod answers;
 mod client;
 mod dialect;
 mod own;
@@ -397,86 +398,6 @@ impl Open {
     fn told(&mut self, sent: Option<Outgoing>) {
         for answer in sent.into_iter().flat_map(|sent| sent.answers) {
             self.tell(StreamEvent::Answered(answer.number));
-        }
-    }
-
-    /// Publishes an answer, by itself or with others.
-    fn put(
-        &mut self,
-        addressed: Option<Addressed>,
-        (number, reply_to): (AnswerNumber, &Bytes),
-        dialect: &dyn Dialect,
-    ) {
-        let Some((topic, payload)) = addressed.filter(|(topic, _)| check_topic(topic).is_ok())
-        else {
-            debug!("a request whose answer can go nowhere");
-            self.tell(StreamEvent::Answered(number));
-            return;
-        };
-        let answer = |end| Carried {
-            number,
-            reply_to: reply_to.clone(),
-            end,
-        };
-        if dialect.joins_answers() {
-            self.join(topic, &payload, answer);
-        } else {
-            let answers = vec![answer(payload.len())];
-            self.publish(Outgoing {
-                topic,
-                payload,
-                answers,
-            });
-        }
-    }
-
-    /// In place of an answer of so many bytes, which the broker does not take, its client is told so; if that is no smaller, the operator.
-    fn say_too_large(
-        &mut self,
-        topic: &Arc<str>,
-        bytes: usize,
-        answer: (AnswerNumber, &Bytes),
-        dialect: &mut dyn Dialect,
-    ) {
-        let outcome = Outcome::ResponseTooLarge {
-            bytes: bytes as u64,
-        };
-        let said = dialect.answer(answer.1, &outcome);
-        let said = said.filter(|(_, said)| said.len() < bytes);
-        if said.is_none() {
-            let bytes_max = self.link.payload_bytes_max(topic);
-            let why = PublishError::TooLarge { bytes, bytes_max };
-            let topic = Arc::clone(topic);
-            self.trouble(Trouble::GivenUp { topic, why });
-        }
-        self.put(said, answer, dialect);
-    }
-
-    fn answer_oversized(&mut self, dialect: &mut dyn Dialect) {
-        for Outgoing {
-            topic,
-            payload,
-            answers,
-        } in std::mem::take(&mut self.oversized)
-        {
-            let bytes_max = self.link.payload_bytes_max(&topic);
-            let mut from = 0;
-            for Carried {
-                number,
-                reply_to,
-                end,
-            } in answers
-            {
-                let part = payload.slice(from..end);
-                from = end;
-                // What was too large may have been several answers.
-                if part.len() <= bytes_max {
-                    let addressed = Some((Arc::clone(&topic), part));
-                    self.put(addressed, (number, &reply_to), dialect);
-                } else {
-                    self.say_too_large(&topic, part.len(), (number, &reply_to), dialect);
-                }
-            }
         }
     }
 
