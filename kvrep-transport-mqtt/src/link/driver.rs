@@ -153,7 +153,11 @@ impl Driver {
                     let blame = broker::blame(&error);
                     return Some(match self.hands.judge(blame, self.up_since, why) {
                         Resume::Yes => ended,
-                        Resume::No => Ended::Poisoned(why.clone()),
+                        Resume::No => {
+                            // Something was found out: the next connection is another attempt.
+                            self.backoff.reset();
+                            Ended::Poisoned(why.clone())
+                        }
                     });
                 }
                 Err(Stop::Unanswered) => {
