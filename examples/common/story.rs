@@ -27,10 +27,20 @@ pub enum Printed {
     Json,
 }
 
+/// In which language a story says how it ended; all else in it is its teller's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    English,
+    /// Portuguese.
+    Portuguese,
+}
+
 /// A story that is being told.
 #[derive(Debug)]
 pub struct Story {
     printed: Printed,
+    language: Language,
     colours: bool,
     report: Report,
 }
@@ -64,6 +74,7 @@ impl Story {
     pub fn begin(title: impl Into<String>, printed: Printed) -> Self {
         let story = Self {
             printed,
+            language: Language::English,
             colours: std::io::stdout().is_terminal(),
             report: Report {
                 story: title.into(),
@@ -85,6 +96,13 @@ impl Story {
             saw: Vec::new(),
             checks: Vec::new(),
         });
+    }
+
+    /// Says in this language how it ended.
+    #[must_use]
+    pub fn language(mut self, language: Language) -> Self {
+        self.language = language;
+        self
     }
 
     /// What was seen in this step, as it was printed by a program or measured.
@@ -134,9 +152,16 @@ impl Story {
         self.report.holds = told.is_ok() && all > 0 && held == all;
         self.report.broken_off = told.err();
         if let Some(why) = &self.report.broken_off {
-            self.print(&format!("\nThe story was broken off: {why}"));
+            let broken_off = match self.language {
+                Language::English => "The story was broken off",
+                Language::Portuguese => "A história foi interrompida",
+            };
+            self.print(&format!("\n{broken_off}: {why}"));
         }
-        self.print(&format!("\n{held} of {all} checks hold."));
+        self.print(&match self.language {
+            Language::English => format!("\n{held} of {all} checks hold."),
+            Language::Portuguese => format!("\n{held} de {all} verificações conferem."),
+        });
         if self.printed == Printed::Json {
             match serde_json::to_string_pretty(&self.report) {
                 Ok(json) => say(&json),

@@ -11,8 +11,10 @@ use tokio::time::{Instant, sleep};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Broker {
     /// `mqtt-kv-broker`.
+    #[value(help = "mqtt-kv-broker")]
     Embutido,
     /// Mosquitto with its default settings.
+    #[value(help = "mosquitto, como vem")]
     Mosquitto,
 }
 

@@ -6,7 +6,7 @@
 //! A query without an answer is published again under the same `idpedido`. An insertion is not: it would be carried out a second time, perhaps over
 //! what somebody else has written meanwhile. Only where the broker may have lost it, it is.
 
-use super::connection::{Attempts, Once, is_final, trouble};
+use super::connection::{Attempts, Once, is_final, trouble, without_retry};
 use super::dialect::request;
 use super::topics::Topics;
 use super::words;
@@ -114,7 +114,7 @@ impl Client {
         attempts: Attempts,
     ) -> Result<Self, TransportError> {
         let drawn = RandomState::new().hash_one(std::process::id());
-        let name = format!("resp-{drawn:016x}");
+        let name = format!("resp/{drawn:016x}");
         let answers = format!("{name}/+");
         let (publisher, deliveries) = OrderedTopic::new(config.clone())
             .subscribe(answers)
@@ -185,8 +185,10 @@ impl Client {
                 Event::Abandoned(id) if under_way == Some(id) => {
                     under_way = Some(self.publish(&payload)?);
                 }
-                Event::Rejected(Rejection::Publication { id, why }) if under_way == Some(id) => {
-                    return Err(Failed::Refused(why));
+                Event::Rejected(rejection @ Rejection::Publication { id, .. })
+                    if under_way == Some(id) =>
+                {
+                    return Err(Failed::Refused(words::refused_by(&self.broker, &rejection)));
                 }
                 Event::Delivered {
                     topic: came_on,
@@ -255,13 +257,15 @@ impl Client {
                 self.said.well();
             }
             Event::Disconnected { .. } => self.connected = false,
+            // It ends the request, and is told then.
+            Event::Rejected(Rejection::Publication { .. }) => return Ok(()),
             _ => {}
         }
         let Some(why) = trouble(&self.broker, event) else {
             return Ok(());
         };
         if is_final(self.attempts, event) {
-            return Err(Failed::NoBroker(why));
+            return Err(Failed::NoBroker(without_retry(&why)));
         }
         if self.said.is_news(&why) {
             tell(&why);
@@ -283,7 +287,8 @@ fn told(payload: &[u8]) -> Told {
 }
 
 impl Ask {
-    /// What a line says.
+    /// What a line says. A key or a value in double quotes is read as JSON has it, so it may have spaces, quotes and line breaks; a key without them is one word, and a value
+    /// without them is the rest of the line as it stands.
     ///
     /// # Errors
     /// What can be said instead.
@@ -291,15 +296,39 @@ impl Ask {
         let line = line.trim_start();
         let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let rest = rest.trim_start();
-        let pair = rest.split_once(char::is_whitespace);
-        match (word.to_lowercase().as_str(), pair) {
-            ("consulta", None) if !rest.is_empty() => Ok(Self::Query(rest.to_owned())),
-            ("consulta", Some((key, more))) if more.trim().is_empty() => {
-                Ok(Self::Query(key.to_owned()))
+        let pair = match rest.strip_prefix('"') {
+            Some(_) => quoted(rest).ok_or(
+                "a chave começa com aspas: feche-as, e escreva \\\" onde a chave tem aspas",
+            )?,
+            None => {
+                let (key, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+                (key.to_owned(), value)
             }
-            ("insere", Some((key, value))) => Ok(Self::Insert(key.to_owned(), value.to_owned())),
+        };
+        match (word.to_lowercase().as_str(), pair) {
+            ("consulta", (key, more)) if !rest.is_empty() && more.trim().is_empty() => {
+                Ok(Self::Query(key))
+            }
+            ("insere", (key, value)) if !value.is_empty() => {
+                let whole = quoted(value.trim()).filter(|(_, more)| more.is_empty());
+                Ok(Self::Insert(
+                    key,
+                    whole.map_or_else(|| value.to_owned(), |(value, _)| value),
+                ))
+            }
             _ => Err("escreva: insere CHAVE VALOR | consulta CHAVE | sai".into()),
         }
+    }
+}
+
+/// What stands in the quotes that this begins with, and what is behind them and a space.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut strings = serde_json::Deserializer::from_str(text).into_iter::<String>();
+    let inside = strings.next()?.ok()?;
+    let behind = &text[strings.byte_offset()..];
+    match behind.strip_prefix(char::is_whitespace) {
+        Some(behind) => Some((inside, behind)),
+        None => behind.is_empty().then_some((inside, "")),
     }
 }
 
@@ -314,6 +343,24 @@ mod tests {
         assert_eq!(Ask::of_line("  CONSULTA\tk  "), query("k"));
         let insert = Ask::Insert("k".into(), "dois  valores ".into());
         assert_eq!(Ask::of_line("insere k dois  valores "), Ok(insert));
+        let insert = |key: &str, value: &str| Ok(Ask::Insert(key.into(), value.into()));
+        assert_eq!(
+            Ask::of_line(r#"insere "minha cor" "azul claro" "#),
+            insert("minha cor", "azul claro")
+        );
+        assert_eq!(Ask::of_line(r#"consulta "minha cor""#), query("minha cor"));
+        assert_eq!(
+            Ask::of_line(r#"insere "a\"b" "1\n2""#),
+            insert("a\"b", "1\n2")
+        );
+        assert_eq!(Ask::of_line(r#"insere k """#), insert("k", ""));
+        // Not all of the value is in quotes: it is as it stands.
+        for value in [r#""azul" e "claro""#, r#"d'água"#, r#""aberto"#] {
+            assert_eq!(
+                Ask::of_line(&format!("insere k {value}")),
+                insert("k", value)
+            );
+        }
         for wrong in [
             "",
             "consulta",
@@ -321,6 +368,9 @@ mod tests {
             "insere",
             "insere k",
             "apaga k",
+            r#"consulta "aberta"#,
+            r#"insere "minha cor""#,
+            r#"consulta "a" b"#,
         ] {
             assert!(Ask::of_line(wrong).is_err(), "{wrong}");
         }

@@ -113,7 +113,7 @@ pub fn trouble(broker: &str, event: &Event) -> Option<String> {
             Some(not_reached(broker, &words::lost(why), *retry_in))
         }
         Event::Rejected(rejection) => {
-            Some(format!("o broker {broker} {}", words::refused(rejection)))
+            Some(words::refused_by(&format!("o broker {broker}"), rejection))
         }
         _ => None,
     }
@@ -129,7 +129,9 @@ pub fn is_final(attempts: Attempts, event: &Event) -> bool {
             ..
         })
     );
-    credentials || attempts == Attempts::Once
+    // What becomes of one publication, whoever made it is told.
+    let of_one = matches!(event, Event::Rejected(Rejection::Publication { .. }));
+    credentials || (attempts == Attempts::Once && !of_one)
 }
 
 fn not_reached(broker: &str, why: &str, retry_in: Duration) -> String {
@@ -139,16 +141,22 @@ fn not_reached(broker: &str, why: &str, retry_in: Duration) -> String {
     )
 }
 
+/// A trouble of a program that does not try again, or that is compared with another one: waits differ.
+#[must_use]
+pub fn without_retry(why: &str) -> String {
+    why.split(" (nova").next().unwrap_or(why).to_owned()
+}
+
 /// Says a trouble once, until all is well again.
 #[derive(Debug, Default)]
 pub struct Once(Option<String>);
 
 impl Once {
-    /// Whether this is to be said. `why` is compared up to its first bracket: waits differ.
+    /// Whether this is to be said. When it is tried again, is left out of the comparison.
     pub fn is_news(&mut self, why: &str) -> bool {
-        let why = why.split(" (nova").next().unwrap_or(why);
-        let news = self.0.as_deref() != Some(why);
-        self.0 = Some(why.to_owned());
+        let why = without_retry(why);
+        let news = self.0.as_ref() != Some(&why);
+        self.0 = Some(why);
         news
     }
 
@@ -177,7 +185,7 @@ pub async fn reach(
         }
         if let Some(why) = trouble(&config.broker, &event) {
             if is_final(attempts, &event) {
-                return Err(Ended::NoBroker(why));
+                return Err(Ended::NoBroker(without_retry(&why)));
             }
             if said.is_news(&why) {
                 tell(&why);
@@ -212,7 +220,7 @@ mod tests {
             .await
             .expect_err("nobody is there");
         assert!(
-            matches!(&why, Ended::NoBroker(why) if why.contains("não pode ser usado")),
+            matches!(&why, Ended::NoBroker(why) if why.contains("não pode ser usado") && !why.contains("nova tentativa")),
             "{why}"
         );
     }

@@ -5,7 +5,7 @@
 //! Times in which this monitor could not hear (no connection, or it did not run itself) count against nobody: all timers begin anew. Nor does
 //! anybody count as dead while it has a connection and hears nothing through it: its [ears](super::ears).
 
-use super::connection::{Attempts, Ended, Once, is_final, trouble};
+use super::connection::{Attempts, Ended, Once, is_final, trouble, without_retry};
 use super::dialect::beside::{Sign, read_heartbeat};
 use super::ears::Ears;
 use super::reporting::{Others, Reporting};
@@ -23,9 +23,11 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum CountFrom {
     /// From the monitor's start on.
+    #[value(help = "desde o início do monitor")]
     #[default]
     Inicio,
     /// Only from its first sign of life on.
+    #[value(help = "só desde o seu primeiro sinal de vida")]
     PrimeiroSinal,
 }
 
@@ -62,8 +64,8 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
     let mut ears = Ears::new(me, settings.timeout, Instant::now());
     let (mut reporting, mut ends) = Reporting::new(&settings, publisher);
     let (mut connected, mut ever) = (false, false);
-    let (mut troubles, mut strangers, mut hasty) =
-        (Once::default(), Once::default(), Once::default());
+    let (mut troubles, mut hasty) = (Once::default(), Once::default());
+    let mut ignored = Ignored::default();
     let mut awake = Instant::now();
     loop {
         let now = Instant::now();
@@ -73,6 +75,9 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
             ears.afresh(now);
         }
         awake = now;
+        if let Some(what) = ignored.sentence(now) {
+            tell(&what);
+        }
         if connected {
             if ears.hears(now) {
                 for failure in timers.late(now) {
@@ -115,7 +120,7 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
         };
         if let Some(why) = trouble(&settings.config.broker, &event) {
             if !ever && is_final(settings.attempts, &event) {
-                return Err(Ended::NoBroker(why));
+                return Err(Ended::NoBroker(without_retry(&why)));
             }
             if troubles.is_news(&why) {
                 tell(&why);
@@ -161,26 +166,17 @@ pub async fn run(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(), E
                     }
                     Ok(Sign::Alive { server, life }) => (server, (life, Standing::Serves)),
                     Err(why) => {
-                        if strangers.is_news(&why) {
-                            tell(&format!(
-                                "uma mensagem que não é um sinal de vida é ignorada: {why}"
-                            ));
-                        }
+                        ignored.note(why);
                         continue;
                     }
                 };
                 match timers.heard(Instant::now(), wall(), server, said) {
                     News::Alive | News::Late => {}
                     News::Returned => tell(&format!("servidor {server} está vivo")),
-                    News::OutOfRange => {
-                        let why = format!(
-                            "um sinal de vida do servidor {server} é ignorado: os servidores são 0 a {}",
-                            settings.servers - 1
-                        );
-                        if strangers.is_news(&why) {
-                            tell(&why);
-                        }
-                    }
+                    News::OutOfRange => ignored.note(format!(
+                        "um sinal de vida do servidor {server}: os servidores são 0 a {}",
+                        settings.servers - 1
+                    )),
                 }
             }
             _ => {}
@@ -196,6 +192,39 @@ fn connect(settings: &Settings) -> Result<(Publisher, Deliveries), Ended> {
         .open();
     Ok(opened.map_err(|error| error.to_string())?)
 }
+
+/// What came and is no sign of life of a server: how often since it was told last, and why the last one was none.
+#[derive(Debug, Default)]
+struct Ignored {
+    times: u64,
+    why: String,
+    told: Option<Instant>,
+}
+
+impl Ignored {
+    fn note(&mut self, why: String) {
+        self.times += 1;
+        self.why = why;
+    }
+
+    /// What there is to tell, now and then.
+    fn sentence(&mut self, now: Instant) -> Option<String> {
+        let lately = self.told.is_some_and(|told| now - told < TOLD_EVERY);
+        if self.times == 0 || lately {
+            return None;
+        }
+        self.told = Some(now);
+        let times = std::mem::take(&mut self.times);
+        let why = &self.why;
+        Some(match times {
+            1 => format!("uma mensagem foi ignorada: {why}"),
+            times => format!("{times} mensagens foram ignoradas; a última: {why}"),
+        })
+    }
+}
+
+/// As the servers do.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// A0.16: what is wrong with a timer that is shorter than the servers' signs of life are apart, if it is.
 fn too_hasty(timeout: Duration, period: Option<Duration>) -> Option<String> {
@@ -221,6 +250,24 @@ fn wall() -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn r0_17_garbage_is_told_now_and_then_with_a_count() {
+        let mut ignored = Ignored::default();
+        let start = Instant::now();
+        assert_eq!(ignored.sentence(start), None);
+        let mut said = Vec::new();
+        for n in 0..2_000 {
+            ignored.note(format!("lixo {n}"));
+            said.extend(ignored.sentence(start + n * Duration::from_millis(10)));
+        }
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(
+            said[0].ends_with("lixo 0") && said[3].contains("lixo 1500"),
+            "{said:?}"
+        );
+        assert!(said[1].starts_with("500 "), "{said:?}");
+    }
 
     #[test]
     fn a_timer_that_is_shorter_than_the_servers_signs_are_apart_is_said_to_be() {

@@ -148,7 +148,7 @@ pub async fn serve(settings: Settings, mut tell: impl FnMut(&str)) -> Result<(),
     let closed = node.shutdown().await;
     // What it said as it ended.
     while let Ok(event) = events.try_recv() {
-        tell(&sentence(&event, settings.confirmations));
+        tell(&sentence(&event, &settings));
     }
     ended.and(closed.map_err(|error| ended_by(&error, me)))
 }
@@ -162,7 +162,7 @@ async fn attend(
     settings: &Settings,
     tell: &mut impl FnMut(&str),
 ) -> Result<(), Ended> {
-    let (me, confirmations) = (settings.id, settings.confirmations);
+    let me = settings.id;
     let mut waits = Waits::default();
     let mut said = Said::default();
     let mut counted = interval(COUNTED_EVERY);
@@ -172,7 +172,7 @@ async fn attend(
             ended = node.wait() => return ended.map_err(|error| ended_by(&error, me)),
             event = events.recv() => match event {
                 Ok(event) => {
-                    let what = sentence(&event, confirmations);
+                    let what = sentence(&event, settings);
                     let is_repeated = matches!(event, ActiveEvent::Trouble(_)) && !said.is_news(&what, Instant::now());
                     if !is_repeated {
                         tell(&what);
@@ -240,7 +240,8 @@ async fn dump(node: &ActiveNode, file: &Path, tell: &mut impl FnMut(&str)) {
 }
 
 /// What its operator is told of an event.
-fn sentence(event: &ActiveEvent, confirmations: usize) -> String {
+fn sentence(event: &ActiveEvent, settings: &Settings) -> String {
+    let confirmations = settings.confirmations;
     match event {
         ActiveEvent::Protocol(Event::Listening { wait }) => format!(
             "escuta por {} ms se outro processo já tem o número deste servidor",
@@ -315,9 +316,12 @@ fn sentence(event: &ActiveEvent, confirmations: usize) -> String {
             )
         }
         ActiveEvent::Protocol(Event::Expired(requests)) => {
-            format!("{requests} pedidos ficaram sem resposta: ninguém servia")
+            format!("{requests} pedidos saíram do registro sem que nenhum servidor dissesse tê-los respondido: quem devia responder não servia, ou não se fez ouvir")
         }
         ActiveEvent::SetAside(path) => format!("o estado que não vale está em {}", path.display()),
+        ActiveEvent::NotSetAside(_) if settings.set_aside.is_none() => {
+            "o estado que não vale foi jogado fora: para que estados assim sejam guardados, dê --guardar DIR".into()
+        }
         ActiveEvent::NotSetAside(why) => format!("o estado que não vale não foi guardado: {why}"),
         ActiveEvent::ConfiguredOtherwise(server) => format!(
             "o servidor {} tem outras opções (n, --periodo, --timeout ou --confirmacoes) e não é levado em conta",

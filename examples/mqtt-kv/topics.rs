@@ -1,6 +1,7 @@
 //! The topics of a group, and where answers may go.
 
 use kvrep_core::ReplicaId;
+use kvrep_transport_mqtt::check_topic;
 
 /// The topics of the text; others only where several groups share a broker, as tests do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,15 +43,9 @@ impl Topics {
     pub fn takes_answers(&self, topic: &str) -> bool {
         let own =
             topic == self.requests || topic == self.monitor || topic.starts_with(&self.states);
-        !own && !topic.is_empty()
-            && topic.len() <= TOPIC_BYTES_MAX
-            && !topic.starts_with('$')
-            && !topic.contains(['+', '#', '\0'])
+        !own && check_topic(topic).is_ok()
     }
 }
-
-/// Topics that answers are published to have no more bytes.
-pub const TOPIC_BYTES_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -59,13 +54,32 @@ mod tests {
     #[test]
     fn answers_go_to_topics_that_can_be_published_to_and_never_into_the_groups_own() {
         let topics = Topics::default();
-        let long = "x".repeat(TOPIC_BYTES_MAX);
-        for sound in ["resp-c1", "a/b", "/", "inf1406-respostas", &long] {
+        for sound in [
+            "resp-c1",
+            "a/b",
+            "/",
+            "inf1406-respostas",
+            "resposta da Ação",
+        ] {
             assert!(topics.takes_answers(sound), "{sound}");
         }
-        let longer = "x".repeat(TOPIC_BYTES_MAX + 1);
+        let (longer, deeper) = ("x".repeat(513), "a/".repeat(201));
         let own = ["inf1406-reqs", "inf1406-monitor", "inf1406-rec-0"];
-        let wrong = ["", "a/#", "+", "$SYS/x", "a\0b", &longer];
+        let wrong = [
+            "",
+            "a/#",
+            "+",
+            "$SYS/x",
+            "a\0b",
+            "resp-\n",
+            "r\u{1}",
+            "r\u{7f}",
+            "r\u{80}",
+            "r\u{fdd0}",
+            "r\u{ffff}",
+            &longer,
+            &deeper,
+        ];
         for wrong in own.into_iter().chain(wrong) {
             assert!(!topics.takes_answers(wrong), "{wrong}");
         }

@@ -2,7 +2,7 @@
 //!
 //! What a broker or the system says by itself (a code, the text of an error) stays in its own words.
 
-use kvrep_transport_mqtt::ordered::{Limit, Loss, PublishError, Refusal, Rejection};
+use kvrep_transport_mqtt::ordered::{Limit, Loss, Objection, PublishError, Refusal, Rejection};
 use kvrep_transport_mqtt::stream::Trouble;
 
 /// What is wrong between a server and its broker.
@@ -10,7 +10,7 @@ use kvrep_transport_mqtt::stream::Trouble;
 pub fn trouble(trouble: &Trouble) -> String {
     match trouble {
         Trouble::Lost(loss) => lost(loss),
-        Trouble::Refused(rejection) => format!("ele {}", refused(rejection)),
+        Trouble::Refused(rejection) => refused_by("ele", rejection),
         Trouble::Limit(limit) => limited(limit),
         Trouble::SmallPackets { topic, bytes_max } => format!(
             "{topic}: ele aceita ali no máximo {bytes_max} bytes, e isso não basta: nenhum estado chega a um servidor novo, ou nenhum sinal de vida aos outros; aumente o limite do broker para pacotes (mosquitto: max_packet_size)"
@@ -42,7 +42,7 @@ pub fn lost(loss: &Loss) -> String {
         Loss::NoBroker(at) => format!("{at} não responde como um broker"),
         Loss::Silent(at) => format!("{at} não dá sinal de vida"),
         Loss::RefusedForNow { code, .. } => format!("ele recusa a conexão por enquanto ({code})"),
-        Loss::Refused(rejection) => format!("ele {}", refused(rejection)),
+        Loss::Refused(rejection) => refused_by("ele", rejection),
         Loss::Ended(code) => format!("ele terminou a conexão ({code})"),
         Loss::NameTaken(_) => {
             "outro processo conectou-se com o mesmo nome de cliente: dê a cada um o seu".into()
@@ -52,6 +52,7 @@ pub fn lost(loss: &Loss) -> String {
                 .into()
         }
         Loss::Unreadable { why, .. } => format!("ele enviou o que não se pode ler ({why})"),
+        Loss::TooLarge(at) => format!("{at} recusa uma publicação que é grande demais para ele"),
         Loss::TooMuchUnderWay(_) => {
             "ele enviou mais mensagens de uma vez do que MQTT permite".into()
         }
@@ -60,9 +61,9 @@ pub fn lost(loss: &Loss) -> String {
     }
 }
 
-/// What the broker refuses: a sentence without its subject.
+/// What `broker` refuses.
 #[must_use]
-pub fn refused(rejection: &Rejection) -> String {
+pub fn refused_by(broker: &str, rejection: &Rejection) -> String {
     match rejection {
         Rejection::Connection { refusal, code } => {
             let remedy = match refusal {
@@ -77,12 +78,38 @@ pub fn refused(rejection: &Rejection) -> String {
                 Refusal::NothingRetained => "ele tem de guardar mensagens retidas",
                 _ => "veja o seu registro",
             };
-            format!("recusa a conexão: {remedy}; ele diz {code}")
+            format!("{broker} recusa a conexão: {remedy}; ele diz {code}")
         }
         Rejection::Subscription { topic, why } => {
-            format!("recusa a assinatura de {topic}: {why}")
+            format!("{broker} recusa a assinatura de {topic}: {why}")
         }
-        Rejection::Publication { why, .. } => format!("recusa uma publicação: {why}"),
+        Rejection::Publication {
+            topic, bytes, why, ..
+        } => format!(
+            "uma publicação de {bytes} bytes em {topic} foi abandonada: {}",
+            objection(broker, why)
+        ),
+        unknown => unknown.to_string(),
+    }
+}
+
+/// Why a publication is given up.
+#[must_use]
+pub fn objection(broker: &str, why: &Objection) -> String {
+    match why {
+        Objection::Said(code) => {
+            format!("{broker} a recusa ({code}): confira o que este usuário pode escrever")
+        }
+        Objection::TooLarge { bytes_max } => {
+            format!("{broker} aceita ali no máximo {bytes_max} bytes")
+        }
+        Objection::FoundTooLarge { bytes_max } => format!(
+            "ela é maior do que {broker} aceita; de agora em diante ele recebe no máximo {bytes_max} bytes de uma vez; aumente o limite dele para mensagens (mosquitto: message_size_limit)"
+        ),
+        Objection::EndsConnections { breaks, why } => format!(
+            "com ela, a conexão terminou {breaks} vezes seguidas ({})",
+            lost(why)
+        ),
         unknown => unknown.to_string(),
     }
 }
@@ -124,6 +151,7 @@ fn limited(limit: &Limit) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kvrep_transport_mqtt::ordered::PublicationId;
 
     #[test]
     fn nothing_that_the_library_says_of_a_broker_stays_in_its_language() {
@@ -147,8 +175,26 @@ mod tests {
             Loss::Ended("ServerShuttingDown".into()),
             Loss::NameTaken(at()),
             Loss::EarlierSession(at()),
+            Loss::TooLarge(at()),
             Loss::TooMuchUnderWay(at()),
         ];
+        let objections = [
+            Objection::Said("NotAuthorized".into()),
+            Objection::TooLarge { bytes_max: 1 },
+            Objection::FoundTooLarge { bytes_max: 1 },
+            Objection::EndsConnections {
+                breaks: 5,
+                why: Box::new(Loss::Closed(at())),
+            },
+        ];
+        let objections = objections.map(|why| {
+            Trouble::Refused(Rejection::Publication {
+                id: PublicationId(1),
+                topic: "t".into(),
+                bytes: 2,
+                why,
+            })
+        });
         let limits = [
             Limit::AtMostOnce,
             Limit::NothingRetained,
@@ -171,6 +217,7 @@ mod tests {
         ];
         let all = (losses.map(Trouble::Lost).into_iter())
             .chain(limits.map(Trouble::Limit))
+            .chain(objections)
             .chain(others);
         for one in all {
             let (ours, theirs) = (trouble(&one), one.to_string());

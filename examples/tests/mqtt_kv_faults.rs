@@ -138,6 +138,88 @@ async fn a_server_whose_session_another_client_took_and_cleaned_recovers_without
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c0_7_a_broker_that_refuses_large_messages_gets_smaller_ones_and_answers_are_errors() {
+    if !has_mosquitto() {
+        return;
+    }
+    let limit = "allow_anonymous true\nmessage_size_limit 20000";
+    let mut stage = Stage::set(Broker::Mosquitto, limit, 3, &[]).await.unwrap();
+    stage.start_all().await.unwrap();
+    let mut probe = stage.probe().await.unwrap();
+    // Twice in its answer.
+    let large = probe.put("grande", &"v".repeat(12_000)).await.unwrap();
+    assert_eq!(large.status, "erro", "{large:?}");
+    for n in 0..100 {
+        let put = probe.put(&key_of(n % 3, 3, n), &"v".repeat(1_000)).await;
+        assert_eq!(put.unwrap().status, "ok");
+    }
+    probe.each_answers(3).await.unwrap();
+    stage.kill(0).await.unwrap();
+    stage.replace(0).await.unwrap();
+    probe.each_answers(3).await.unwrap();
+    let tables = stage.tables(&[0, 1, 2]).await.unwrap();
+    assert!(all_equal(&tables).is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_access_list_as_the_readme_has_it_is_enough() {
+    let (true, Some(maker)) = (has_mosquitto(), program("mosquitto_passwd")) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let (passwords, list) = (directory.path().join("p"), directory.path().join("acl"));
+    for (user, how) in [("servidor", "-c"), ("monitor", "-b"), ("cliente", "-b")] {
+        let mut made = Program::at("mosquitto_passwd", maker.clone())
+            .args(["-b", how])
+            .arg(&passwords)
+            .args([user, "certa"])
+            .start()
+            .unwrap();
+        assert!(made.ended(WITHIN).await.unwrap().success());
+    }
+    let readme = include_str!("../mqtt-kv/README.md");
+    let (_, example) = readme.split_once("user servidor\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    std::fs::write(&list, format!("user servidor\n{example}")).unwrap();
+    let settings = format!(
+        "allow_anonymous false\npassword_file {}\nacl_file {}",
+        passwords.display(),
+        list.display()
+    );
+    let stage = Stage::set(Broker::Mosquitto, &settings, 3, &[])
+        .await
+        .unwrap();
+    let address = stage.address();
+    let start = |program: &str, user: &str, arguments: &[&str]| {
+        let program = Program::beside(program, program).unwrap();
+        let program = program.args(["--broker", &address, "--usuario", user]);
+        let program = program.env("MQTT_SENHA", "certa").args(arguments);
+        program.start().unwrap()
+    };
+    let server = |id: &str, more: &[&str]| {
+        let arguments = [&[id, "3", "--timeout", "600"], more].concat();
+        start("mqtt-kv-server", "servidor", &arguments)
+    };
+    let monitor = start("mqtt-kv-monitor", "monitor", &["3", "--timeout", "600"]);
+    let mut servers = ["0", "1", "2"].map(|id| server(id, &[]));
+    for server in &mut servers {
+        server.line("servindo", WITHIN).await.unwrap();
+    }
+    for request in [&["insere", "cor", "azul"][..], &["consulta", "cor"]] {
+        let mut client = start("mqtt-kv-client", "cliente", request);
+        let status = client.ended(WITHIN).await.unwrap();
+        assert!(status.success(), "{:?}", client.printed());
+    }
+    servers[0].kill().await.unwrap();
+    servers[0] = server("0", &["--novo"]);
+    servers[0].line("servindo", WITHIN).await.unwrap();
+    for process in servers.iter().chain([&monitor]) {
+        let said = process.printed().join("\n");
+        assert!(!said.contains("recusa"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r0_22_a_monitor_that_hears_nothing_declares_nobody_dead_says_so_and_connects_anew() {
     let mut stage = Stage::new(Broker::Embutido, 2, &[]).await.unwrap();
     stage.start_servers().await.unwrap();

@@ -1,6 +1,7 @@
 //! Settings of a connection to a broker. They are a process's own: replicas of one group may differ in them, but for the
 //! broker and the topics.
 
+use crate::names::{check_topic, is_refused};
 use std::fmt;
 use std::time::Duration;
 
@@ -199,6 +200,8 @@ impl MqttConfig {
         self.host_and_port()?;
         if let Some(prefix) = &self.prefix {
             check_topic(prefix)?;
+            // And with what is behind it in the group's topics.
+            check_topic(&format!("{prefix}/to/0/r"))?;
             if prefix.ends_with('/') {
                 return Err(format!("leave the last slash of the prefix {prefix:?} out"));
             }
@@ -264,24 +267,8 @@ impl MqttConfig {
     }
 }
 
-/// Whether messages may be published to this topic.
-pub(crate) fn check_topic(topic: &str) -> Result<(), String> {
-    if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
-        return Err(format!(
-            "a topic has 1 to {TOPIC_BYTES_MAX} bytes, {topic:?} has {}",
-            topic.len()
-        ));
-    }
-    if topic.contains(['+', '#', '\0']) || topic.starts_with('$') {
-        return Err(format!(
-            "{topic:?} is no name of a topic: it must not contain '+', '#' or NUL, nor begin with '$'"
-        ));
-    }
-    Ok(())
-}
-
 fn sound_client_id(id: &str) -> bool {
-    let sound = |c: char| !c.is_control() && !matches!(c, ' ' | '/' | '+' | '#');
+    let sound = |c: char| !is_refused(c) && !matches!(c, ' ' | '/' | '+' | '#');
     !id.is_empty() && id.len() <= 128 && id.chars().all(sound)
 }
 
@@ -363,8 +350,6 @@ impl fmt::Debug for Tls {
 
 /// MQTT's own limit of a packet is 256 MiB.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 128 << 20;
-/// Far below MQTT's own limit: brokers have theirs.
-pub(crate) const TOPIC_BYTES_MAX: usize = 512;
 /// What rumqttd has in flight to one receiver.
 const DELIVERIES_MIN: u16 = 100;
 
@@ -388,7 +373,7 @@ mod tests {
 
     #[test]
     fn names_that_a_broker_would_take_for_patterns_are_refused() {
-        for wrong in ["", "a/#", "a/+/b", "$SYS/x", "x/"] {
+        for wrong in ["", "a/#", "a/+/b", "$SYS/x", "x/", "a\n", "\u{fdd0}"] {
             assert!(
                 MqttConfig::new("b:1").prefix(wrong).validate().is_err(),
                 "{wrong}"

@@ -1,5 +1,8 @@
 //! A broker in this process: `rumqttd`, with what kvrep needs.
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{MqttLimits, PAYLOAD_BYTES_MAX};
 use bytes::BytesMut;
 use rumqttd::protocol::v4::V4;
@@ -12,7 +15,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
+use tokio::time::interval;
+use tracing::warn;
 
 /// An MQTT broker in this process, for tests, demos and trying things out without setting anything up. Speaks MQTT 5 and
 /// 3.1.1 on one port.
@@ -45,11 +50,15 @@ use tokio::sync::oneshot;
 /// - Packets are at most as large as those take whose settings are the default ones ([`PACKET_BYTES_MAX`](Self::PACKET_BYTES_MAX)): a larger one would reach every
 ///   subscriber and end its connection. Clients of MQTT 5 are told so when they connect; whoever publishes a larger packet nevertheless is disconnected, and nobody
 ///   gets anything of it. A group with larger payloads needs [`start_taking`](Self::start_taking).
+/// - Names of topics do not begin with a character beyond ASCII: the library's router ends over such a name, and the broker with it. So whoever publishes there (or
+///   leaves a last will there) is disconnected, with a warning.
+/// - Should the library's router end all the same, so does the broker: see [`ended`](Self::ended).
 /// - The library has no call to end its router: a thread that sleeps, and what it kept, stay until the process ends.
 /// - It logs ended connections as errors (`tracing`, target `rumqttd`).
 pub struct EmbeddedBroker {
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
+    ended: watch::Receiver<Option<String>>,
     server: Option<JoinHandle<()>>,
 }
 
@@ -124,7 +133,7 @@ impl EmbeddedBroker {
             let probe = TcpListener::bind(listen)?;
             let address = probe.local_addr()?;
             drop(probe);
-            match Self::serve(address, users.clone(), packet_bytes_max) {
+            match Self::serve(address, users.clone(), packet_bytes_max, routable) {
                 Ok(broker) => return Ok(broker),
                 Err(error) => failed = Some(error),
             }
@@ -136,17 +145,22 @@ impl EmbeddedBroker {
         address: SocketAddr,
         users: HashMap<String, String>,
         packet_bytes_max: usize,
+        admit: Admit,
     ) -> io::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (failed, failure) = mpsc::channel();
+        let (end, ended) = watch::channel(None);
         let server = thread::Builder::new()
             .name("mqtt-broker".into())
             .spawn(move || {
-                let _ = failed.send(listen(address, users, packet_bytes_max, stopped));
+                let served = listen(address, users, (packet_bytes_max, admit), stopped);
+                end.send_replace(served.as_ref().err().map(ToString::to_string));
+                let _ = failed.send(served);
             })?;
         let broker = Self {
             address,
             stop: Some(stop),
+            ended,
             server: Some(server),
         };
         let deadline = Instant::now() + START_WITHIN;
@@ -175,6 +189,20 @@ impl EmbeddedBroker {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Returns when the broker has ended by itself, which it does by a mistake in it only: all connections are closed, and what it kept is gone. A program that is
+    /// nothing but a broker ends then, and is started again by whoever watches it.
+    ///
+    /// # Errors
+    /// Always: why it ended, as far as is known.
+    pub async fn ended(&self) -> io::Result<()> {
+        let mut ended = self.ended.clone();
+        let why = ended.wait_for(Option::is_some).await;
+        let why = why.ok().and_then(|why| why.clone());
+        Err(io::Error::other(
+            why.unwrap_or_else(|| "its server panicked".into()),
+        ))
+    }
 }
 
 impl Drop for EmbeddedBroker {
@@ -197,7 +225,7 @@ impl std::fmt::Debug for EmbeddedBroker {
 fn listen(
     address: SocketAddr,
     users: HashMap<String, String>,
-    packet_bytes_max: usize,
+    (packet_bytes_max, admit): (usize, Admit),
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -233,10 +261,21 @@ fn listen(
         version: None,
         packet_bytes_max: u32::try_from(packet_bytes_max).unwrap_or(u32::MAX),
         signs: Signs::Timed,
+        admit,
     };
-    let mut server = Server::new(settings, router.spawn(), versions);
+    let events = router.spawn();
+    let to_router = events.clone();
+    let mut server = Server::new(settings, events, versions);
     runtime.block_on(async {
+        // Its thread is the library's, and tells nobody when it panics.
+        let router_ended = async {
+            let mut looked = interval(LOOKED_EVERY);
+            while !to_router.is_disconnected() {
+                looked.tick().await;
+            }
+        };
         tokio::select! {
+            () = router_ended => Err(io::Error::other("its router panicked")),
             served = server.start(LinkType::Remote) => match served {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::new(io::ErrorKind::AddrInUse, error.to_string())),
@@ -264,7 +303,11 @@ struct EitherVersion {
     version: Option<Version>,
     packet_bytes_max: u32,
     signs: Signs,
+    admit: Admit,
 }
+
+/// Which packets get through.
+type Admit = fn(Packet) -> Result<Packet, protocol::Error>;
 
 /// What a client said of its signs of life.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -299,7 +342,9 @@ impl Protocol for EitherVersion {
             Version::V4 => V4.read_mut(stream, max_size),
             Version::V5 => V5.read_mut(stream, max_size),
         };
-        packet.map(|packet| self.patient(packet))
+        packet
+            .and_then(self.admit)
+            .map(|packet| self.patient(packet))
     }
 
     fn write(&self, packet: Packet, write: &mut BytesMut) -> Result<usize, protocol::Error> {
@@ -341,6 +386,23 @@ impl EitherVersion {
     }
 }
 
+/// Refuses what the library's router would end over: the name of a topic whose first character has several bytes (it looks at the first byte as if it were a text).
+fn routable(packet: Packet) -> Result<Packet, protocol::Error> {
+    let topic = match &packet {
+        Packet::Publish(publish, _) => Some(&publish.topic),
+        Packet::Connect(_, _, Some(will), _, _) => Some(&will.topic),
+        _ => None,
+    };
+    match topic.filter(|topic| topic.first().is_some_and(|byte| !byte.is_ascii())) {
+        Some(topic) => {
+            let topic = String::from_utf8_lossy(&topic[..topic.len().min(SHOWN_BYTES)]);
+            warn!(%topic, "the embedded broker takes no topic that begins so: its publisher is disconnected");
+            Err(protocol::Error::MalformedPacket)
+        }
+        None => Ok(packet),
+    }
+}
+
 /// A connection begins with CONNECT: type, length (1 to 4 bytes), 4 as two bytes, "MQTT", the version.
 fn version_of(stream: &[u8]) -> Result<Version, protocol::Error> {
     let Some(kind) = stream.first() else {
@@ -377,29 +439,7 @@ const AROUND_BYTES: usize = 4_000;
 /// Kind and length of a packet.
 const FIRST_BYTES: usize = 5;
 const START_WITHIN: Duration = Duration::from_secs(10);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_is_told_from_the_first_packet_and_half_of_it_waits() {
-        let connect = |level| [&[0x10, 0x80, 0x01, 0, 4][..], b"MQTT", &[level, 0, 0]].concat();
-        assert!(matches!(version_of(&connect(4)), Ok(Version::V4)));
-        assert!(matches!(version_of(&connect(5)), Ok(Version::V5)));
-        for cut in 0..10 {
-            let cut = &connect(5)[..cut];
-            assert!(
-                matches!(version_of(cut), Err(protocol::Error::InsufficientBytes(_))),
-                "{cut:?}"
-            );
-        }
-        for garbage in [&b"GET / HTTP/1.1\r\n"[..], &[0x10, 255, 255, 255, 255, 255]] {
-            let error = version_of(garbage).err().unwrap();
-            assert!(
-                !matches!(error, protocol::Error::InsufficientBytes(_)),
-                "{garbage:?}"
-            );
-        }
-    }
-}
+/// How soon it is noticed that the library's router has ended.
+const LOOKED_EVERY: Duration = Duration::from_millis(100);
+/// Of a name that is told.
+const SHOWN_BYTES: usize = 60;

@@ -71,6 +71,7 @@
 //! ```text
 //! max_inflight_messages 1000     # 20 by default: so many a round trip
 //! max_queued_messages 0          # 1,000 by default: further ones are dropped without a word when a receiver is slow
+//! set_tcp_nodelay true           # off by default: an answer behind an acknowledgement may then wait for 40 ms (the receiver's delayed ACK)
 //! ```
 //!
 //! # Caveats
@@ -91,6 +92,7 @@ mod embedded;
 mod heading;
 mod hearing;
 mod link;
+mod names;
 pub mod ordered;
 mod presence;
 mod shared;
@@ -104,6 +106,7 @@ pub use config::Tls;
 pub use config::{Login, MqttConfig, MqttLimits, MqttTiming};
 #[cfg(feature = "embedded-broker")]
 pub use embedded::EmbeddedBroker;
+pub use names::check_topic;
 pub use transport::{MqttTransport, Standing};
 
 /// A number that no other process draws.

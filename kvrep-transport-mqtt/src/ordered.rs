@@ -53,14 +53,16 @@
 //! brokers are built, and nothing that MQTT promises; and a broker drops from its queue for a slow receiver without a
 //! word. Whoever builds on the order verifies it.
 
-use crate::config::{MqttConfig, check_topic};
+use crate::config::MqttConfig;
 use crate::link::{self, Kept, Link, Payload, Publication, Reader, Report, Session, Spec};
+use crate::names::{TOPIC_BYTES_MAX, check_text, check_topic};
 use bytes::Bytes;
 use kvrep_core::transport::TransportError;
 use std::sync::Arc;
 
 pub use crate::link::{
-    AckToken, BrokerLimits, Event, Limit, Loss, PublicationId, PublishError, Refusal, Rejection,
+    AckToken, BrokerLimits, Event, Limit, Loss, Objection, PublicationId, PublishError, Refusal,
+    Rejection,
 };
 
 /// Settings of an ordered stream. See the [module](self).
@@ -232,9 +234,11 @@ fn check_filter(filter: &str) -> Result<(), String> {
     let sound = |(at, level): (usize, &&str)| match *level {
         "+" => true,
         "#" => at + 1 == levels.len(),
-        level => !level.contains(['+', '#', '\0']),
+        level => !level.contains(['+', '#']),
     };
-    if filter.is_empty() || filter.len() > 512 || !levels.iter().enumerate().all(sound) {
+    check_text(filter)?;
+    if filter.is_empty() || filter.len() > TOPIC_BYTES_MAX || !levels.iter().enumerate().all(sound)
+    {
         return Err(format!(
             "{filter:?} is no topic to subscribe to: '+' stands for a whole level, '#' for all the rest"
         ));
@@ -251,7 +255,7 @@ mod tests {
         for sound in ["a", "a/b", "+/b", "a/#", "#", "/a"] {
             assert_eq!(check_filter(sound), Ok(()), "{sound}");
         }
-        for wrong in ["", "a#", "a/#/b", "a+/b"] {
+        for wrong in ["", "a#", "a/#/b", "a+/b", "a\n", "\u{ffff}/#"] {
             assert!(check_filter(wrong).is_err(), "{wrong}");
         }
     }

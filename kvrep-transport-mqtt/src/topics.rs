@@ -1,6 +1,7 @@
 //! The names of a group's topics.
 
-use crate::config::{MqttConfig, check_topic};
+use crate::config::MqttConfig;
+use crate::names::check_topic;
 use kvrep_core::{GroupId, ReplicaId};
 use std::sync::Arc;
 
@@ -97,7 +98,7 @@ mod tests {
         let topics = Topics::new(&MqttConfig::new("b:1").prefix("p"), GroupId(1));
         assert!(topics.takes_replies(&topics.replies("c1")));
         for wrong in [
-            "p/to/1/r", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "q/a/x", "", "$SYS",
+            "p/to/1/r", "p/a/", "p/a/x/y", "p/a/#", "p/a/+", "p/a/x\n", "q/a/x", "", "$SYS",
         ] {
             assert!(!topics.takes_replies(wrong), "{wrong}");
         }

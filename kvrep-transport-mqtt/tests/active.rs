@@ -355,31 +355,13 @@ async fn one_gets_its_state_and_serves_while_clients_ask_for_more_than_can_be_do
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_goes_over_in_pieces_that_the_broker_takes_and_where_it_takes_none_it_is_said() {
-    let Some(broker) = Mosquitto::start("max_packet_size 3000") else {
-        return;
-    };
-    let config = broker.config().prefix(prefix());
-    let start = |id, create| {
-        ActiveNode::builder("piles", id)
-            .members([MEMBERS[0], MEMBERS[1]])
-            .timing(timing())
-            .create(create)
-            .stream(MqttStream::new(config.clone()))
-            .state_machine(Pile::default())
-            .start()
-    };
-    let first = start(MEMBERS[0], Create::Allowed).await.unwrap();
-    all_serve(std::slice::from_ref(&first), PATIENCE).await;
-    let link = MqttStreamLink::new("piles", config.clone());
-    let client = Client::<Pile>::new(link);
-    for all in 1..=60 {
-        assert_eq!(client.execute("x".repeat(1_000)).await.unwrap(), all);
+    // One says its limit when it is connected, the other one refuses.
+    for limit in ["max_packet_size 3000", "message_size_limit 3000"] {
+        let Some(broker) = Mosquitto::start(limit) else {
+            return;
+        };
+        gets_its_state(broker.config().prefix(prefix())).await;
     }
-    let second = start(MEMBERS[1], Create::Never).await.unwrap();
-    all_serve(std::slice::from_ref(&second), PATIENCE).await;
-    let (piled, _) = second.read_local(|pile: &Pile| pile.0.len()).await.unwrap();
-    assert_eq!(piled, 60);
-
     let broker = Mosquitto::start("max_packet_size 620").unwrap();
     let config = broker.config().prefix(prefix());
     let mut says = opened(&config, MEMBERS[0]).await;
@@ -403,6 +385,30 @@ async fn a_state_goes_over_in_pieces_that_the_broker_takes_and_where_it_takes_no
         }
     };
     timeout(PATIENCE, told).await.expect("it is said");
+}
+
+/// Two members, the second of which begins when there is much to be told.
+async fn gets_its_state(config: MqttConfig) {
+    let start = |id, create| {
+        ActiveNode::builder("piles", id)
+            .members([MEMBERS[0], MEMBERS[1]])
+            .timing(timing())
+            .create(create)
+            .stream(MqttStream::new(config.clone()))
+            .state_machine(Pile::default())
+            .start()
+    };
+    let first = start(MEMBERS[0], Create::Allowed).await.unwrap();
+    all_serve(std::slice::from_ref(&first), PATIENCE).await;
+    let link = MqttStreamLink::new("piles", config.clone());
+    let client = Client::<Pile>::new(link);
+    for all in 1..=60 {
+        assert_eq!(client.execute("x".repeat(1_000)).await.unwrap(), all);
+    }
+    let second = start(MEMBERS[1], Create::Never).await.unwrap();
+    all_serve(std::slice::from_ref(&second), PATIENCE).await;
+    let (piled, _) = second.read_local(|pile: &Pile| pile.0.len()).await.unwrap();
+    assert_eq!(piled, 60);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,12 +9,14 @@ use std::process::ExitCode;
 use tokio::runtime::Builder;
 
 /// Um broker MQTT (3.1.1 e 5) para quem não tem outro. Guarda tudo na memória.
+///
+/// Nomes de tópicos não começam aqui com um caractere fora do ASCII: quem publica em um deles é desconectado.
 #[derive(Parser)]
 #[command(
     name = "mqtt-kv-broker",
     version,
     after_help = "Exemplos:\n  mqtt-kv-broker\n  mqtt-kv-broker --listen 0.0.0.0:1883\n\nTermina com Ctrl-C. Código de \
-                  saída: 0; 1 se não pode escutar; 2 para opções erradas."
+                  saída: 0; 1 se não pode escutar, ou se terminou por um erro dele; 2 para opções erradas."
 )]
 struct Args {
     /// Onde escuta; com a porta 0, em uma porta livre, que é impressa.
@@ -51,6 +53,10 @@ async fn serve(args: Args) -> Result<(), String> {
         "broker escutando em {}",
         broker.address()
     ));
-    asked.await;
-    Ok(())
+    tokio::select! {
+        () = asked => Ok(()),
+        ended = broker.ended() => ended.map_err(|why| format!(
+            "o broker terminou por um erro dele ({why}): as conexões se fecharam, e o que ele guardava se perdeu; inicie-o de novo"
+        )),
+    }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Builder;
     name = "mqtt-kv-client",
     version,
     after_help = "Exemplos:\n  mqtt-kv-client insere cor azul\n  mqtt-kv-client consulta cor\n  mqtt-kv-client insere 'minha cor' 'azul claro'\n      com espaços, no shell\n  mqtt-kv-client\n      interativo; com espaços entre aspas: insere \"minha cor\" \"azul claro\"\n  printf \
-                  'insere cor azul\\nconsulta cor\\n' | mqtt-kv-client --broker 10.0.0.1:1883\n\nO valor sai na saída padrão, o resto na saída de \
+                  'insere cor azul\\nconsulta cor\\n' | mqtt-kv-client --broker 10.0.0.1:1883\n\nNo modo interativo, o que está entre aspas é lido como em JSON (\\\" e \\n); um valor sem aspas é o resto da linha.\n\nTópicos: escreve em inf1406-reqs; lê resp/NÚMERO/+, com um número sorteado a cada início.\n\nO valor sai na saída padrão, o resto na saída de \
                   erros. Código de saída: 0; 1 se a chave não existe; 2 para opções erradas; 3 se o servidor respondeu com um erro; 4 sem \
                   resposta (não se sabe se o pedido foi executado); 5 se o broker não pode ser alcançado ou recusa usuário e senha; 6 se o valor não pôde ser escrito; 130 se um pedido foi interrompido. De vários pedidos conta o maior código."
 )]

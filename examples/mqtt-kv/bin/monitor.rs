@@ -17,11 +17,11 @@ use tokio::runtime::Builder;
     name = "mqtt-kv-monitor",
     version,
     after_help = "Exemplos:\n  mqtt-kv-monitor 3\n  mqtt-kv-monitor 3 --broker 10.0.0.1:1883 --timeout 2000\n  mqtt-kv-monitor 3 --relancar \
-                  'mqtt-kv-server {id} 3 --novo >>servidor-{id}.log 2>&1'\n\nUm --relancar cujo comando termina com um erro é dito. Termina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para \
+                  'mqtt-kv-server {id} 3 --novo >>servidor-{id}.log 2>&1'\n\nUm --relancar cujo comando termina com um erro é dito.\n\nTópicos: lê inf1406-monitor; escreve em inf1406-reqs e inf1406-monitor.\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para \
                   opções erradas; 5 se o broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado."
 )]
 struct Args {
-    /// Quantos servidores há; seus números são 0 a N-1.
+    /// Quantos servidores há, 1 a 64; seus números são 0 a N-1.
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     servidores: u32,
     #[command(flatten)]

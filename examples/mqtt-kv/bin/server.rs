@@ -24,7 +24,7 @@ use tokio::runtime::Builder;
     version,
     after_help = "Exemplos:\n  mqtt-kv-server 0 3\n      o servidor 0 de três, na primeira vez\n  mqtt-kv-server 0 3 --novo\n      de novo, \
                   depois de uma falha: recebe o estado do substituto\n  mqtt-kv-server 1 3 --confirmacoes 2\n      só responde o que dois \
-                  servidores têm\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para opções erradas; 5 se o \
+                  servidores têm\n\nTópicos: lê inf1406-reqs, inf1406-monitor e inf1406-rec-ID; escreve em inf1406-reqs, inf1406-monitor, no inf1406-rec-ID dos outros e no topico-resp de cada pedido.\n\nTermina com Ctrl-C. Código de saída: 0; 1 se algo está errado; 2 para opções erradas; 5 se o \
                   broker recusa usuário e senha, ou se não pode ser alcançado e --once foi dado; 7 se outro processo \
                   já tem este número, ou foi iniciado depois com ele."
 )]
@@ -32,7 +32,7 @@ struct Args {
     /// O número deste servidor, de 0 a N-1.
     #[arg(value_name = "ID")]
     id: u32,
-    /// Quantos servidores há.
+    /// Quantos servidores há: 1 a 64.
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     n: u32,
     /// Entra no lugar de um servidor que falhou: nunca começa uma história vazia.

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use kvrep_examples::common::operator::asked_to_end;
-use kvrep_examples::common::story::{Printed, Story};
+use kvrep_examples::common::story::{Language, Printed, Story};
 use kvrep_examples::mqtt_kv::brokers::Broker;
 use kvrep_examples::mqtt_kv::play::{self, Scale};
 use std::process::ExitCode;
@@ -53,7 +53,8 @@ async fn main() -> ExitCode {
         let mut story = Story::begin(
             format!("Servidores de chave e valor por MQTT ({broker:?})"),
             printed,
-        );
+        )
+        .language(Language::Portuguese);
         let told = match asked_to_end() {
             Ok(asked) => tokio::select! {
                 told = play::all(&mut story, broker, scale) => told.map_err(|error| error.to_string()),

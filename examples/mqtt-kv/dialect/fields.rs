@@ -1,15 +1,26 @@
 //! The fields of a JSON object as other people write them: two or three names for one thing, numbers as strings.
 //!
-//! Bounds: at most [`FIELDS_MAX`] fields; what a field holds is read only when it is asked for.
+//! Bounds: [`FIELDS_MAX`] fields are kept, and of further ones those of a [request](REQUEST); what a field holds is read only when it is asked for.
 
-use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Fields of one object, at most.
+/// Fields of one object that are kept, whatever their names are. Servers and monitors have fewer.
 pub const FIELDS_MAX: usize = 64;
+
+/// Fields that count among however many others, which are ignored.
+pub const REQUEST: [&str; 7] = [
+    "tipomsg",
+    "chave",
+    "novovalor",
+    "topico-resp",
+    "topico_resp",
+    "topicoresp",
+    "idpedido",
+];
 
 /// The fields of an object; of two with the same name the later one.
 #[derive(Debug)]
@@ -19,7 +30,7 @@ impl<'a> Fields<'a> {
     /// Of this payload.
     ///
     /// # Errors
-    /// When it is no JSON object, or one with too many fields.
+    /// When it is no JSON object.
     pub fn of(payload: &'a [u8]) -> Result<Self, String> {
         serde_json::from_slice(payload).map_err(|error| format!("não é um objeto JSON: {error}"))
     }
@@ -87,9 +98,11 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = BTreeMap::new();
                 while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
-                    fields.insert(name, value);
-                    if fields.len() > FIELDS_MAX {
-                        return Err(A::Error::custom(format!("mais de {FIELDS_MAX} campos")));
+                    if fields.len() < FIELDS_MAX
+                        || fields.contains_key(&name)
+                        || REQUEST.contains(&name.as_str())
+                    {
+                        fields.insert(name, value);
                     }
                 }
                 Ok(Fields(fields))
@@ -144,13 +157,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_has_too_many_fields_is_refused_and_deep_nesting_does_no_harm() {
+    fn extra_fields_are_ignored_however_many_and_few_of_them_kept() {
+        let mut many: Vec<_> = (0..10_000).map(|n| format!("\"x{n}\":0")).collect();
+        for (n, name) in REQUEST.iter().enumerate() {
+            many.insert((n + 1) * 1_000, format!("\"{name}\":\"{n}\""));
+        }
+        let json = format!("{{{}}}", many.join(","));
+        let fields = Fields::of(json.as_bytes()).expect("an object");
+        for (n, name) in REQUEST.iter().enumerate() {
+            assert_eq!(fields.text(&[name]), Ok(Some(n.to_string())), "{name}");
+        }
+        assert_eq!(fields.0.len(), FIELDS_MAX + REQUEST.len());
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused_and_deep_nesting_does_no_harm() {
         for wrong in ["", "[]", "1", "{", "{\"a\":}", "\u{feff}", "{} {}"] {
             assert!(Fields::of(wrong.as_bytes()).is_err(), "{wrong:?}");
         }
         assert!(Fields::of(b"{\"a\":\"\xff\"}").is_err());
-        let many: Vec<_> = (0..=FIELDS_MAX).map(|n| format!("\"{n}\":0")).collect();
-        assert!(Fields::of(format!("{{{}}}", many.join(",")).as_bytes()).is_err());
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
         let read = Fields::of(deep.as_bytes());
         if let Ok(fields) = read {

@@ -1,6 +1,7 @@
 //! What a broker says of itself: its limits, and why it refuses.
 
 use super::event::{Refusal, Rejection};
+use super::suspects::Blame;
 use super::trouble::{Limit, Loss};
 use rumqttc::mqttbytes;
 use rumqttc::{
@@ -143,6 +144,9 @@ pub(super) fn why(error: &ConnectionError, broker: &str, reached: Reached) -> En
             Ended::Lost(io(&ErrorKind::ConnectionAborted.into(), broker, reached))
         }
         ConnectionError::MqttState(StateError::AwaitPingResp) => Ended::Lost(Loss::Silent(at())),
+        error if blame(error) == Blame::TooLarge && reached == Reached::Up => {
+            Ended::Poisoned(Loss::TooLarge(at()))
+        }
         ConnectionError::MqttState(
             error @ (StateError::IncomingPacketTooLarge { .. } | StateError::Deserialization(_)),
         ) => Ended::Poisoned(Loss::Unreadable {
@@ -154,6 +158,49 @@ pub(super) fn why(error: &ConnectionError, broker: &str, reached: Reached) -> En
             broker: at(),
             why: error.to_string(),
         }),
+    }
+}
+
+/// What this end of a connection says about the publications that were under way.
+pub(super) fn blame(error: &ConnectionError) -> Blame {
+    let ConnectionError::MqttState(error) = error else {
+        return match error {
+            ConnectionError::Io(_) => Blame::Unsaid,
+            _ => Blame::Else,
+        };
+    };
+    match error {
+        // An acknowledgement with a code that the library does not know.
+        StateError::Deserialization(mqttbytes::Error::InvalidConnectReturnCode(
+            PACKET_TOO_LARGE,
+        ))
+        | StateError::ServerDisconnect {
+            reason_code: DisconnectReasonCode::PacketTooLarge,
+            ..
+        } => Blame::TooLarge,
+        StateError::Deserialization(mqttbytes::Error::InvalidConnectReturnCode(_))
+        | StateError::ServerDisconnect {
+            reason_code:
+                DisconnectReasonCode::MalformedPacket
+                | DisconnectReasonCode::ProtocolError
+                | DisconnectReasonCode::TopicNameInvalid
+                | DisconnectReasonCode::PayloadFormatInvalid
+                | DisconnectReasonCode::RetainNotSupported
+                | DisconnectReasonCode::QoSNotSupported,
+            ..
+        } => Blame::Content,
+        // Many brokers end a connection without a word, or with one that may mean anything.
+        StateError::Io(_)
+        | StateError::ConnectionAborted
+        | StateError::Deserialization(mqttbytes::Error::Io(_))
+        | StateError::ServerDisconnect {
+            reason_code:
+                DisconnectReasonCode::UnspecifiedError
+                | DisconnectReasonCode::ImplementationSpecificError
+                | DisconnectReasonCode::NotAuthorized,
+            ..
+        } => Blame::Unsaid,
+        _ => Blame::Else,
     }
 }
 
@@ -208,9 +255,11 @@ pub(super) fn is_refusal(reason: PubAckReason) -> bool {
     )
 }
 
+/// The code for it in acknowledgements [MQTT 5, 2.4], which mosquitto uses there.
+const PACKET_TOO_LARGE: u8 = 0x95;
 const MQTT_PACKET_BYTES_MAX: usize = 268_435_455;
 /// Header, length, packet id, lengths of topic and properties; the properties that we send.
-const PACKET_OVERHEAD_BYTES: usize = 1 + 4 + 2 + 2 + 4 + 3 + crate::config::TOPIC_BYTES_MAX;
+const PACKET_OVERHEAD_BYTES: usize = 1 + 4 + 2 + 2 + 4 + 3 + crate::names::TOPIC_BYTES_MAX;
 /// Fewer publications in flight make a broker slow over any network.
 const FEW_IN_FLIGHT: u16 = 64;
 

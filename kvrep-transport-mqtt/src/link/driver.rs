@@ -6,8 +6,9 @@
 
 use super::broker::{self, BrokerLimits, Ended};
 use super::event::{AckToken, Event, Rejection};
-use super::hands::{Hands, next_fate};
+use super::hands::{Hands, Resume, next_fate};
 use super::receipts::{Arrival, Verdict};
+use super::suspects::Suspects;
 use super::{Link, Loss, Phase, Session, Spec};
 use crate::config::{MqttConfig, MqttTiming};
 use bytes::Bytes;
@@ -82,9 +83,10 @@ impl Driver {
             hands: Hands {
                 link,
                 client,
-                notices: VecDeque::new(),
+                under_way: VecDeque::new(),
                 acks: VecDeque::new(),
                 limits: None,
+                suspects: Suspects::default(),
                 unacknowledged_max: usize::from(config.limits.unacknowledged_max),
                 has_room: true,
                 untold: 0,
@@ -144,7 +146,19 @@ impl Driver {
                         Some(_) => broker::Reached::Up,
                         None => broker::Reached::Nothing,
                     };
-                    return Some(broker::why(&error, &self.broker, reached));
+                    let ended = broker::why(&error, &self.broker, reached);
+                    let (Ended::Lost(why) | Ended::Poisoned(why)) = &ended else {
+                        return Some(ended);
+                    };
+                    let blame = broker::blame(&error);
+                    return Some(match self.hands.judge(blame, self.up_since, why) {
+                        Resume::Yes => ended,
+                        Resume::No => {
+                            // Something was found out: the next connection is another attempt.
+                            self.backoff.reset();
+                            Ended::Poisoned(why.clone())
+                        }
+                    });
                 }
                 Err(Stop::Unanswered) => {
                     self.drop_connection();
@@ -183,7 +197,7 @@ impl Driver {
             let end_by = hands.ending.as_ref().map(|ending| ending.by);
             tokio::select! {
                 biased;
-                fate = next_fate(&mut hands.notices) => {
+                fate = next_fate(&mut hands.under_way) => {
                     hands.tell_fate(fate);
                     hands.has_room = true;
                 }
@@ -417,6 +431,7 @@ impl Driver {
     /// Tells why the connection ended, and returns when to try again.
     fn tell_end(&mut self, ended: Ended) -> Duration {
         let (why, retry_in) = match ended {
+            Ended::Lost(why) if self.hands.suspects.are_there() => (why, self.timing.backoff_min),
             Ended::Lost(why) => (why, self.backoff.next()),
             Ended::Refused(rejection) => {
                 self.hands.tell(Event::Rejected(rejection.clone()));
@@ -437,8 +452,8 @@ impl Driver {
     /// Nothing more is sent: what waits is reported.
     fn finish(mut self) {
         self.hands.abandon_sent();
-        for (id, _) in std::mem::take(&mut self.hands.notices) {
-            self.hands.tell_abandoned(id);
+        for one in std::mem::take(&mut self.hands.under_way) {
+            self.hands.tell_abandoned(one.sent.id);
         }
         self.hands.abandon_waiting();
         self.hands.link.state().phase = Phase::Closed;

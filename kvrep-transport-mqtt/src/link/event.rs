@@ -77,13 +77,51 @@ pub enum Rejection {
         why: String,
     },
     /// A publication. Nobody gets it.
-    #[error("the broker refuses publication {}: {why}", id.0)]
+    #[error("a publication to {topic} of {bytes} bytes is given up: {why}")]
     Publication {
         /// Which.
         id: PublicationId,
+        /// Where it was to go.
+        topic: Arc<str>,
+        /// How large its payload is.
+        bytes: usize,
         /// Why.
-        why: String,
+        why: Objection,
     },
+}
+
+/// Why a publication is given up. Its `Display` says what to do.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Objection {
+    /// The broker refuses it, with this code.
+    #[error("the broker refuses it ({0}); check what this user may write")]
+    Said(String),
+    /// It is larger than the broker takes, by its own word or as it was found out.
+    #[error("the broker takes {bytes_max} bytes there at most")]
+    TooLarge {
+        /// What it takes.
+        bytes_max: usize,
+    },
+    /// The broker has just refused it as too large, and does not say how much it takes: this is how much it gets from now on.
+    #[error(
+        "it is larger than the broker takes; from now on it gets no more than {bytes_max} bytes at a time: raise its limit of a message (mosquitto: message_size_limit)"
+    )]
+    FoundTooLarge {
+        /// What it is sent at most.
+        bytes_max: usize,
+    },
+    /// With it under way, the connection ended again and again.
+    #[error("with it, the connection to the broker ended {breaks} times in a row: {why}")]
+    EndsConnections {
+        /// How often.
+        breaks: u32,
+        /// What the broker said at the last end.
+        why: Box<Loss>,
+    },
+    /// The library that speaks MQTT does not take it.
+    #[error("{0}")]
+    Otherwise(String),
 }
 
 /// In which respect a broker refuses a connection. Its `Display` says what to do.

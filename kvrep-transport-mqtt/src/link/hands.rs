@@ -2,9 +2,11 @@
 //! them is told.
 
 use super::broker::{self, BrokerLimits};
-use super::event::{Event, PublicationId, Rejection};
+use super::event::{Event, Objection, PublicationId, Rejection};
 use super::outbox::{Kept, Publication, Waiting};
-use super::{Link, Phase, Report};
+use super::suspects::{Blame, Judgement, Suspects};
+use super::{Link, Loss, Phase, Report};
+use bytes::Bytes;
 use rumqttc::{
     AsyncClient, ClientError, ManualAck, PubAck, PublishNoticeError, PublishOptions,
     PublishProperties, PublishResult,
@@ -24,10 +26,11 @@ pub(super) struct Hands {
     pub(super) link: Arc<Link>,
     pub(super) client: AsyncClient,
     /// Publications that the library has, in order, and what will become of them.
-    pub(super) notices: VecDeque<(Option<PublicationId>, Notice)>,
+    pub(super) under_way: VecDeque<UnderWay>,
     /// Acknowledgements that the library had no room for.
     pub(super) acks: VecDeque<u16>,
     pub(super) limits: Option<BrokerLimits>,
+    pub(super) suspects: Suspects,
     pub(super) unacknowledged_max: usize,
     /// Publications were acknowledged, or the connection is new: more may be handed over.
     pub(super) has_room: bool,
@@ -36,6 +39,28 @@ pub(super) struct Hands {
     /// When the end was asked for, and by when it comes.
     pub(super) ending: Option<Ending>,
     pub(super) farewell_within: Duration,
+}
+
+/// A publication that the library has.
+pub(super) struct UnderWay {
+    pub(super) sent: Sent,
+    at: Instant,
+    notice: Notice,
+}
+
+/// What is remembered of it.
+pub(super) struct Sent {
+    /// None of a farewell.
+    pub(super) id: Option<PublicationId>,
+    topic: Arc<str>,
+    payload: Bytes,
+}
+
+/// Whether a session is one to go on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Resume {
+    Yes,
+    No,
 }
 
 pub(super) struct Ending {
@@ -75,7 +100,7 @@ impl Hands {
 
     /// Gives the library what it may have now.
     pub(super) fn hand_over(&mut self, up: bool) {
-        while let Some(fate) = fate_now(&mut self.notices) {
+        while let Some(fate) = fate_now(&mut self.under_way) {
             self.tell_fate(fate);
             self.has_room = true;
         }
@@ -99,7 +124,8 @@ impl Hands {
             .limits
             .map_or(usize::MAX, |l| usize::from(l.unacknowledged_max));
         let in_flight_max = self.unacknowledged_max.min(granted);
-        while self.notices.len() < in_flight_max {
+        let in_flight_max = in_flight_max.min(self.suspects.in_flight_max());
+        while self.under_way.len() < in_flight_max {
             let waiting = {
                 let mut state = self.link.state();
                 let waiting = state.outbox.pop();
@@ -113,7 +139,7 @@ impl Hands {
                 return;
             }
         }
-        if closing && self.notices.len() < in_flight_max {
+        if closing && self.under_way.len() < in_flight_max {
             self.say_farewell();
         }
     }
@@ -136,24 +162,24 @@ impl Hands {
         let Waiting {
             id, publication, ..
         } = waiting;
-        let topic = &publication.topic;
-        let bytes_max = self
-            .limits
-            .map_or(usize::MAX, |l| l.payload_bytes_max(topic));
-        let bytes = publication.payload.len();
+        let (topic, bytes) = (Arc::clone(&publication.topic), publication.payload.len());
+        // It was put in before the limit was known.
+        let bytes_max = self.link.payload_bytes_max(&topic);
         if bytes > bytes_max {
-            let why = format!("a payload of {bytes} bytes; the broker takes {bytes_max} at most");
-            self.tell_rejected(id, why);
+            self.tell_rejected(id, topic, bytes, Objection::TooLarge { bytes_max });
             return true;
         }
-        match self.publish(publication) {
-            Ok(notice) => self.notices.push_back((Some(id), notice)),
-            Err(error) => self.tell_rejected(id, error.to_string()),
+        if let Err(error) = self.publish(Some(id), publication) {
+            self.tell_rejected(id, topic, bytes, Objection::Otherwise(error.to_string()));
         }
         true
     }
 
-    pub(super) fn publish(&self, publication: Publication) -> Result<Notice, ClientError> {
+    fn publish(
+        &mut self,
+        id: Option<PublicationId>,
+        publication: Publication,
+    ) -> Result<(), ClientError> {
         let Publication {
             topic,
             payload,
@@ -167,24 +193,29 @@ impl Hands {
                 ..PublishProperties::default()
             });
         }
+        let payload = payload.into_bytes();
         // The library's channel holds more than may be in flight.
         let notice = self
             .client
-            .try_publish_tracked(&*topic, payload.into_bytes(), options)?;
-        Ok(Box::pin(notice.wait_async()))
+            .try_publish_tracked(&*topic, payload.clone(), options)?;
+        self.under_way.push_back(UnderWay {
+            sent: Sent { id, topic, payload },
+            at: Instant::now(),
+            notice: Box::pin(notice.wait_async()),
+        });
+        Ok(())
     }
 
     /// Once nothing else waits: the last word, and when that is acknowledged, the end.
     pub(super) fn say_farewell(&mut self) {
         let farewell = self.link.state().farewell.take();
-        if let Some(farewell) = farewell {
-            match self.publish(farewell) {
-                Ok(notice) => self.notices.push_back((None, notice)),
-                Err(error) => warn!("cannot say farewell: {error}"),
-            }
+        if let Some(farewell) = farewell
+            && let Err(error) = self.publish(None, farewell)
+        {
+            warn!("cannot say farewell: {error}");
         }
         if let Some(ending) = &mut self.ending
-            && self.notices.is_empty()
+            && self.under_way.is_empty()
             && self
                 .client
                 .try_disconnect_with_timeout(self.farewell_within)
@@ -194,16 +225,19 @@ impl Hands {
         }
     }
 
-    pub(super) fn tell_fate(&mut self, (id, fate): Fate) {
+    pub(super) fn tell_fate(&mut self, (sent, fate): Fate) {
+        let Sent { id, topic, payload } = sent;
+        if let Ok(PublishResult::Qos1(_)) = fate {
+            self.suspects.answered();
+        }
         let Some(id) = id else { return };
         match fate {
             Ok(PublishResult::Qos1(ack)) if broker::is_refusal(ack.reason) => {
-                self.tell_rejected(
-                    id,
-                    format!("{:?}; check what this user may write", ack.reason),
-                );
+                let why = Objection::Said(format!("{:?}", ack.reason));
+                self.tell_rejected(id, topic, payload.len(), why);
             }
             Ok(_) => {
+                self.link.state().learnt.took(payload.len());
                 if self.link.report == Report::Acknowledgements {
                     self.tell(Event::Acknowledged(id));
                 }
@@ -211,15 +245,90 @@ impl Hands {
             Err(PublishNoticeError::SessionReset | PublishNoticeError::Recv) => {
                 self.tell_abandoned(Some(id));
             }
-            Err(error) => self.tell_rejected(id, error.to_string()),
+            Err(error) => {
+                let why = Objection::Otherwise(error.to_string());
+                self.tell_rejected(id, topic, payload.len(), why);
+            }
         }
     }
 
-    pub(super) fn tell_rejected(&mut self, id: PublicationId, why: String) {
-        warn!("publication {} was refused: {why}", id.0);
+    pub(super) fn tell_rejected(
+        &mut self,
+        id: PublicationId,
+        topic: Arc<str>,
+        bytes: usize,
+        why: Objection,
+    ) {
+        let rejection = Rejection::Publication {
+            id,
+            topic,
+            bytes,
+            why,
+        };
+        warn!("{rejection}");
         if self.link.report == Report::Acknowledgements {
-            let rejection = Rejection::Publication { id, why };
             self.tell(Event::Rejected(rejection));
+        }
+    }
+
+    /// A connection that had been up since `since` ended, for which one of the publications under way may be to blame: that one is given up. Returns whether the
+    /// others may be sent again all together, as they are when the session goes on.
+    pub(super) fn judge(&mut self, blame: Blame, since: Option<Instant>, why: &Loss) -> Resume {
+        while let Some(fate) = fate_now(&mut self.under_way) {
+            self.tell_fate(fate);
+        }
+        let Some(since) = since else {
+            // Nothing of ours was sent.
+            self.suspects.absolve();
+            return Resume::Yes;
+        };
+        if blame == Blame::TooLarge {
+            self.give_up_largest();
+            return Resume::No;
+        }
+        let first = self
+            .under_way
+            .front()
+            .filter(|first| blame == Blame::Content || first.at.max(since).elapsed() <= MOMENTS);
+        let first = first.map(|UnderWay { sent, .. }| (&sent.topic, &sent.payload));
+        match self.suspects.broke(blame, first, self.under_way.len()) {
+            Judgement::GoOn => Resume::Yes,
+            Judgement::OneAtATime => Resume::No,
+            Judgement::GiveUp { breaks } => {
+                let why = Objection::EndsConnections {
+                    breaks,
+                    why: Box::new(why.clone()),
+                };
+                if let Some(guilty) = self.under_way.pop_front() {
+                    self.give_up(guilty.sent, why);
+                }
+                Resume::No
+            }
+        }
+    }
+
+    /// One of those under way is too large for the broker; whichever it is, the largest is.
+    fn give_up_largest(&mut self) {
+        let sizes = self.under_way.iter().map(|one| one.sent.payload.len());
+        let Some(largest) = sizes.max() else { return };
+        let bytes_max = self.link.state().learnt.refused(largest);
+        for one in std::mem::take(&mut self.under_way) {
+            if one.sent.payload.len() == largest {
+                self.give_up(one.sent, Objection::FoundTooLarge { bytes_max });
+            } else {
+                self.under_way.push_back(one);
+            }
+        }
+    }
+
+    fn give_up(&mut self, sent: Sent, why: Objection) {
+        if let Sent {
+            id: Some(id),
+            topic,
+            payload,
+        } = sent
+        {
+            self.tell_rejected(id, topic, payload.len(), why);
         }
     }
 
@@ -233,7 +342,7 @@ impl Hands {
 
     /// Tells of what was handed over in a session that is lost; the library has told us by now.
     pub(super) fn abandon_sent(&mut self) {
-        while let Some(fate) = fate_now(&mut self.notices) {
+        while let Some(fate) = fate_now(&mut self.under_way) {
             self.tell_fate(fate);
         }
     }
@@ -253,35 +362,32 @@ impl Hands {
     }
 }
 
-pub(super) type Fate = (
-    Option<PublicationId>,
-    Result<PublishResult, PublishNoticeError>,
-);
+pub(super) type Fate = (Sent, Result<PublishResult, PublishNoticeError>);
 
 /// What became of the oldest publication; never, when there is none. Nothing is lost when the future is dropped.
-pub(super) async fn next_fate(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Fate {
-    let Some((id, notice)) = notices.front_mut() else {
-        return pending().await;
-    };
-    let fate = (*id, notice.as_mut().await);
-    notices.pop_front();
-    fate
+pub(super) async fn next_fate(under_way: &mut VecDeque<UnderWay>) -> Fate {
+    loop {
+        let Some(first) = under_way.front_mut() else {
+            return pending().await;
+        };
+        let fate = first.notice.as_mut().await;
+        if let Some(first) = under_way.pop_front() {
+            return (first.sent, fate);
+        }
+    }
 }
 
 /// What became of the oldest one, if it is known by now.
-fn fate_now(notices: &mut VecDeque<(Option<PublicationId>, Notice)>) -> Option<Fate> {
+fn fate_now(under_way: &mut VecDeque<UnderWay>) -> Option<Fate> {
     // Whoever waits for it polls again with a waker of its own.
     let mut context = Context::from_waker(Waker::noop());
-    let (id, notice) = notices.front_mut()?;
-    match notice.as_mut().poll(&mut context) {
-        Poll::Ready(fate) => {
-            let fate = (*id, fate);
-            notices.pop_front();
-            Some(fate)
-        }
+    match under_way.front_mut()?.notice.as_mut().poll(&mut context) {
+        Poll::Ready(fate) => under_way.pop_front().map(|first| (first.sent, fate)),
         Poll::Pending => None,
     }
 }
 
+/// A connection that ends so soon after something was sent may have ended for that.
+const MOMENTS: Duration = Duration::from_secs(1);
 /// Events for which the reader is woken once, if they come together.
 const TOLD_TOGETHER: usize = 64;

@@ -17,18 +17,21 @@ mod driver;
 mod event;
 mod gathering;
 mod hands;
+mod learnt;
 mod options;
 mod outbox;
 mod receipts;
+mod suspects;
 mod trouble;
 
 pub use broker::BrokerLimits;
-pub use event::{AckToken, Event, PublicationId, PublishError, Refusal, Rejection};
+pub use event::{AckToken, Event, Objection, PublicationId, PublishError, Refusal, Rejection};
 pub(crate) use outbox::{Kept, Payload, Publication};
 pub use trouble::{Limit, Loss};
 
 use crate::config::MqttConfig;
 use bytes::Bytes;
+use learnt::Learnt;
 use outbox::{Lane, Outbox};
 use receipts::Receipts;
 use std::collections::VecDeque;
@@ -81,6 +84,7 @@ pub(crate) fn open(config: &MqttConfig, spec: Spec) -> Result<(Arc<Link>, Reader
             reported: 0,
             phase: Phase::Connecting,
             broker: None,
+            learnt: Learnt::default(),
             farewell: None,
         }),
         work: Notify::new(),
@@ -130,6 +134,7 @@ struct State {
     reported: usize,
     phase: Phase,
     broker: Option<BrokerLimits>,
+    learnt: Learnt,
     farewell: Option<Publication>,
 }
 
@@ -225,7 +230,10 @@ impl Link {
 
     fn bytes_max(&self, state: &State, topic: &str) -> usize {
         let broker = state.broker.map(|limits| limits.payload_bytes_max(topic));
-        self.payload_bytes_max.min(broker.unwrap_or(usize::MAX))
+        let learnt = state.learnt.bytes_max();
+        self.payload_bytes_max
+            .min(broker.unwrap_or(usize::MAX))
+            .min(learnt)
     }
 
     fn queued<T>(&self, queued: Result<T, PublishError>) -> Result<T, PublishError> {

@@ -57,6 +57,9 @@ pub enum Loss {
         /// In which respect.
         why: String,
     },
+    /// A publication is larger than the broker at this address takes.
+    #[error("{0} refuses a publication as too large")]
+    TooLarge(String),
     /// It sent more at once than there are numbers for.
     #[error("{0} has more messages under way than MQTT allows")]
     TooMuchUnderWay(String),

@@ -50,6 +50,7 @@
 //! - Retained messages on the ordered topic are ignored: each member would find them at another place.
 //! - A member whose process comes back is a new one to the broker; what was published meanwhile it gets from the others.
 
+mod answers;
 mod client;
 mod dialect;
 mod own;
@@ -61,11 +62,12 @@ pub use dialect::{Addressed, Dialect, Heard, StreamTopics};
 pub use own::OwnDialect;
 pub use trouble::Trouble;
 
-use crate::config::{MqttConfig, check_topic};
+use crate::config::MqttConfig;
 use crate::link::{
-    self, AckToken, Event, Kept, Limit, Link, Payload, Publication, PublishError, Reader,
-    Rejection, Report, Session, Spec,
+    self, AckToken, Event, Kept, Limit, Link, Objection, Payload, Publication, PublishError,
+    Reader, Rejection, Report, Session, Spec,
 };
+use crate::names::check_topic;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use kvrep_core::client_wire::Outcome;
@@ -76,7 +78,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use tracing::{debug, info, warn};
-use unacknowledged::{Outgoing, Unacknowledged};
+use unacknowledged::{Carried, Outgoing, Unacknowledged};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// One member's end of an ordered stream through a broker.
@@ -100,7 +102,9 @@ struct Open {
     ack: Option<AckToken>,
     unacknowledged: Unacknowledged,
     /// Answers that leave together, by topic.
-    joined: BTreeMap<Arc<str>, (BytesMut, Vec<AnswerNumber>)>,
+    joined: BTreeMap<Arc<str>, (BytesMut, Vec<Carried>)>,
+    /// What the broker does not take, for its size: the answers in it are yet to be given otherwise.
+    oversized: Vec<Outgoing>,
     joined_answers: usize,
     connected_before: bool,
     connected: bool,
@@ -168,6 +172,7 @@ impl OrderedStream for MqttStream {
             ack: None,
             unacknowledged: Unacknowledged::default(),
             joined: BTreeMap::new(),
+            oversized: Vec::new(),
             joined_answers: 0,
             connected_before: false,
             connected: false,
@@ -184,6 +189,7 @@ impl OrderedStream for MqttStream {
         let Self { dialect, open, .. } = self;
         let open = open.as_mut()?;
         loop {
+            open.answer_oversized(dialect.as_mut());
             match open.ready.pop_front() {
                 Some(Ready::Event(event)) => return Some(event),
                 Some(Ready::Trouble(trouble)) => {
@@ -228,22 +234,12 @@ impl OrderedStream for MqttStream {
         let Some(open) = &mut self.open else {
             return;
         };
-        let addressed = self.dialect.answer(reply_to, outcome);
-        let Some((topic, payload)) = addressed.filter(|(topic, _)| check_topic(topic).is_ok())
-        else {
-            debug!("a request whose answer can go nowhere");
-            open.tell(StreamEvent::Answered(number));
-            return;
-        };
-        if self.dialect.joins_answers() {
-            open.join(topic, &payload, number);
-        } else {
-            let answers = vec![number];
-            open.publish(Outgoing {
-                topic,
-                payload,
-                answers,
-            });
+        let answer = (number, reply_to);
+        match self.dialect.answer(reply_to, outcome) {
+            Some((topic, payload)) if payload.len() > open.link.payload_bytes_max(&topic) => {
+                open.say_too_large(&topic, payload.len(), answer, self.dialect.as_mut());
+            }
+            addressed => open.put(addressed, answer, self.dialect.as_ref()),
         }
     }
 
@@ -360,9 +356,14 @@ impl Open {
                 self.trouble(Trouble::Lost(why));
             }
             Event::Rejected(rejection) => {
-                if let Rejection::Publication { id, .. } = &rejection {
+                if let Rejection::Publication { id, why, .. } = &rejection {
                     let sent = self.unacknowledged.acknowledged(*id);
-                    self.told(sent);
+                    match why {
+                        Objection::TooLarge { .. } | Objection::FoundTooLarge { .. } => {
+                            self.oversized.extend(sent);
+                        }
+                        _ => self.told(sent),
+                    }
                 }
                 self.trouble(Trouble::Refused(rejection));
             }
@@ -398,12 +399,12 @@ impl Open {
     }
 
     fn told(&mut self, sent: Option<Outgoing>) {
-        for number in sent.into_iter().flat_map(|sent| sent.answers) {
-            self.tell(StreamEvent::Answered(number));
+        for answer in sent.into_iter().flat_map(|sent| sent.answers) {
+            self.tell(StreamEvent::Answered(answer.number));
         }
     }
 
-    fn join(&mut self, topic: Arc<str>, payload: &Bytes, number: AnswerNumber) {
+    fn join(&mut self, topic: Arc<str>, payload: &Bytes, answer: impl FnOnce(usize) -> Carried) {
         let bytes_max = self
             .batch_bytes_max
             .min(self.link.payload_bytes_max(&topic));
@@ -416,7 +417,7 @@ impl Open {
         }
         let (joined, answers) = self.joined.entry(topic).or_default();
         joined.extend_from_slice(payload);
-        answers.push(number);
+        answers.push(answer(joined.len()));
         self.joined_answers += 1;
         if joined.len() >= bytes_max || self.joined_answers >= JOINED_MAX {
             self.flush();
@@ -454,9 +455,17 @@ impl Open {
                     return;
                 }
                 Err(error @ (PublishError::TooLarge { .. } | PublishError::Topic)) => {
+                    let given_up = self.unacknowledged.give_up();
+                    if matches!(error, PublishError::TooLarge { .. })
+                        && let Some(answers) =
+                            given_up.as_ref().filter(|out| !out.answers.is_empty())
+                    {
+                        debug!(%error, %topic, answers = answers.answers.len(), "given otherwise");
+                        self.oversized.extend(given_up);
+                        continue;
+                    }
                     warn!(%error, %topic, "cannot be published");
                     self.trouble(Trouble::GivenUp { topic, why: error });
-                    let given_up = self.unacknowledged.give_up();
                     self.told(given_up);
                 }
             }

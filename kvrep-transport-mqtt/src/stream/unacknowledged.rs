@@ -11,8 +11,17 @@ use std::sync::Arc;
 pub(super) struct Outgoing {
     pub(super) topic: Arc<str>,
     pub(super) payload: Bytes,
-    /// The answers in it.
-    pub(super) answers: Vec<AnswerNumber>,
+    /// The answers in it, in their order.
+    pub(super) answers: Vec<Carried>,
+}
+
+/// An answer in a publication.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Carried {
+    pub(super) number: AnswerNumber,
+    pub(super) reply_to: Bytes,
+    /// Where it ends there.
+    pub(super) end: usize,
 }
 
 #[derive(Debug, Default)]
@@ -68,14 +77,18 @@ mod tests {
         Outgoing {
             topic: "t".into(),
             payload: Bytes::from(vec![n as u8]),
-            answers: vec![AnswerNumber(n)],
+            answers: vec![Carried {
+                number: AnswerNumber(n),
+                reply_to: Bytes::new(),
+                end: 1,
+            }],
         }
     }
 
     fn drain(all: &mut Unacknowledged) -> Vec<u64> {
         let mut order = Vec::new();
         while let Some(first) = all.give_up() {
-            order.push(first.answers[0].0);
+            order.push(first.answers[0].number.0);
         }
         order
     }

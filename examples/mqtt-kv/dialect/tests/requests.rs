@@ -195,6 +195,8 @@ fn an_insertion_whose_answer_can_go_nowhere_is_carried_out_and_the_groups_own_to
         "inf1406-rec-1",
         "a/+",
         "",
+        "resp-\n",
+        "resp-\u{ffff}",
     ] {
         let mut dialect = dialect(0);
         let refused = dialect.refused();
