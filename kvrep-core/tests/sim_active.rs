@@ -51,7 +51,8 @@ fn cell_for(bug: Bug) -> Option<&'static str> {
         | Mutation::DebtsNotInherited
         | Mutation::OwnFailureIgnored => "one/pauses",
         Mutation::AnswersNotHeld => "one/slow",
-        Mutation::ConfirmedByAnything | Mutation::GivenUnasked => "most/all",
+        Mutation::ConfirmedByAnything => "most/all",
+        Mutation::GivenUnasked => "log/most/pauses",
         Mutation::AccusesUnheard => "most/broker",
         Mutation::RivalIgnored => "one/extinction",
         // (Where nobody objects, the history that began anew yields later, as the shorter one.)
