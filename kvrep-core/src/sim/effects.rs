@@ -271,9 +271,7 @@ impl World {
         if !theirs.engine.as_ref().is_none_or(reigns) {
             return None;
         }
-        // Nor is on its own disk what it has, if it has followed another one a moment ago.
-        let own = Some(&self.nodes[n].disk).filter(|disk| disk.is_settled())?;
-        let (theirs, own) = (theirs.disk.shadow(), own.shadow());
+        let (theirs, own) = (theirs.disk.shadow(), self.nodes[n].disk.shadow());
         let pair = |at: Index| own.at(at).zip(theirs.at(at));
         let agree = pair(from).filter(|(own, theirs)| own == theirs);
         let differ = pair(from.prev()).filter(|(own, theirs)| own != theirs);

@@ -250,16 +250,12 @@ impl Passive {
         }
         match &mut self.role {
             Part::Primary(primary) => {
-                let theirs = standing.promised;
-                if standing.posture == Posture::Primary && theirs.replica == from {
-                    if theirs > primary.term {
-                        // Perhaps nothing that this one says arrives there: it hears of its successor by this alone.
-                        self.on_refused(now, theirs, out);
-                        return;
-                    }
-                    if theirs < primary.term {
-                        self.local.note_rival(theirs, out);
-                    }
+                let rules = standing.promised;
+                if standing.posture == Posture::Primary
+                    && rules.replica == from
+                    && rules < primary.term
+                {
+                    self.local.note_rival(rules, out);
                 }
                 primary.on_standing(&mut self.local, now, from, &standing, out);
             }

@@ -118,36 +118,3 @@ fn one_that_was_let_in_again_does_not_heed_what_was_said_before() {
         assert_eq!((agreed.departed.latest.len(), g.in_sync()), (0, 3));
     }
 }
-
-#[test]
-fn a_primary_whose_words_arrive_nowhere_steps_down_when_it_hears_of_its_successor() {
-    let mut config = GroupConfig::new([1, 2, 3].map(ReplicaId), Authority::Alone);
-    config.takeover = Takeover::MostAdvanced;
-    let mut g = Group::of(config);
-    for id in 1..=3 {
-        g.start(ReplicaId(id));
-    }
-    g.pass(SECOND);
-    let deposed = g.primary();
-    let others: Vec<_> = g
-        .nodes
-        .keys()
-        .copied()
-        .filter(|id| *id != deposed)
-        .collect();
-    for other in &others {
-        g.cut.insert((deposed, *other));
-    }
-    g.pass(5 * SECOND);
-    let serving = |g: &Group, id: ReplicaId| g.nodes[&id].engine.status().serving;
-    let successors = others.iter().filter(|id| serving(&g, **id)).count();
-    assert_eq!(
-        (serving(&g, deposed), successors),
-        (false, 1),
-        "{:?}",
-        g.statuses()
-    );
-    g.cut.clear();
-    g.pass(5 * SECOND);
-    assert_eq!(g.in_sync(), 3);
-}
