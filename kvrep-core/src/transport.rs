@@ -139,7 +139,8 @@ pub enum Hint {
     Connected,
     /// The connection ended and the peer's machine says that nobody listens there any more: the process is gone.
     Gone,
-    /// It refused this replica, because it has heard a later life of it: another process runs under this one's name.
+    /// It refused this replica, because it has heard a later life of it: another process runs under this one's name, or the clock by which lives are named
+    /// is behind what it was at the last start.
     Superseded,
     /// It hears this replica, and says that it cannot reach it: what it answers does not arrive.
     Unheard,

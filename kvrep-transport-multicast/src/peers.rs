@@ -34,7 +34,7 @@ struct Peer {
 pub(crate) enum Met {
     Known,
     News(Hint),
-    /// It has said that it ends.
+    /// It has said that it ends; or that is said of another life than the one that was heard.
     Over,
     /// It is of an earlier life than this one, which was heard.
     Earlier(Incarnation),

@@ -147,7 +147,7 @@ pub enum Refusal {
     },
     /// A later life of the refused one has been there.
     #[error(
-        "{replica} there has heard a later life of {you}: another process runs as {you}. Stop one of the two; a replica of its own needs an id of its own"
+        "{replica} there has heard a later life of {you}: either another process runs as {you} (stop one of the two; a replica of its own needs an id of its own), or this one's storage is a new one, and the clock here is behind its last start (set it right)"
     )]
     Superseded {
         /// Who was reached.
