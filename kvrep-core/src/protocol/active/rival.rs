@@ -7,7 +7,8 @@
 //! **Of two histories the one that has delivered more counts.** All deliver one stream from then on, so the difference stays, and at a mark that both
 //! have delivered both sides compare the same two numbers ([`Claim`]): exactly one side has less. Whoever has it steps aside
 //! ([`Fence::LongerHistoryServed`]) and joins the others; what it loses is reported, and its state set aside. With more than one confirmation the history
-//! that so many serve counts: the other one can answer nothing. If neither has so many, one of which nothing was ever confirmed yields to a longer one.
+//! that so many serve counts: the other one can answer nothing. If neither has so many, the longer one counts: whoever steps aside keeps what it has until enough
+//! have been asked for what they know to be confirmed (`word`), and is one of those. Else each might wait for ever, for the other one serves and is not asked.
 //!
 //! Caveat: more is not newer. A history begun later that has delivered more, while those of the older one were away, takes its place.
 
@@ -65,10 +66,10 @@ impl Active {
             })
             .map(|(replica, peer)| (*replica, peer.life))
             .collect();
-        let unconfirmed = self
-            .history
-            .as_ref()
-            .is_some_and(|history| history.origin().is_none());
+        let needed = self.group.confirmations;
+        let unanswered = self.history.as_ref().is_some_and(|history| {
+            history.origin().is_none() || history.ring.serving().count() < needed
+        });
         let mut found = if apart.is_empty() {
             Rival::None
         } else {
@@ -86,11 +87,11 @@ impl Active {
             };
             found = Rival::None;
             let alike = theirs.iter().filter(|claim| *claim == best).count();
-            let counts = match self.group.confirmations {
+            let counts = match needed {
                 1 => by_length(best, own) == Ordering::Greater,
                 needed if alike >= needed => by_length(best, own) != Ordering::Equal,
-                // Neither can answer anything. One of which nothing was confirmed loses nothing that anybody was told.
-                _ => unconfirmed && by_length(best, own) == Ordering::Greater,
+                // Neither can answer anything, and what was confirmed of the shorter one is kept until enough have been asked.
+                _ => unanswered && by_length(best, own) == Ordering::Greater,
             };
             if counts {
                 return Rival::Longer;

@@ -147,14 +147,16 @@ fn one_that_serves_alone_finds_out_that_it_hears_nothing() {
     });
 }
 
-/// One step, in which the stream loses for `r` that others are ready.
-fn step_without_the_ready(group: &mut Group, r: usize) {
-    group.lagging.insert(r);
+/// One step, in which the stream loses for these that others are ready.
+fn step_without_the_ready(group: &mut Group, those: &[usize]) {
+    group.lagging.extend(those);
     group.step();
-    while let Some(published) = group.stream.get(group.read[r]).cloned() {
-        group.read[r] += 1;
-        if !matches!(published.item, Item::Ready { .. }) {
-            group.deliver(r, published);
+    for &r in those {
+        while let Some(published) = group.stream.get(group.read[r]).cloned() {
+            group.read[r] += 1;
+            if !matches!(published.item, Item::Ready { .. }) {
+                group.deliver(r, published);
+            }
         }
     }
 }
@@ -171,7 +173,7 @@ fn one_that_missed_how_the_others_joined_does_not_give_away_a_state_that_lacks_w
             group.now < Time::ZERO + Duration::from_secs(60),
             "they join"
         );
-        step_without_the_ready(&mut group, 0);
+        step_without_the_ready(&mut group, &[0]);
     }
     let began = |(r, event): &(usize, Event)| *r == 0 && matches!(event, Event::Began { .. });
     assert!(group.events.iter().any(began));
@@ -194,5 +196,34 @@ fn one_that_missed_how_the_others_joined_does_not_give_away_a_state_that_lacks_w
     let lost = |(_, event): &(usize, Event)| matches!(event, Event::HistoryLost { acknowledged, .. } if *acknowledged > 0);
     assert!(!group.events.iter().any(lost));
     let aside = |(r, event): &(usize, Event)| *r == 0 && matches!(event, Event::Fenced { .. });
+    assert!(group.events.iter().any(aside));
+}
+
+/// Each serves with fewer than confirm an answer, and neither asks the other one, which serves: the shorter history steps aside, and is asked.
+#[test]
+fn two_that_serve_apart_and_can_answer_nothing_do_not_wait_for_each_other() {
+    let mut group = confirming(None);
+    group.ask(0, "confirmed");
+    group.until("it is answered", |group| group.answered("confirmed") == 1);
+    group.run(Duration::from_secs(1));
+    // Two miss how the third one comes back, and one of them loses its state.
+    group.start(2, 2, None);
+    while !group.serves(2) {
+        assert!(group.now < Time::ZERO + Duration::from_secs(60), "it joins");
+        step_without_the_ready(&mut group, &[0, 1]);
+    }
+    group.start(1, 2, None);
+    back(&mut group);
+    group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+    let lost = |(_, event): &(usize, Event)| matches!(event, Event::HistoryLost { acknowledged, .. } if *acknowledged > 0);
+    assert!(!group.events.iter().any(lost));
+    let aside = |(_, event): &(usize, Event)| {
+        matches!(
+            event,
+            Event::Fenced {
+                why: Fence::LongerHistoryServed
+            }
+        )
+    };
     assert!(group.events.iter().any(aside));
 }
