@@ -103,7 +103,18 @@ pub(crate) fn contestants(section: Section) -> Vec<Contestant> {
                 ..kvrep
             },
         ],
-        Section::TcpMemory => vec![kvrep, redis, limit],
+        Section::TcpMemory => vec![
+            kvrep,
+            redis,
+            limit,
+            Contestant {
+                name: "sockets",
+                side: Side::Limit,
+                conditions: "one process answers at once: no copy, no state",
+                target: Target::Sockets,
+                ..kvrep
+            },
+        ],
         Section::TcpDurable => vec![
             Contestant {
                 conditions: "exactly once; fdatasync on all three first",
@@ -179,6 +190,7 @@ impl Contestant {
             Target::Redis => Servers::redis(dir, medium).await.map(Some),
             Target::Etcd => Servers::etcd(dir).await.map(Some),
             Target::Echo => Servers::echo(dir, medium).await.map(Some),
+            Target::Sockets => Servers::sockets(dir).await.map(Some),
         }
     }
 }

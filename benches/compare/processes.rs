@@ -78,6 +78,16 @@ impl Servers {
         Ok(servers)
     }
 
+    /// One that answers at once.
+    pub(crate) async fn sockets(dir: &Path) -> Result<Self, String> {
+        let (mut servers, addresses) = Self::on_free_ports(dir, "sockets", 1)?;
+        let mut words = words(&["serve", "sockets", "--listen"]);
+        words.push(addresses[0].to_string());
+        servers.launch_own(&words)?;
+        servers.until("it listens", listens).await?;
+        Ok(servers)
+    }
+
     /// A Redis primary with two replicas.
     pub(crate) async fn redis(dir: &Path, medium: Medium) -> Result<Self, String> {
         let (mut servers, addresses) = Self::on_free_ports(dir, "redis", 3)?;

@@ -10,6 +10,7 @@ mod kvrep;
 #[cfg(feature = "openraft")]
 mod openraft;
 mod redis;
+mod sockets;
 
 pub(crate) use etcd::Connection as EtcdConnection;
 pub(crate) use kvrep::{GROUP, KeyValue};
@@ -38,6 +39,8 @@ pub(crate) enum Target {
     Etcd,
     /// The bare exchange
     Echo,
+    /// What answers at once
+    Sockets,
 }
 
 impl Target {
@@ -51,13 +54,14 @@ impl Target {
             Self::Redis => "redis",
             Self::Etcd => "etcd",
             Self::Echo => "echo",
+            Self::Sockets => "sockets",
         }
     }
 
     fn is_in_process(self) -> bool {
         match self {
             Self::InProcessPlain | Self::InProcessSessions | Self::Openraft => true,
-            Self::Kvrep | Self::Redis | Self::Etcd | Self::Echo => false,
+            Self::Kvrep | Self::Redis | Self::Etcd | Self::Echo | Self::Sockets => false,
         }
     }
 }
@@ -109,6 +113,7 @@ pub(crate) fn run(load: &Load) -> Result<Sample, String> {
             Target::Redis => drive(load, redis::connect(load).await?).await,
             Target::Etcd => drive(load, etcd::connect(load).await?).await,
             Target::Echo => echo::measure(load),
+            Target::Sockets => drive(load, sockets::connect(load).await?).await,
         }
     })
 }

@@ -3,6 +3,7 @@
 mod echo;
 mod program;
 mod replica;
+mod sockets;
 
 use clap::Subcommand;
 use std::io::Read;
@@ -36,6 +37,12 @@ pub(crate) enum Serve {
         #[arg(long)]
         data: Option<PathBuf>,
     },
+    /// What answers at once
+    Sockets {
+        /// Where it listens
+        #[arg(long)]
+        listen: SocketAddr,
+    },
     /// Another program, which is ended with this process
     Program {
         /// The program and its arguments
@@ -49,6 +56,7 @@ pub(crate) fn run(serve: Serve) -> Result<(), String> {
     match serve {
         Serve::Replica { id, peers, data } => replica::run(id, &peers, data),
         Serve::Echo { listen, ask, data } => echo::run(listen, &ask, data),
+        Serve::Sockets { listen } => sockets::run(listen),
         Serve::Program { command } => program::run(&command),
     }
 }
