@@ -70,7 +70,7 @@ impl Shipment {
     /// When it is larger than 4 GiB.
     #[must_use]
     pub fn frame(&self) -> Bytes {
-        Encoded::default().frame(self)
+        EncodedRun::default().frame(self)
     }
 
     /// The body of its frame: what a receiver gets that takes no shipments.
@@ -100,13 +100,13 @@ pub(crate) fn encode_entries(entries: &[Entry], out: &mut BytesMut) {
 
 /// The run that was shipped last, encoded: peers that are equally far get the same bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Encoded {
+pub(crate) struct EncodedRun {
     of: Run,
     /// At most about half a frame; its memory is kept for the next run.
     bytes: BytesMut,
 }
 
-impl Encoded {
+impl EncodedRun {
     /// See [`Shipment::frame`].
     pub(crate) fn frame(&mut self, shipment: &Shipment) -> Bytes {
         let Shipment { head, entries } = shipment;

@@ -11,7 +11,7 @@ use crate::entry::Run;
 use crate::error::ReadError;
 use crate::id::{GroupId, Incarnation, Index, PersistToken, Ticket};
 use crate::manage::Managed;
-use crate::shipment::Encoded;
+use crate::shipment::EncodedRun;
 use crate::storage::{SnapshotMeta, StorageOp};
 use crate::transport::{Destination, Shipment};
 use crate::wire::{self, Envelope, FrameKind};
@@ -119,7 +119,7 @@ pub struct Outbox {
     actions: Vec<Action>,
     next_token: PersistToken,
     ships: bool,
-    encoded: Encoded,
+    encoded: EncodedRun,
 }
 
 impl Outbox {
@@ -133,7 +133,7 @@ impl Outbox {
             actions: Vec::new(),
             next_token: PersistToken(1),
             ships: false,
-            encoded: Encoded::default(),
+            encoded: EncodedRun::default(),
         }
     }
 

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 /// Entries from some index on, as they stand behind an append.
 #[derive(Debug, Default)]
-pub(super) struct Encoded {
+pub(super) struct EncodedStretch {
     /// Which run of which log: the point at its end stands for everything in it.
     of: Option<(Index, Index, LogPoint)>,
     last: Option<Index>,
@@ -15,7 +15,7 @@ pub(super) struct Encoded {
     bytes: BytesMut,
 }
 
-impl Encoded {
+impl EncodedStretch {
     /// The entries of `log` from `from` up to `upto`, as many as fit in `bytes_max` but at least one (if there is one), and
     /// the index of the last.
     pub(super) fn run(

@@ -13,7 +13,7 @@
 
 use super::authority::Change;
 use super::blocked::Blocked;
-use super::encoded::Encoded;
+use super::encoded::EncodedStretch;
 use super::handover::Handover;
 use super::lease::Leases;
 use super::local::Local;
@@ -60,7 +60,7 @@ pub(super) struct Primary {
     /// When those who were removed are told so again.
     pub(super) departed_at: Time,
     timestamp: Timestamp,
-    pub(super) encoded: Encoded,
+    pub(super) encoded: EncodedStretch,
     /// How this reign's appends begin.
     pub(super) said: Repeated,
 }
@@ -104,7 +104,7 @@ impl Primary {
             heartbeat_at: now,
             departed_at: now,
             timestamp,
-            encoded: Encoded::default(),
+            encoded: EncodedStretch::default(),
             said: Repeated::default(),
         };
         local.restarting = false;
