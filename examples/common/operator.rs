@@ -314,6 +314,9 @@ pub fn active_sentence(event: &ActiveEvent) -> Option<String> {
             "ACKNOWLEDGED WRITES ARE LOST: up to {acknowledged} of this replica, from position {} on, are not in the history that counts",
             agreed.0
         )),
+        ActiveEvent::Protocol(active::Event::StateNotRead { from, why }) => Some(format!(
+            "cannot read the state that {from} gives ({why}), and cannot serve: does it run the same version of this program?"
+        )),
         ActiveEvent::Protocol(active::Event::AwaitsWord { missing }) => Some(format!(
             "waits for word of one of {}, be it without its state",
             list(missing)
@@ -459,6 +462,7 @@ mod tests {
                 agreed: Index(7),
                 upto: Index(20),
                 acknowledged,
+                apart: false,
             };
             active_sentence(&ActiveEvent::Protocol(lost)).expect("it is told")
         };

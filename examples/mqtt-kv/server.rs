@@ -289,11 +289,17 @@ fn sentence(event: &ActiveEvent, settings: &Settings) -> String {
             agreed,
             upto,
             acknowledged,
+            ..
         }) if *acknowledged == 0 => format!(
             "a história deste servidor de {} a {} não vale e foi trocada pela que vale; ele não tinha respondido nada dela",
             agreed.0, upto.0
         ),
-        ActiveEvent::Protocol(Event::HistoryLost { agreed, upto, .. }) if confirmations > 1 => {
+        ActiveEvent::Protocol(Event::HistoryLost {
+            agreed,
+            upto,
+            apart: false,
+            ..
+        }) if confirmations > 1 => {
             format!(
                 "a história deste servidor de {} a {} não vale e foi trocada pela que vale; o que foi respondido foi confirmado por {confirmations}, e só se perde se \
                  tantos servidores perdem o estado",
@@ -304,9 +310,14 @@ fn sentence(event: &ActiveEvent, settings: &Settings) -> String {
             agreed,
             upto,
             acknowledged,
+            ..
         }) => format!(
             "PERDIDO: a história deste servidor de {} a {} não vale; até {acknowledged} inserções respondidas por ele se perderam",
             agreed.0, upto.0
+        ),
+        ActiveEvent::Protocol(Event::StateNotRead { from, why }) => format!(
+            "não entende o estado que o servidor {} lhe dá ({why}) e não pode servir: é a mesma versão do programa?",
+            from.0
         ),
         ActiveEvent::Protocol(Event::AwaitsWord { missing }) => {
             let missing: Vec<_> = missing.iter().map(|server| server.0.to_string()).collect();

@@ -68,7 +68,8 @@ fn cell_for(bug: Bug) -> Option<&'static str> {
         | Mutation::StartsUnheard
         | Mutation::EndsWithTheState
         | Mutation::LossSinceAgreement
-        | Mutation::JoinsOverGap => return None,
+        | Mutation::JoinsOverGap
+        | Mutation::GivenOverGap => return None,
         other => unreachable!("{other:?} has a cell or a story"),
     })
 }

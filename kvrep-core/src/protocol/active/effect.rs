@@ -135,6 +135,16 @@ pub enum Event {
         upto: Index,
         /// Writes that it acknowledged after `agreed`, of which the history that counts may have a part: an upper bound.
         acknowledged: u64,
+        /// The history that counts began apart from this one: all of this one is lost, however many had confirmed it.
+        apart: bool,
+    },
+    /// The state that this replica was given is none of its state machine's, and it cannot serve. Most often the other one runs another version of the program, whose
+    /// snapshots differ. Said once; it is given a state again every few seconds.
+    StateNotRead {
+        /// Who gave it.
+        from: ReplicaId,
+        /// What the state machine says of it.
+        why: String,
     },
     /// It may not begin, or not give its state to those who join: too few have said what they have. One of these must be heard, be it without its
     /// state.

@@ -32,6 +32,8 @@ pub(super) struct Healing {
     disputed_since: Option<Time>,
     /// Somebody who serves has said that this replica does not.
     pub(super) said_failed: Option<Time>,
+    /// Behind this position something may be missing here: whoever announced itself up to there keeps more than this replica has delivered since.
+    pub(super) missed_after: Option<Index>,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,18 @@ impl Healing {
 }
 
 impl Active {
+    /// The stream may have lost something for this replica, here. A state that is given to one who announced itself before would not say how much of what it
+    /// keeps is in that state: it announces itself again.
+    pub(super) fn missed_something(&mut self) {
+        self.healing.missed_after = self.history.as_ref().map(|history| history.at);
+    }
+
+    /// Whether a state that is given from here fits what one keeps that announced itself there.
+    pub(super) fn counts_since(&self, announced: Index) -> bool {
+        let missed = self.healing.missed_after;
+        missed.is_none_or(|missed| announced > missed) || self.has(Mutation::GivenOverGap)
+    }
+
     /// From now on answers wait until a mark agrees; so does one that is about to serve.
     pub(super) fn hold(&mut self, now: Time, why: Doubt, out: &mut Vec<Effect>) {
         if !self.counts_here() {
@@ -99,7 +113,12 @@ impl Active {
         let Some(history) = &self.history else {
             return;
         };
-        if decisions > history.ring.decisions && self.counts_here() {
+        // (Where as many serve here as confirm an answer, one that does not serve here knows of decisions about another history.)
+        let enough = self.group.confirmations > 1
+            && history.ring.serving().count() >= self.group.confirmations;
+        let serves_here = (history.ring.serving())
+            .any(|(member, life)| (member, life.incarnation) == (mark.replica, mark.incarnation));
+        if decisions > history.ring.decisions && self.counts_here() && (serves_here || !enough) {
             self.missed_a_decision(now, out);
             return;
         }

@@ -303,26 +303,37 @@ impl Active {
         if forgets_debts {
             history.debts = super::debts::Debts::default();
         }
-        let mut kept = std::mem::take(&mut join.kept);
+        let from = incoming.from;
         join.incoming = None;
-        join.installed = true;
         join.last_progress = now;
+        if let Err(why) = self.replace(now, (history, confirmed), machine, out) {
+            // It announces itself again after a while, and not at once: each time somebody would write a whole state for it.
+            if !std::mem::replace(&mut self.unread, true) {
+                out.push(Effect::Event(Event::StateNotRead { from, why }));
+            }
+            return;
+        }
+        self.unread = false;
+        let Some(join) = &mut self.join else {
+            return;
+        };
+        join.installed = true;
+        let mut kept = std::mem::take(&mut join.kept);
         kept.drain(..usize::try_from(skip).unwrap_or(usize::MAX));
-        self.replace(now, (history, confirmed), machine, out);
         for (published, hash) in kept {
             self.advance(now, published, hash, out);
         }
         self.verify(now, out);
     }
 
-    /// Another history takes the place of the one that is here.
+    /// Another history takes the place of the one that is here; there is none if the state machine cannot read its state.
     fn replace(
         &mut self,
         now: Time,
         (history, confirmed): (History, Confirmed),
         machine: &[u8],
         out: &mut Vec<Effect>,
-    ) {
+    ) -> Result<(), String> {
         let mut known = confirmed;
         let mut common = Index::ZERO;
         if let Some(old) = &self.history {
@@ -345,16 +356,16 @@ impl Active {
         self.healing.replaced();
         self.marks.forget();
         let mut machine = machine;
-        if self.machine.restore(&mut machine).is_err() {
+        if let Err(why) = self.machine.restore(&mut machine) {
             // Not the same state machine, or damaged on its way: from the beginning again.
             let _ = self.machine.reset();
             self.history = None;
             self.confirmed = Confirmed::default();
-            self.announce(now, out);
-            return;
+            return Err(why.to_string());
         }
         self.history = Some(history);
         self.watch_anew(now);
+        Ok(())
     }
 
     /// Asks whether the others have the same.

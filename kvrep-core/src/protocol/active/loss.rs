@@ -93,6 +93,7 @@ impl Active {
                 // What was told long ago is not counted: each item may have been it.
                 None => old.at.0,
             },
+            apart: common.is_none(),
         }));
         let at = old.at;
         self.set_aside(at, out);

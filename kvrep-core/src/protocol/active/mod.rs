@@ -228,6 +228,8 @@ pub struct Active {
     /// Up to here as many have this history as an answer needs.
     confirmed: Confirmed,
     asking: Asking,
+    /// It was told that the state that is given here cannot be read.
+    unread: bool,
     clock: Timestamp,
     #[cfg(feature = "sim")]
     mutation: Option<Mutation>,
@@ -277,6 +279,7 @@ impl Active {
             tell: false,
             confirmed: Confirmed::default(),
             asking: Asking::default(),
+            unread: false,
             clock: Timestamp(0),
             #[cfg(feature = "sim")]
             mutation: options.mutation,
@@ -325,6 +328,7 @@ impl Active {
         self.wake(now, wall, out);
         self.echo.restart(now);
         self.listen_anew(now);
+        self.missed_something();
         self.hold(now, Doubt::Disconnected, out);
         self.watch_anew(now);
         self.join_behind_gap(now, out);
@@ -533,7 +537,10 @@ impl Active {
         match sequence {
             Sequence::Next => {}
             Sequence::Repeated => return,
-            Sequence::Gap => self.hold(now, Doubt::Gap, out),
+            Sequence::Gap => {
+                self.missed_something();
+                self.hold(now, Doubt::Gap, out);
+            }
         }
         self.deliver(now, published.stamp, published.item, out);
         self.check_ahead(now, out);

@@ -56,12 +56,14 @@ pub enum Mutation {
     LossSinceAgreement,
     /// A newcomer that may have missed something goes on with its announcement, and with the beginning that it has published.
     JoinsOverGap,
+    /// One that has missed something gives its state to a newcomer that announced itself before.
+    GivenOverGap,
 }
 
 impl Mutation {
     /// All of them.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::SwitchAtAnnounce,
         Self::SnapshotUntied,
         Self::ReplayRecentOnly,
@@ -86,5 +88,6 @@ impl Mutation {
         Self::RivalIgnored,
         Self::LossSinceAgreement,
         Self::JoinsOverGap,
+        Self::GivenOverGap,
     ];
 }

@@ -273,6 +273,7 @@ impl Active {
                 let under_way = self.transfers.get(member);
                 under_way.is_none_or(|transfer| !transfer.is_of(*life))
             })
+            .filter(|(.., announced)| self.counts_since(*announced))
             .filter(|(member, life, _)| superseded.given.get(member) != Some(&life.incarnation))
             .filter(|(member, life, _)| self.may_replace(superseded, *member, *life))
             .collect();

@@ -47,6 +47,7 @@ impl Active {
         };
         let wanted: Vec<_> = (history.ring.joining())
             .filter(|(member, ..)| history.ring.substitute(*member) == Some(self.me))
+            .filter(|(.., announced)| self.counts_since(*announced))
             .filter(|(member, life, _)| {
                 let under_way = self.transfers.get(member);
                 under_way.is_none_or(|transfer| transfer.life != *life)

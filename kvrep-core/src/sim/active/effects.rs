@@ -131,6 +131,7 @@ impl World {
                     | Event::Agreed { .. }
                     | Event::Joined(_)
                     | Event::AwaitsWord { .. }
+                    | Event::StateNotRead { .. }
                     | Event::Began { .. } => {}
                     Event::Failed(member) => {
                         let of = self.nodes.iter().find(|node| node.id == member);

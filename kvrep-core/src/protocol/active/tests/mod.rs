@@ -4,7 +4,7 @@ use super::*;
 use crate::Fold;
 use crate::id::GroupId;
 use crate::session::Envelope;
-use crate::state_machine::{Typed, encode};
+use crate::state_machine::{RawStateMachine, Typed, encode};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -110,6 +110,18 @@ impl Group {
         (incarnation, create): (u64, Create),
         mutation: Option<Mutation>,
     ) {
+        let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
+        self.start_with(place, r, (incarnation, create), mutation, Box::new(sum));
+    }
+
+    fn start_with(
+        &mut self,
+        place: usize,
+        r: usize,
+        (incarnation, create): (u64, Create),
+        mutation: Option<Mutation>,
+        machine: Box<dyn RawStateMachine>,
+    ) {
         let mut config = Config::new((0..self.members).map(|r| ReplicaId(r as u32)));
         config.confirmations = self.confirmations;
         let mut options = Options::new(ReplicaId(r as u32), Incarnation(incarnation), config);
@@ -119,8 +131,7 @@ impl Group {
             options.mutation = mutation;
         }
         let _ = (&mut options, mutation);
-        let sum = Typed(Fold::new(0_i64, |sum, by: i64| *sum += by));
-        self.replicas[place] = Some(Active::new(options, Box::new(sum)).unwrap());
+        self.replicas[place] = Some(Active::new(options, machine).unwrap());
         self.read[place] = self.stream.len();
         self.drive(
             place,

@@ -496,3 +496,73 @@ fn nobody_is_taken_for_failed_because_all_heard_nothing() {
     let failed = |(_, event): &&(usize, Event)| matches!(event, Event::Failed(_));
     assert_eq!(group.events.iter().find(failed), None);
 }
+
+/// What the newcomer keeps since its announcement is more than what the other one has delivered since, and the state does not say how much of it is in it.
+#[test]
+fn who_has_missed_something_gives_no_state_to_one_that_announced_itself_before() {
+    catches(Mutation::GivenOverGap, |mutation| {
+        let mut group = Group::serving(2, mutation);
+        group.mute.insert(0);
+        group.replicas[1] = None;
+        group.until("one is alone", |group| {
+            matches!(group.status(0).ring[1].1, Standing::Failed { .. })
+        });
+        let reset = |group: &mut Group| {
+            let reset: Told = Box::new(|active, now, out| {
+                active.on_stream_reset(now, Timestamp(0), out);
+            });
+            group.drive(0, reset);
+        };
+        // It holds, for its mark is lost; in that time the newcomer announces itself.
+        group.lagging.insert(0);
+        reset(&mut group);
+        let announced = |published: &Published| matches!(published.item, Item::Announce { life, .. } if life.incarnation == Incarnation(2));
+        group.start(1, 2, mutation);
+        group.until("it announces itself", |group| {
+            group.stream.iter().any(announced)
+        });
+        let at = group.stream.iter().position(announced).unwrap();
+        let announcement = group.stream[at].clone();
+        group.deliver(0, announcement);
+        // Of four requests it misses three.
+        group.stream.truncate(at + 1);
+        group.read[1] = group.read[1].min(at + 1);
+        group.ask(0, "missed");
+        group.ask(0, "missed, too");
+        group.ask(0, "missed as well");
+        group.read[0] = group.stream.len();
+        group.ask(0, "kept");
+        reset(&mut group);
+        group.lagging.clear();
+        group.until("the newcomer has a state", |group| {
+            group.status(1).at.is_some()
+        });
+        group.replicas[0] = None;
+        group.until("it serves", |group| group.serves(1));
+        group.run(Duration::from_secs(2));
+        group.answered("kept") == 1
+    });
+}
+
+/// As one of another version of the program, whose snapshots differ.
+#[test]
+fn who_cannot_read_the_state_says_so_once_and_does_not_ask_for_it_without_a_pause() {
+    let mut group = Group::serving(2, None);
+    group.ask(0, "something");
+    group.until("it is answered", |group| group.answered("something") == 1);
+    group.replicas[1] = None;
+    let other = Typed(Fold::new(
+        Vec::<String>::new(),
+        |all: &mut Vec<String>, _: i64| all.clear(),
+    ));
+    group.start_with(1, 1, (2, Create::Allowed), None, Box::new(other));
+    group.run(Duration::from_secs(20));
+    let told = |(r, event): &(usize, Event)| {
+        *r == 1 && matches!(event, Event::StateNotRead { from, .. } if *from == ReplicaId(0))
+    };
+    assert_eq!(group.events.iter().filter(|event| told(event)).count(), 1);
+    let announced = |published: &&Published| matches!(published.item, Item::Announce { replica: ReplicaId(1), life } if life.incarnation == Incarnation(2));
+    let announced = group.stream.iter().filter(announced).count();
+    assert!((2..20).contains(&announced), "announced {announced} times");
+    assert!(group.serves(0) && !group.serves(1));
+}

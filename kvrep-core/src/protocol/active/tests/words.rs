@@ -227,3 +227,50 @@ fn two_that_serve_apart_and_can_answer_nothing_do_not_wait_for_each_other() {
     };
     assert!(group.events.iter().any(aside));
 }
+
+/// Two that lost their state began anew, and confirm; the third one, which was away, comes from a history with more decisions.
+#[test]
+fn decisions_about_another_history_do_not_fence_as_many_as_confirm_an_answer() {
+    let mut group = confirming(None);
+    group.ask(0, "of the first history");
+    group.until("it is answered", |group| {
+        group.answered("of the first history") == 1
+    });
+    cut_off(&mut group, 0);
+    for r in [1, 2] {
+        group.replicas[r] = None;
+    }
+    group.run(Duration::from_secs(2));
+    for r in [1, 2] {
+        group.start(r, 2, None);
+    }
+    group.until("two serve", |group| group.serves(1) && group.serves(2));
+    let began = group.events.len();
+    group.ask(1, "of the second history");
+    group.until("it is answered", |group| {
+        group.answered("of the second history") == 1
+    });
+    group.stream.push(Published {
+        stamp: Some(Stamp {
+            replica: ReplicaId(0),
+            incarnation: Incarnation(1),
+            seq: 1,
+        }),
+        item: Item::Mark {
+            decisions: 4,
+            clock: Timestamp(0),
+        },
+    });
+    group.run(Duration::from_secs(1));
+    group.read[0] = group.stream.len();
+    back(&mut group);
+    group.until("the lone one steps aside", |group| !group.serves(0));
+    group.until("all serve", |group| (0..3).all(|r| group.serves(r)));
+    let lost: Vec<_> = (group.events[began..].iter())
+        .filter_map(|(r, event)| match event {
+            Event::HistoryLost { apart, .. } => Some((*r, *apart)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lost, [(0, true)]);
+}
