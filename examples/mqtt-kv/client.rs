@@ -316,9 +316,28 @@ impl Ask {
                     whole.map_or_else(|| value.to_owned(), |(value, _)| value),
                 ))
             }
-            _ => Err("escreva: insere CHAVE VALOR | consulta CHAVE | sai".into()),
+            ("consulta" | "insere", _) => Err(USAGE.into()),
+            (word, _) => Err(format!("não entendi {:?}; {USAGE}", shortened(word))),
         }
     }
+}
+
+/// What can be typed.
+const USAGE: &str = "escreva: insere CHAVE VALOR | consulta CHAVE | sai";
+/// Of a word that is told.
+const SHOWN_CHARS: usize = 40;
+
+/// Enough of a long word to be recognised.
+fn shortened(word: &str) -> &str {
+    word.char_indices()
+        .nth(SHOWN_CHARS)
+        .map_or(word, |(end, _)| &word[..end])
+}
+
+/// Whether this line asks for the end.
+#[must_use]
+pub fn asks_to_leave(line: &str) -> bool {
+    matches!(line.trim().to_lowercase().as_str(), "sai" | "sair")
 }
 
 /// What stands in the quotes that this begins with, and what is behind them and a space.
@@ -335,6 +354,25 @@ fn quoted(text: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_that_is_not_understood_is_told_and_two_words_leave() {
+        for leaves in ["sai", "sair", " Sair "] {
+            assert!(asks_to_leave(leaves), "{leaves}");
+        }
+        for stays in ["", "saia", "sai agora", "consulta sair"] {
+            assert!(!asks_to_leave(stays), "{stays}");
+        }
+        let why = Ask::of_line("inserir k v").unwrap_err();
+        assert!(
+            why.starts_with("não entendi \"inserir\"; escreva: insere"),
+            "{why}"
+        );
+        let why = Ask::of_line(&"é".repeat(1_000)).unwrap_err();
+        assert!(why.len() < 200, "{why}");
+        let why = Ask::of_line("insere k").unwrap_err();
+        assert!(why.starts_with("escreva"), "{why}");
+    }
 
     #[test]
     fn a_line_is_a_query_an_insertion_or_a_word_about_what_can_be_typed() {

@@ -4,7 +4,7 @@
 mod tests;
 
 use crate::config::{MqttLimits, PAYLOAD_BYTES_MAX};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rumqttd::protocol::v4::V4;
 use rumqttd::protocol::v5::V5;
 use rumqttd::protocol::{self, Packet, Protocol};
@@ -386,21 +386,28 @@ impl EitherVersion {
     }
 }
 
-/// Refuses what the library's router would end over: the name of a topic whose first character has several bytes (it looks at the first byte as if it were a text).
-fn routable(packet: Packet) -> Result<Packet, protocol::Error> {
-    let topic = match &packet {
-        Packet::Publish(publish, _) => Some(&publish.topic),
-        Packet::Connect(_, _, Some(will), _, _) => Some(&will.topic),
+/// Keeps from the library's router what it would end over: the name of a topic whose first character has several bytes (it looks at the first byte as if it were a text). What
+/// is published there goes, emptied, to a topic that nobody hears: so it is acknowledged, and its publisher, who would publish it again on every connection, goes on.
+fn routable(mut packet: Packet) -> Result<Packet, protocol::Error> {
+    let named = match &mut packet {
+        Packet::Publish(publish, _) => Some((
+            &mut publish.topic,
+            &mut publish.payload,
+            &mut publish.retain,
+        )),
+        Packet::Connect(_, _, Some(will), _, _) => {
+            Some((&mut will.topic, &mut will.message, &mut will.retain))
+        }
         _ => None,
     };
-    match topic.filter(|topic| topic.first().is_some_and(|byte| !byte.is_ascii())) {
-        Some(topic) => {
-            let topic = String::from_utf8_lossy(&topic[..topic.len().min(SHOWN_BYTES)]);
-            warn!(%topic, "the embedded broker takes no topic that begins so: its publisher is disconnected");
-            Err(protocol::Error::MalformedPacket)
-        }
-        None => Ok(packet),
+    if let Some((topic, payload, retain)) = named
+        && topic.first().is_some_and(|byte| !byte.is_ascii())
+    {
+        let shown = String::from_utf8_lossy(&topic[..topic.len().min(SHOWN_BYTES)]);
+        warn!(topic = %shown, "the embedded broker takes no topic that begins so: what is published there is dropped");
+        (*topic, *payload, *retain) = (Bytes::from_static(UNHEARD), Bytes::new(), false);
     }
+    Ok(packet)
 }
 
 /// A connection begins with CONNECT: type, length (1 to 4 bytes), 4 as two bytes, "MQTT", the version.
@@ -441,5 +448,7 @@ const FIRST_BYTES: usize = 5;
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// How soon it is noticed that the library's router has ended.
 const LOOKED_EVERY: Duration = Duration::from_millis(100);
+/// No pattern stands for it but one that begins so, too [MQTT 5, 4.7.2].
+const UNHEARD: &[u8] = b"$unroutable";
 /// Of a name that is told.
 const SHOWN_BYTES: usize = 60;

@@ -2,7 +2,7 @@
 //!
 //! MQTT lets a broker close the connection over characters that it may refuse [MQTT 3.1.1, 1.5.3; MQTT 5, 1.5.4], and brokers do. Whoever published such a
 //! name then connects again and publishes it again, for ever. So nothing is published where any broker may refuse: everything that makes a topic, or is
-//! told of one, asks here.
+//! told of one, asks here. (The embedded broker cannot carry a name that begins with a character beyond ASCII, which others do: it drops what is published there, and disconnects nobody.)
 
 /// Checks that messages may be published to this topic, at any broker.
 ///

@@ -4,7 +4,9 @@ use clap::{Parser, Subcommand};
 use kvrep_examples::common::operator::asked_to_end;
 use kvrep_examples::common::prompt::{OnPipe, Prompt, Typed};
 use kvrep_examples::common::runtime;
-use kvrep_examples::mqtt_kv::client::{Ask, Awaited, Client, Failed, Patience, Told};
+use kvrep_examples::mqtt_kv::client::{
+    Ask, Awaited, Client, Failed, Patience, Told, asks_to_leave,
+};
 use kvrep_examples::mqtt_kv::connection::{BrokerArgs, NO_BROKER};
 use kvrep_examples::mqtt_kv::topics::Topics;
 use std::io::Write as _;
@@ -123,7 +125,7 @@ async fn interactive(client: &mut Client) -> Result<u8, String> {
                 continue;
             }
             Typed::Line(line) if line.trim().is_empty() => continue,
-            Typed::Line(line) if line.trim() == "sai" => break,
+            Typed::Line(line) if asks_to_leave(&line) => break,
             Typed::Line(line) => line,
         };
         worst = match Ask::of_line(&line) {
